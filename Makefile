@@ -1,0 +1,52 @@
+# Everything is set up by the commands themselves; `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON ?= python3
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export NO_ALBUMENTATIONS_UPDATE := 1
+READY := $(VENV)/.ready
+
+.PHONY: help setup repro test test-fast check format ui lock clean
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## install everything into .venv (done by the other commands, once)
+
+$(READY): requirements.lock pyproject.toml
+	@command -v uv >/dev/null || [ -x $(VENV)/bin/uv ] || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.x" >&2; exit 1; }; \
+	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv; }
+	@[ -x $(VENV)/bin/python ] || uv venv --quiet --python '>=3.11' $(VENV)
+	uv pip install --quiet --require-hashes --requirement requirements.lock
+	uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: setup ## run the whole pipeline, from the data to submission.csv
+	@dvc repro
+	@python -m steelseg summary
+
+test: setup ## run all tests
+	python -m pytest
+
+test-fast: setup ## run the tests that take seconds
+	python -m pytest -m 'not pipeline'
+
+check: setup ## lint, format and type checks
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup ## format the code
+	ruff check --fix .
+	ruff format .
+
+ui: setup ## show the experiments in a browser, at 127.0.0.1:5000
+	@python -m steelseg ui
+
+lock: setup ## resolve the dependencies of pyproject.toml anew into requirements.lock
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev pyproject.toml --output-file requirements.lock
+
+clean: ## delete unfinished work of interrupted stages
+	rm -rf .checkpoints

@@ -1,0 +1,1 @@
+"""Defect segmentation on steel surfaces. Imports nothing, so that every module stands alone."""

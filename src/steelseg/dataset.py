@@ -1,0 +1,126 @@
+"""Training crops and validation images from the cache, as uint8 tensors.
+
+All randomness of a training sample is drawn from (seed, sample number), and the numbers of an epoch
+are a permutation drawn from (seed, epoch). So the batches depend neither on the number of workers
+nor on what came before, and training can go on from any epoch as if it had never stopped.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from steelseg.augmentation import Transforms, augment, build_augmentation
+from steelseg.cache import Cache
+from steelseg.padding import pad
+
+
+class Batch(NamedTuple):
+    """Images (B, 1, H, W) uint8, masks (B, C, h, w) uint8 with h <= H, w <= W, rows (B,) int64."""
+
+    images: Tensor
+    masks: Tensor
+    rows: Tensor
+
+
+class TrainingCrops(Dataset[Batch]):
+    """Augmented random crops; sample number `n` shows row `rows[n % len(rows)]`."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        rows: npt.NDArray[np.int64],
+        crop_hw: tuple[int, int] | None,
+        transforms: Transforms,
+        seed: int,
+    ) -> None:
+        """Take crops of `crop_hw` pixels (None: whole images) of the given rows of the cache."""
+        self.cache = cache
+        self.rows = rows
+        self.crop_hw = crop_hw or cache.size_hw
+        self.augmentation = build_augmentation(transforms)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Batch:
+        row = int(self.rows[number % len(self.rows)])
+        rng = np.random.default_rng((self.seed, number))
+        window = random_window(rng, self.cache.size_hw, self.crop_hw)
+        image_hw = self.cache.image(row)[window]
+        masks_chw = self.cache.masks(row)[:, window[0], window[1]]
+        image_hw, masks_chw = augment(
+            self.augmentation, image_hw, masks_chw, seed=int(rng.integers(2**31))
+        )
+        return _tensors(image_hw, masks_chw, row)
+
+
+class WholeImages(Dataset[Batch]):
+    """Whole images, as they are."""
+
+    def __init__(self, cache: Cache, rows: npt.NDArray[np.int64]) -> None:
+        """Show the given rows of the cache."""
+        self.cache = cache
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Batch:
+        row = int(self.rows[number])
+        return _tensors(self.cache.image(row), self.cache.masks(row), row)
+
+
+class EpochSampler(Sampler[int]):
+    """The sample numbers of one process in one epoch: shuffled, and shared out between processes.
+
+    Every process gets the same number, so that their steps keep pace; what does not divide is left
+    out, which differs from epoch to epoch.
+    """
+
+    def __init__(self, n_images: int, repeats: int, seed: int, rank: int, world_size: int) -> None:
+        """Show each of `n_images` images `repeats` times an epoch."""
+        self.n_samples = n_images * repeats
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_samples // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        numbers = self.epoch * self.n_samples + rng.permutation(self.n_samples)
+        share = numbers[: len(self) * self.world_size][self.rank :: self.world_size]
+        return iter(share.tolist())
+
+
+def random_window(
+    rng: np.random.Generator, size_hw: tuple[int, int], crop_hw: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Draw the rows and columns of a crop; an axis shorter than the crop is taken whole."""
+    starts = [
+        int(rng.integers(max(size - crop, 0) + 1))
+        for size, crop in zip(size_hw, crop_hw, strict=True)
+    ]
+    return slice(starts[0], starts[0] + crop_hw[0]), slice(starts[1], starts[1] + crop_hw[1])
+
+
+def collate(samples: list[Batch]) -> Batch:
+    """Stack samples into a batch."""
+    images, masks, rows = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(masks), torch.stack(rows))
+
+
+def _tensors(image_hw: npt.NDArray[np.uint8], masks_chw: npt.NDArray[np.uint8], row: int) -> Batch:
+    image = torch.from_numpy(np.ascontiguousarray(pad(image_hw)))
+    masks = torch.from_numpy(np.ascontiguousarray(masks_chw))
+    return Batch(image[None], masks, torch.tensor(row))

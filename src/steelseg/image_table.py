@@ -1,0 +1,88 @@
+"""Tables of images: one row per image, sorted by name, as Parquet files between the stages."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steelseg.errors import BadInput
+from steelseg.files import atomic_path
+
+METADATA = b"steelseg"
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images of one size; `table` has a row per image, sorted by name.
+
+    Columns: image, sha256, mean and std (of the grey levels, 0 to 255), thumbnail (bytes), and for
+    annotated images `rle_<class>` for each class, null where the image does not show it.
+    """
+
+    table: pa.Table
+    size_hw: tuple[int, int]
+    classes: list[int]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the images."""
+        return self.column("image")
+
+    @property
+    def thumbnails(self) -> npt.NDArray[Any]:
+        """(N, T, T), as `near_duplicates.thumbnail` made them."""
+        raw = self.column("thumbnail")
+        meta = json.loads(self.table.schema.metadata[METADATA])["thumbnail"]
+        flat = np.frombuffer(b"".join(raw), dtype=meta["dtype"])
+        return flat.reshape(len(raw), *meta["shape"])
+
+    def column(self, name: str) -> list[Any]:
+        """One column as a list."""
+        values: list[Any] = self.table.column(name).to_pylist()
+        return values
+
+    def rles(self, class_id: int) -> list[str | None]:
+        """The RLE of every image for one class, None where it does not show the class."""
+        return self.column(f"rle_{class_id}")
+
+    def combinations(self) -> list[str]:
+        """The classes that each image shows, as `3+4`; `clean` for none."""
+        shown = [[r is not None for r in self.rles(c)] for c in self.classes]
+        named = (
+            "+".join(str(c) for c, s in zip(self.classes, row, strict=True) if s)
+            for row in zip(*shown, strict=True)
+        )
+        return [name or CLEAN for name in named]
+
+
+def write(path: Path, images: ImageTable) -> None:
+    """Write a table as Parquet, whole or not at all."""
+    with atomic_path(path) as temporary:
+        pq.write_table(images.table, temporary)
+
+
+def read(path: Path) -> ImageTable:
+    """Read what `write` wrote.
+
+    Raises:
+        BadInput: the file is missing, damaged, or not of this pipeline.
+    """
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)
+        meta = json.loads(table.schema.metadata[METADATA])
+        height, width = meta["size_hw"]
+        return ImageTable(table, (height, width), meta["classes"])
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: is damaged, or was not written by pivot_csv: {error}") from error

@@ -1,0 +1,96 @@
+"""Segmentation metrics as formulas on pixel counts; nothing here looks at an image.
+
+Everything takes `counts` (N, C, 3) int64: for each image and class the numbers of true positive,
+predicted and true pixels. Counts are added up first and divided once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+TRUE_POSITIVE, PREDICTED, TRUE = range(3)
+
+
+def pair_dice(counts: Counts) -> Scores:
+    """Dice of every (image, class) pair, the Kaggle metric before its mean: (N, C), 0 to 1.
+
+    2 |P & T| / (|P| + |T|), and 1 where prediction and truth are both empty.
+    """
+    both = counts[..., PREDICTED] + counts[..., TRUE]
+    dice = 2 * counts[..., TRUE_POSITIVE] / np.maximum(both, 1)
+    return np.where(both == 0, 1.0, dice)
+
+
+def class_iou(counts: Counts) -> Scores:
+    """IoU per class over all images' pixels together: (C,); NaN for a class that is nowhere."""
+    total = counts.sum(axis=0)
+    union = total[:, PREDICTED] + total[:, TRUE] - total[:, TRUE_POSITIVE]
+    return np.where(union > 0, total[:, TRUE_POSITIVE] / np.maximum(union, 1), np.nan)
+
+
+def positive_dice(counts: Counts) -> Scores:
+    """Mean Dice of the pairs that show the class: (C,); NaN for a class that no image shows."""
+    shown = counts[..., TRUE] > 0
+    total = np.where(shown, pair_dice(counts), 0.0).sum(axis=0)
+    return np.where(shown.any(axis=0), total / np.maximum(shown.sum(axis=0), 1), np.nan)
+
+
+def notebook_scores(counts: Counts) -> dict[str, float]:
+    """What the well-known starter notebook logs, so that its logs can be compared.
+
+    It flattens all classes of an image into one mask: `dice_pos` is the mean Dice of the images
+    with a defect, `dice_neg` the share of clean images predicted clean, `dice` the mean over all,
+    and `iou` the mean IoU of the images with a defect. It averages the IoU by batch and then over
+    batches; here every image counts the same. Scores over no image are left out.
+    """
+    flat = counts.sum(axis=1)
+    shown = flat[:, TRUE] > 0
+    dice = pair_dice(flat)
+    union = flat[:, PREDICTED] + flat[:, TRUE] - flat[:, TRUE_POSITIVE]
+    iou = flat[:, TRUE_POSITIVE] / np.maximum(union, 1)
+    groups = {"dice": dice, "dice_neg": dice[~shown], "dice_pos": dice[shown], "iou": iou[shown]}
+    return {f"notebook_{name}": float(s.mean()) for name, s in groups.items() if s.size}
+
+
+def summarise(counts: Counts, classes: Sequence[int]) -> dict[str, float]:
+    """All reported metrics by name; those that are undefined for want of pixels are left out.
+
+    `pair_dice` is the contest's metric, `all_empty_pair_dice` what predicting nothing would score.
+    """
+    scores = {
+        "pair_dice": float(pair_dice(counts).mean()),
+        "all_empty_pair_dice": float((counts[..., TRUE] == 0).mean()),
+    }
+    shown = counts[..., TRUE] > 0
+    if shown.any():
+        scores["positive_dice"] = float(pair_dice(counts)[shown].mean())
+    per_class = {"iou": class_iou(counts), "positive_dice": positive_dice(counts)}
+    for name, values in per_class.items():
+        for class_id, value in zip(classes, values.tolist(), strict=True):
+            if not np.isnan(value):
+                scores[f"{name}_class_{class_id}"] = value
+    return scores | notebook_scores(counts)
+
+
+def best_pair_dice(
+    predicted: Counts, true_positive: Counts, true: Counts, min_areas: Sequence[int]
+) -> float:
+    """Mean pair-Dice with the best single threshold and minimum area for all classes.
+
+    Args:
+        predicted: (N, C, T), pixels predicted at each of T thresholds.
+        true_positive: (N, C, T), those of them that are true.
+        true: (N, C), true pixels.
+        min_areas: masks of fewer predicted pixels are emptied; tried one after another.
+    """
+    best = 0.0
+    for min_area in min_areas:
+        kept = predicted >= min_area
+        counts = [np.where(kept, true_positive, 0), np.where(kept, predicted, 0)]
+        stacked = np.stack([*counts, np.broadcast_to(true[..., None], predicted.shape)], axis=-1)
+        best = max(best, float(pair_dice(stacked).mean(axis=(0, 1)).max()))
+    return best

@@ -1,0 +1,189 @@
+"""Segmentation networks of segmentation-models-pytorch: built, saved and loaded.
+
+A saved model is two files: the weights as safetensors, and beside them a JSON that says what
+network they belong to, how its input is normalised, and the checksum of the weights.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from steelseg.errors import BadInput, SteelsegError
+from steelseg.files import atomic_path, read_json, sha256, write_json
+from steelseg.params import Config, nearest
+
+MODEL_FORMAT = 1
+
+
+class ModelConfig(Config):
+    """Which network to build; flat parameters at the top level of params.yaml."""
+
+    arch: str
+    """an architecture of smp by name, such as `Unet` or `FPN`"""
+    encoder: str
+    """an encoder of smp by name, such as `resnet18`, or of timm with `tu-` before its name"""
+    encoder_weights: str | None
+    """null, a name such as `imagenet` (downloaded), or the path of a safetensors file"""
+    in_channels: int
+    """1, or 3 to feed the grey image three times"""
+    arch_options: dict[str, Any]
+    """further arguments of the architecture, such as `decoder_channels`"""
+
+
+class Segmenter(nn.Module):
+    """A network together with its normalisation: from raw grey levels to logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, in_channels: int, mean: float, std: float) -> None:
+        """Wrap a network; mean and std are those of grey levels from 0 to 1."""
+        super().__init__()
+        self.network = network
+        self.in_channels = in_channels
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 1, H, W) uint8, H and W multiples of 32, to logits (B, C, H, W)."""
+        x = (images.float() / 255 - self.mean) / self.std
+        if self.in_channels > 1:
+            x = x.expand(-1, self.in_channels, -1, -1)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segmenter:
+    """Build a network, with pretrained encoder weights if the config names some.
+
+    Raises:
+        BadInput: the architecture, the encoder or an option is unknown, or a weight file does not
+            fit the encoder.
+        SteelsegError: pretrained weights cannot be downloaded.
+    """
+    _check_names(config)
+    local = config.encoder_weights is not None and config.encoder_weights.endswith(".safetensors")
+    download: str | bool | None = None if local else config.encoder_weights
+    if download and config.encoder.startswith("tu-"):
+        download = True  # timm's weights are part of the encoder's name
+    try:
+        network = smp.create_model(
+            config.arch,
+            encoder_name=config.encoder,
+            encoder_weights=download,
+            in_channels=config.in_channels,
+            classes=n_classes,
+            **config.arch_options,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise _explain(error, config, download) from error
+    if local:
+        _load_encoder(network.encoder, Path(str(config.encoder_weights)))
+    return Segmenter(network, config.in_channels, mean, std)
+
+
+def save_weights(path: Path, segmenter: Segmenter) -> None:
+    """Write the network's weights as safetensors, whole or not at all."""
+    tensors = {
+        name: t.detach().cpu().contiguous() for name, t in segmenter.network.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def save_card(
+    path: Path, weights: Path, segmenter: Segmenter, config: ModelConfig, facts: Mapping[str, Any]
+) -> None:
+    """Write the JSON beside a model's weights: what network it is and what it was trained on.
+
+    `facts` are further entries; `classes`, the class ids in channel order, must be among them.
+    """
+    card = {
+        "format": MODEL_FORMAT,
+        "weights_sha256": sha256(weights),
+        "model": config.model_dump() | {"encoder_weights": None},
+        "mean": float(segmenter.mean),
+        "std": float(segmenter.std),
+        **facts,
+    }
+    write_json(path, card)
+
+
+def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """Load a model from `model.safetensors` and `model.json`, in evaluation mode.
+
+    Raises:
+        BadInput: a file is missing or damaged, or the weights are of another network.
+    """
+    card = read_json(folder / "model.json")
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise BadInput(f"{weights}: no such file; run `dvc repro train`")
+    if card.get("format") != MODEL_FORMAT or sha256(weights) != card["weights_sha256"]:
+        raise BadInput(
+            f"{weights}: is damaged, or is not the file that {folder / 'model.json'} describes"
+        )
+    config = ModelConfig(**card["model"])
+    segmenter = build(config, len(card["classes"]), card["mean"], card["std"])
+    load_weights(weights, segmenter.network, f"{config.arch} with {config.encoder}")
+    return segmenter.eval(), card
+
+
+def load_weights(path: Path, module: nn.Module, what: str) -> None:
+    """Load safetensors into a module; names and shapes must agree exactly.
+
+    Raises:
+        BadInput: the file is missing or damaged, or holds the weights of something else.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path}: cannot be read as safetensors: {error}") from error
+    own = module.state_dict()
+    wrong = [n for n in sorted(own.keys() | tensors.keys()) if _shape(own, n) != _shape(tensors, n)]
+    if wrong:
+        name = wrong[0]
+        raise BadInput(
+            f"{path}: expected the weights of {what}, but {len(wrong)} tensors differ, the first "
+            f"`{name}`: {_shape(own, name)} in the network, {_shape(tensors, name)} in the file"
+        )
+    module.load_state_dict(tensors)
+
+
+def _load_encoder(encoder: nn.Module, path: Path) -> None:
+    load_weights(path, encoder, "this encoder")
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
+
+
+def _check_names(config: ModelConfig) -> None:
+    architectures = {a.__name__ for a in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+    if config.arch.lower() not in smp.MODEL_ARCHITECTURES_MAPPING:
+        raise BadInput(
+            f"`arch`: unknown architecture {config.arch!r}{nearest(config.arch, architectures)}"
+        )
+    encoders = smp.encoders.encoders.keys()
+    if config.encoder not in encoders and not config.encoder.startswith("tu-"):
+        raise BadInput(
+            f"`encoder`: unknown encoder {config.encoder!r}{nearest(config.encoder, encoders)}"
+        )
+
+
+def _explain(error: Exception, config: ModelConfig, download: str | bool | None) -> SteelsegError:
+    reason = " ".join(str(error).split())[:300]
+    if download and isinstance(error, OSError | RuntimeError):
+        return SteelsegError(
+            f"`encoder_weights`: the {config.encoder_weights!r} weights of {config.encoder} cannot be "
+            f"downloaded ({reason}). Set `encoder_weights: null`, or give the path of a .safetensors file"
+        )
+    return BadInput(
+        f"`arch` {config.arch} with `encoder` {config.encoder}: cannot be built: {reason}"
+    )

@@ -1,0 +1,102 @@
+"""Export of a segmenter to ONNX: raw grey levels in, probabilities out, any batch and size."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from steelseg.errors import SteelsegError
+from steelseg.files import atomic_path, write_text
+from steelseg.models import Segmenter
+from steelseg.padding import MULTIPLE
+from steelseg.params import Config
+
+TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
+
+
+class ExportConfig(Config):
+    """The part of the flat parameters that decides whether there is an export."""
+
+    runtime: Literal["auto", "torch", "onnx"]
+
+
+class Probabilities(nn.Module):
+    """A segmenter with its sigmoid: images (B, 1, H, W) uint8 to probabilities (B, C, H, W)."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        """Wrap a segmenter."""
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 probabilities."""
+        return torch.sigmoid(self.segmenter(images)).float()
+
+
+def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
+    """Export a segmenter, or leave an empty file where the param says that torch will do."""
+    if runtime == "torch":
+        write_text(path, "")
+    else:
+        export(segmenter, path)
+
+
+def export(segmenter: Segmenter, path: Path) -> None:
+    """Write a segmenter as ONNX and compare it with PyTorch on another batch and size.
+
+    Raises:
+        SteelsegError: the network cannot be exported, or computes something else as ONNX.
+    """
+    module = Probabilities(segmenter).eval().cpu()
+    example = torch.zeros(2, 1, 2 * MULTIPLE, 3 * MULTIPLE, dtype=torch.uint8)
+    side = {"min": 1, "max": 2**15 // MULTIPLE}
+    sizes = {
+        0: Dim("batch"),
+        2: MULTIPLE * Dim("rows", **side),
+        3: MULTIPLE * Dim("columns", **side),
+    }
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                (example,),
+                temporary,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_shapes={"images": sizes},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            _compare(module, temporary)
+    except SteelsegError:
+        raise
+    except Exception as error:  # the exporter raises whatever an unusual network leads it to
+        reason = " ".join(str(error).split())[:300]
+        raise SteelsegError(
+            f"this network cannot be exported to ONNX ({reason}); set `runtime: torch`"
+        ) from error
+
+
+def _compare(module: Probabilities, path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shape = (1, 1, 3 * MULTIPLE, 4 * MULTIPLE)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {"images": images})
+    with torch.inference_mode():
+        theirs = module(torch.from_numpy(images)).numpy()
+    difference = float(np.abs(ours - theirs).max())
+    if not difference <= TOLERANCE:
+        raise SteelsegError(
+            f"the ONNX export differs from PyTorch by {difference:.2g} (at most {TOLERANCE} is "
+            "accepted); set `runtime: torch`"
+        )

@@ -1,0 +1,213 @@
+"""The LightningModule: one step of training, one of validation, and what an epoch amounts to."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
+
+from steelseg import metrics
+from steelseg.cache import Cache
+from steelseg.dataset import Batch
+from steelseg.errors import SteelsegError
+from steelseg.losses import build_loss
+from steelseg.models import Segmenter
+from steelseg.training_config import TrainConfig
+from steelseg.tree_io import random_state, set_random_state
+
+GPU_CHECK_EVERY = 50  # steps; asking a GPU for a loss makes it wait
+THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the first is the one that metrics are given at
+MIN_AREA_SHARES = (0, 0.0005, 0.001, 0.002, 0.005, 0.01)  # of the image, for the tuned metric
+
+
+def pixel_counts(logits: Tensor, masks: Tensor, thresholds: Sequence[float] = (0.5,)) -> Tensor:
+    """Count pixels at each of T probability thresholds: (B, C, T, 3) int64.
+
+    The last axis holds the true positive, the predicted and the true pixels, as in
+    `steelseg.metrics`.
+
+    Args:
+        logits: (B, C, H, W) float.
+        masks: (B, C, H, W) uint8 of 0 and 1.
+    """
+    truth = masks.bool()
+    true = truth.sum(dim=(-2, -1))
+    counts = []
+    for threshold in thresholds:
+        predicted = logits > math.log(threshold / (1 - threshold))
+        overlap = (predicted & truth).sum(dim=(-2, -1))
+        counts.append(torch.stack([overlap, predicted.sum(dim=(-2, -1)), true], dim=-1))
+    return torch.stack(counts, dim=2)
+
+
+class EpochTotals:
+    """What the steps of an epoch add up to; stays on the device until the epoch ends."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self.counts: list[Tensor] = []
+        self.rows: list[Tensor] = []
+        self.started = time.perf_counter()
+
+    def add(self, losses: Tensor, counts: Tensor, rows: Tensor) -> None:
+        """Note the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
+        self.losses.append(losses)
+        self.counts.append(counts)
+        self.rows.append(rows)
+
+    def summarise(self, classes: Sequence[int], n_pixels: int) -> dict[str, float]:
+        """Compute all metrics over the images of all processes; `n_pixels` is an image's size.
+
+        Rows are sorted first, so that the result depends on no batch size or number of workers.
+        """
+        seconds = time.perf_counter() - self.started
+        losses, counts, rows = (
+            _gather(torch.cat(parts).cpu()) for parts in (self.losses, self.counts, self.rows)
+        )
+        order = np.lexsort((losses.numpy(), rows.numpy()))
+        sorted_counts = counts.numpy()[order]
+        scores = metrics.summarise(sorted_counts[:, :, 0], classes)
+        if sorted_counts.shape[2] > 1:
+            overlap, predicted, true = np.moveaxis(sorted_counts, -1, 0)
+            min_areas = [round(share * n_pixels) for share in MIN_AREA_SHARES]
+            scores["tuned_pair_dice"] = metrics.best_pair_dice(
+                predicted, overlap, true[:, :, 0], min_areas
+            )
+        mean_loss = math.fsum(losses.double().tolist()) / len(losses)
+        return {"loss": mean_loss, "images_per_second": len(losses) / seconds, **scores}
+
+
+class SegmentationTask(L.LightningModule):
+    """Trains a segmenter; `epoch_scores` holds the last epoch's metrics by name."""
+
+    def __init__(self, segmenter: Segmenter, config: TrainConfig, cache: Cache) -> None:
+        """Train `segmenter` on images of `cache`."""
+        super().__init__()
+        self.segmenter = segmenter
+        self.config = config
+        self.classes = cache.classes
+        self.names = cache.names
+        self.n_pixels = cache.size_hw[0] * cache.size_hw[1]
+        self.loss = build_loss(config.loss)
+        self.epoch_scores: dict[str, float] = {}
+        self._plateau: ReduceLROnPlateau | None = None
+        self._training = self._validation = EpochTotals()
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and, for schedules that run by steps, the scheduler."""
+        kind = {"adam": Adam, "adamw": AdamW}[self.config.optimizer]
+        optimizer = kind(
+            self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        match self.config.scheduler:
+            case "plateau":
+                # stepped below and not by Lightning, which would save a checkpoint before the step
+                patience = self.config.plateau_patience
+                self._plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=patience)
+                return optimizer
+            case "cosine":
+                scheduler: Any = CosineAnnealingLR(optimizer, T_max=steps)
+            case "one_cycle":
+                scheduler = OneCycleLR(optimizer, max_lr=self.config.lr, total_steps=steps)
+            case "constant":
+                return optimizer
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits of a batch, cut back to the masks' size: (B, C, h, w)."""
+        logits: Tensor = self.segmenter(batch.images)
+        return logits[..., : batch.masks.shape[-2], : batch.masks.shape[-1]]
+
+    def on_train_epoch_start(self) -> None:
+        """Start counting anew."""
+        self._training = EpochTotals()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the loss of a batch."""
+        logits = self(batch)
+        loss: Tensor = self.loss(logits, batch.masks.float())
+        n_images = len(batch.rows)
+        self._training.add(
+            loss.detach().expand(n_images), pixel_counts(logits.detach(), batch.masks), batch.rows
+        )
+        if self.device.type == "cpu" or (batch_index + 1) % GPU_CHECK_EVERY == 0:
+            self._refuse_lost_loss(n_images)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew, with the first process's batch-norm statistics everywhere."""
+        self._validation = EpochTotals()
+        if dist.is_initialized():
+            for buffer in self.segmenter.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Count pixels and losses of a batch of whole images."""
+        logits = self(batch).float()
+        pairs = zip(logits, batch.masks.float(), strict=True)
+        losses = torch.stack([self.loss(one[None], mask[None]) for one, mask in pairs])
+        self._validation.add(losses, pixel_counts(logits, batch.masks, THRESHOLDS), batch.rows)
+
+    def on_train_epoch_end(self) -> None:
+        """Sum the epoch up; runs after the validation and before the checkpoint."""
+        self._refuse_lost_loss(len(self._training.losses[-1]))
+        training = self._training.summarise(self.classes, self.n_pixels)
+        validation = self._validation.summarise(self.classes, self.n_pixels)
+        scores = {f"train_{k}": v for k, v in training.items()}
+        scores |= {f"val_{k}": v for k, v in validation.items()}
+        self.epoch_scores = scores | {"lr": self._optimizer().param_groups[0]["lr"]}
+        if self._plateau is not None:
+            self._plateau.step(validation["loss"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: random generators and the plateau scheduler."""
+        checkpoint["random_state"] = random_state()
+        if self._plateau is not None:
+            checkpoint["plateau"] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the checkpoint's extras until training starts, when the schedulers are there."""
+        self._restored = checkpoint
+
+    def on_train_start(self) -> None:
+        """Put back what `on_save_checkpoint` added."""
+        restored = getattr(self, "_restored", None)
+        if restored is None:
+            return
+        set_random_state(restored["random_state"])
+        if self._plateau is not None:
+            self._plateau.load_state_dict(restored["plateau"])
+
+    def _optimizer(self) -> Optimizer:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        return optimizer
+
+    def _refuse_lost_loss(self, n_images: int) -> None:
+        recent = self._training.losses[-GPU_CHECK_EVERY:]
+        finite = torch.stack([losses[0] for losses in recent]).isfinite()
+        if finite.all():
+            return
+        at = len(self._training.losses) - len(recent) + int((~finite).nonzero()[0])
+        images = ", ".join(self.names[int(row)] for row in self._training.rows[at])
+        raise SteelsegError(
+            f"the loss became {float(self._training.losses[at][0])} in epoch {self.current_epoch}, "
+            f"batch {at} ({images}). The weights of the last finished epoch are kept; try a lower "
+            "`lr`, or `train.precision: 32-true`"
+        )
+
+
+def _gather(tensor: Tensor) -> Tensor:
+    if not dist.is_initialized():
+        return tensor
+    shares: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(shares, tensor)
+    return torch.cat(shares)

@@ -1,0 +1,55 @@
+"""How every stage script runs: errors as one message, no life of its own once DVC is gone."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import psutil
+
+from steelseg.errors import SteelsegError
+
+WATCH_SECONDS = 2.0
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's main function; exits with status 1 and a message where it raises our errors.
+
+    A SIGTERM ends the stage as an interrupt from the keyboard does, so that what it holds open is
+    closed. Under DVC, the stage ends by itself soon after dvc was killed.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
+    try:
+        main()
+    except SteelsegError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and logs, among those of a distributed training."""
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    )
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _end_with_dvc() -> None:
+    """Interrupt this process when a process between it and dvc, or dvc itself, has ended.
+
+    DVC starts a stage through a shell, so that dvc is the parent or the grandparent.
+    """
+    ancestors = psutil.Process().parents()[:2]
+    while all(ancestor.is_running() for ancestor in ancestors):
+        time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

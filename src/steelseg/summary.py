@@ -1,0 +1,40 @@
+"""The closing words of a run: how good it is, where its results lie, what to type next."""
+
+from pathlib import Path
+
+from steelseg.files import read_json
+from steelseg.tracking import ui_command
+
+
+def summarise(root: Path) -> str:
+    """Say what the last run in `root` has come to.
+
+    Raises:
+        BadInput: the pipeline has not run to its end there.
+    """
+    data = read_json(root / "metrics/pivot_csv.json")
+    scores = read_json(root / "metrics/tune_threshold.json")
+    rows = read_json(root / "metrics/submit.json")
+    per_class = "  ".join(
+        f"class {c}: {scores[f'positive_dice_class_{c}']:.3f}"
+        for c in data["images_per_class"]
+        if f"positive_dice_class_{c}" in scores
+    )
+    baseline = scores["all_empty_pair_dice"]
+    gain = scores["cross_fitted_pair_dice"] - baseline
+    return "\n".join(
+        [
+            "",
+            "pair-Dice of the validation fold (cross-fitted: each part scored by rules tuned on "
+            "the others)",
+            f"  {scores['cross_fitted_pair_dice']:.4f}   predicting nothing scores {baseline:.4f} "
+            f"({gain:+.4f})",
+            f"  {scores['pair_dice']:.4f}   tuned and scored on the same images (flatters)",
+            f"  Dice where there is a defect: {per_class}",
+            "",
+            f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",
+            "model         models/ (safetensors, ONNX, postprocess.json)",
+            "metrics       dvc metrics show   dvc plots show   dvc exp show",
+            f"MLflow        make ui   or   {ui_command()}",
+        ]
+    )

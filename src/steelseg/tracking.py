@@ -1,0 +1,189 @@
+"""Experiment tracking with MLflow: a run per experiment, and under it a run per executed stage.
+
+No run id is written into any output that DVC hashes: a cached stage would then write into an old
+run. The parent is found by its key instead, and a stage that DVC does not execute logs nothing.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from steelseg.errors import SteelsegError
+from steelseg.files import read_json, sha256, write_json
+from steelseg.params import PARAMS
+
+EXPERIMENT = "steelseg"
+KEY_TAG = "steelseg.key"
+SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
+RUN_FILE = "mlflow_run.json"
+
+
+class Tracker:
+    """Logs nothing: for when tracking is off, and for processes other than the first."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log the parameters that mattered."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, `step` being the epoch."""
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Log the numbers that an experiment is compared by, to the experiment's own run too."""
+
+    def file(self, path: Path) -> None:
+        """Log a file as an artifact."""
+
+
+class MlflowTracker(Tracker):
+    """Logs to the run of one stage, and summaries to the run of its experiment."""
+
+    def __init__(self, client: Any, run_id: str, parent_id: str) -> None:
+        """Write to runs that exist."""
+        self.client = client
+        self.run_id = run_id
+        self.parent_id = parent_id
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters; those that a resumed run has already must be the same."""
+        from mlflow.entities import Param
+
+        entries = [Param(name, str(value)) for name, value in sorted(values.items())]
+        self.client.log_batch(self.run_id, params=entries)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, `step` being the epoch."""
+        self._metrics(self.run_id, values, step)
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Log numbers to the stage's run and to the experiment's."""
+        for run_id in (self.run_id, self.parent_id):
+            self._metrics(run_id, values, 0)
+
+    def file(self, path: Path) -> None:
+        """Log a file as an artifact."""
+        self.client.log_artifact(self.run_id, str(path))
+
+    def _metrics(self, run_id: str, values: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [Metric(name, value, now, step) for name, value in sorted(values.items())]
+        self.client.log_batch(run_id, metrics=entries)
+
+
+def store_uri() -> str:
+    """Return the tracking store: MLFLOW_TRACKING_URI, or mlflow.db of the (parent) repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+
+
+def ui_command() -> str:
+    """Return the command that shows the runs in a browser."""
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {store_uri()}"
+
+
+@contextmanager
+def stage_run(stage: str, folder: Path | None = None, *, active: bool = True) -> Iterator[Tracker]:
+    """Yield the tracker of a stage that is being executed.
+
+    The run ends FINISHED, or FAILED with the traceback as a tag when the block raises. With a
+    `folder` that survives an interruption, a resumed stage goes on with the run that it began.
+
+    Raises:
+        SteelsegError: the tracking store cannot be reached.
+    """
+    if not active or os.environ.get(SWITCH) == "off":
+        yield Tracker()
+        return
+    tracker = _start(stage, folder)
+    try:
+        yield tracker
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+        tracker.client.set_tag(tracker.run_id, "traceback", traceback.format_exc()[-5000:])
+        tracker.client.set_terminated(tracker.run_id, status)
+        tracker.client.set_terminated(tracker.parent_id, status)
+        raise
+    tracker.client.set_terminated(tracker.run_id)
+    tracker.client.set_terminated(tracker.parent_id)
+
+
+def _start(stage: str, folder: Path | None) -> MlflowTracker:
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = mlflow.MlflowClient(store_uri())
+        with _first_come():
+            experiment = _experiment(client)
+            parent = _parent(client, experiment)
+        run_id = _resumed(client, folder) or _child(client, experiment, parent, stage)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SteelsegError(
+            f"the MLflow store {store_uri()} cannot be used: {reason}. Set MLFLOW_TRACKING_URI, "
+            f"or {SWITCH}=off to run without tracking"
+        ) from error
+    if folder is not None:
+        write_json(folder / RUN_FILE, {"run_id": run_id})
+    return MlflowTracker(client, run_id, parent)
+
+
+@contextmanager
+def _first_come() -> Iterator[None]:
+    """Let one process at a time create the store, the experiment and the parent run."""
+    with (_root() / ".mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _experiment(client: Any) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    location = (_root() / "mlartifacts").as_uri() if local else None
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _parent(client: Any, experiment: str) -> str:
+    name = os.environ.get("DVC_EXP_NAME")
+    key = hashlib.sha256(f"{name} {sha256(PARAMS)}".encode()).hexdigest()[:16]
+    runs = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    if runs:
+        client.update_run(runs[0].info.run_id, status="RUNNING")
+        return str(runs[0].info.run_id)
+    tags = {
+        KEY_TAG: key,
+        "dvc.experiment": name or "",
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+        "host": socket.gethostname(),
+        "mlflow.runName": name or f"repro-{key[:6]}",
+    }
+    return str(client.create_run(experiment, tags=tags).info.run_id)
+
+
+def _child(client: Any, experiment: str, parent: str, stage: str) -> str:
+    tags = {"mlflow.parentRunId": parent, "mlflow.runName": stage, "host": socket.gethostname()}
+    return str(client.create_run(experiment, tags=tags).info.run_id)
+
+
+def _resumed(client: Any, folder: Path | None) -> str | None:
+    if folder is None or not (folder / RUN_FILE).is_file():
+        return None
+    run_id: str = read_json(folder / RUN_FILE)["run_id"]
+    client.update_run(run_id, status="RUNNING")
+    return run_id
+
+
+def _root() -> Path:
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()

@@ -1,0 +1,67 @@
+"""The parameters of the stage `train`, apart from the network itself."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from steelseg.params import Config
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class TrainConfig(Config):
+    """How to train; the first block stands flat at the top level of params.yaml."""
+
+    seed: NotNegative
+    """of the initial weights, the shuffling, the crops and the augmentations"""
+    fold: NotNegative
+    """the fold to validate on; the others are trained on"""
+    loss: str | dict[str, float]
+    """a name (`bce`) or a weighted sum (`{bce: 0.6, dice: 0.4}`); see steelseg.losses"""
+    optimizer: Literal["adam", "adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    """learning rate; for `one_cycle` the highest"""
+    scheduler: Literal["constant", "plateau", "cosine", "one_cycle"]
+    epochs: Positive
+    batch_size: Positive
+    """images a step and process"""
+    accumulate: Positive
+    """steps whose gradients are added up before the weights change"""
+    crop: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None
+    """height and width of the training crops in pixels; null trains on whole images"""
+    devices: Positive | Literal["auto"]
+    """GPUs (or, without any, processes) a node"""
+
+    augment: list[dict[str, dict[str, Any] | None]]
+    """transforms of albumentations with their arguments, applied in this order"""
+    crops_per_image: Positive
+    """how often an epoch shows each image"""
+    weight_decay: Annotated[float, Field(ge=0)]
+    plateau_patience: NotNegative
+    """epochs without a better validation loss before `plateau` divides the learning rate by 10"""
+    select_by: Literal["tuned_pair_dice", "pair_dice", "loss"]
+    """what decides which epoch's weights are kept: the contest's metric with one threshold and
+    minimum area tuned for all classes, the same as it is at threshold 0.5, or the loss"""
+    validation_batch_size: Positive
+    num_workers: NotNegative | Literal["auto"]
+    """loader processes; `auto` is none on a CPU, where the network needs the cores"""
+    num_nodes: Positive
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+    """`auto` is 32-true on a CPU and 16-mixed on a GPU"""
+    channels_last: bool
+    compile: bool
+    """torch.compile: faster steps after a start of some minutes"""
+    deterministic: bool
+    """bit-identical repetition on a GPU too, at some cost; on a CPU it is so anyway"""
+
+    @property
+    def crop_hw(self) -> tuple[int, int] | None:
+        """The crop as a pair, None for whole images."""
+        return (self.crop[0], self.crop[1]) if self.crop else None
+
+    @property
+    def transforms(self) -> list[Mapping[str, Mapping[str, Any]]]:
+        """The augmentations, with no arguments where none are given."""
+        return [{name: args or {} for name, args in entry.items()} for entry in self.augment]

@@ -1,0 +1,35 @@
+"""Decode images and masks once, into few large files that training reads from."""
+
+import shutil
+from pathlib import Path
+
+from tqdm import tqdm
+
+from steelseg import cache_writer, image_table
+from steelseg.cache_writer import CacheConfig
+from steelseg.checkpoints import work_folder
+from steelseg.files import sha256
+from steelseg.params import load
+from steelseg.stage import run
+
+ANNOTATIONS = Path("data/annotations.parquet")
+OUT = Path("data/cache")
+
+
+def main() -> None:
+    """Write data/cache, going on from the last finished shard of an interrupted run."""
+    config = load(CacheConfig, "cache_masks")
+    images = Path(config.data_root) / config.dataset / "train_images"
+    table = image_table.read(ANNOTATIONS)
+    identity = {"config": config.model_dump(), "annotations": sha256(ANNOTATIONS)}
+    with (
+        work_folder("cache_masks", identity) as folder,
+        tqdm(desc="caching", total=len(table), unit="image") as bar,
+    ):
+        for n_images in cache_writer.write(folder / "cache", images, table, config.shard_images):
+            bar.update(n_images)
+        shutil.move(folder / "cache", OUT)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,34 @@
+"""Check the raw data and pivot train.csv to one row per image, clean images included."""
+
+from pathlib import Path
+
+from steelseg import annotations, image_table, label_csv
+from steelseg.annotations import PivotConfig
+from steelseg.files import write_json
+from steelseg.inspection import inspect_folder
+from steelseg.params import load
+from steelseg.stage import run
+
+
+def main() -> None:
+    """Write the annotation tables of the training and test images, and the data report."""
+    config = load(PivotConfig, "pivot_csv")
+    raw = Path(config.data_root) / config.dataset
+    labels = label_csv.read(raw / config.csv)
+    sample = label_csv.read(raw / "sample_submission.csv")
+    skip_bad = config.on_bad_image == "skip"
+    train = inspect_folder(raw / "train_images", skip_bad=skip_bad)
+    test = inspect_folder(raw / "test_images", skip_bad=False)
+    classes = sorted({row.class_id for row in sample.rows})
+    table = annotations.build(train, labels, classes, raw / config.csv)
+    test_table = annotations.build_unannotated(test, table.size_hw, raw / "test_images")
+
+    image_table.write(Path("data/annotations.parquet"), table)
+    image_table.write(Path("data/test_images.parquet"), test_table)
+    report = annotations.report(table, test_table, train, labels)
+    write_json(Path("metrics/pivot_csv.json"), report)
+    print(annotations.describe(report))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,54 @@
+"""Predict every class of every test image."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from steelseg import image_table, postprocess_rules, prediction
+from steelseg.checkpoints import work_folder
+from steelseg.files import sha256, write_json
+from steelseg.inference import InferenceConfig, open_runtime
+from steelseg.params import load
+from steelseg.prediction import PredictConfig
+from steelseg.stage import run
+from steelseg.submission import PredictionRow, write_predictions
+
+MODEL = Path("models")
+IMAGES, RULES = Path("data/test_images.parquet"), MODEL / "postprocess.json"
+
+
+def main() -> None:
+    """Write the predictions, going on from the last finished part of an interrupted run."""
+    config, inference = load(PredictConfig, "predict"), load(InferenceConfig)
+    images = image_table.read(IMAGES)
+    rules = postprocess_rules.read(RULES, sha256(MODEL / "model.safetensors"))
+    folder = Path(config.data_root) / config.dataset / "test_images"
+    identity = {
+        "params": config.model_dump() | inference.model_dump(),
+        "inputs": [sha256(path) for path in (IMAGES, RULES)],
+    }
+    rows: list[PredictionRow] = []
+    with (
+        work_folder("predict", identity) as work,
+        tqdm(desc="predicting", total=len(images), unit="image") as bar,
+    ):
+        runtime = open_runtime(MODEL, inference.runtime)
+        parts = prediction.predict_parts(
+            work,
+            images,
+            folder,
+            runtime,
+            rules.by_class,
+            config.part_images,
+            inference.inference_batch_size,
+        )
+        for part in parts:
+            rows += part
+            bar.update(len(part) // len(rules.by_class))
+        write_predictions(Path("data/predictions.parquet"), rows)
+    report = prediction.report(rows, len(images), list(rules.by_class))
+    write_json(Path("metrics/predict.json"), report)
+
+
+if __name__ == "__main__":
+    run(main)

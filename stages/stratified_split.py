@@ -1,0 +1,25 @@
+"""Split the images into folds, alike in classes and with near-duplicates kept together."""
+
+from pathlib import Path
+
+from steelseg import fold_table, image_table, splitting
+from steelseg.files import write_json
+from steelseg.params import load
+from steelseg.splitting import SplitConfig
+from steelseg.stage import run
+
+
+def main() -> None:
+    """Write the fold table and a report on folds and near-duplicates."""
+    config = load(SplitConfig, "stratified_split")
+    train = image_table.read(Path("data/annotations.parquet"))
+    test = image_table.read(Path("data/test_images.parquet"))
+    table = splitting.split(train, config)
+    fold_table.write(Path("data/folds.parquet"), table)
+    report = splitting.report(table, train, test)
+    write_json(Path("metrics/stratified_split.json"), report)
+    print(splitting.describe(report))
+
+
+if __name__ == "__main__":
+    run(main)

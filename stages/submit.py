@@ -1,0 +1,29 @@
+"""Answer the sample submission, row by row, in its own order and columns."""
+
+from pathlib import Path
+
+from steelseg import image_table, label_csv, submission
+from steelseg.files import write_json
+from steelseg.params import load
+from steelseg.stage import run
+from steelseg.submission import SubmitConfig
+
+OUT = Path("submission.csv")
+
+
+def main() -> None:
+    """Write submission.csv, checked against the sample before it is put in place."""
+    config = load(SubmitConfig, "submit")
+    path = Path(config.data_root) / config.dataset / "sample_submission.csv"
+    sample = label_csv.read(path)
+    images = image_table.read(Path("data/test_images.parquet"))
+    predictions = submission.read_predictions(Path("data/predictions.parquet"))
+    answers = submission.answer(sample, path, predictions, images.size_hw)
+    submission.write_submission(OUT, sample.columns, answers)
+    masks = sum(bool(answer[label_csv.PIXELS]) for answer in answers)
+    write_json(Path("metrics/submit.json"), {"rows": len(answers), "masks": masks})
+    print(f"{OUT}: {len(answers)} rows, {masks} of them masks")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,52 @@
+"""Train the network on all folds but one, and keep the weights that do best on that one."""
+
+from pathlib import Path
+
+import lightning as L
+
+from steelseg import fold_table, models
+from steelseg.cache import Cache
+from steelseg.checkpoints import work_folder
+from steelseg.files import sha256, write_json
+from steelseg.history import best_scores, write_history
+from steelseg.models import ModelConfig
+from steelseg.params import load
+from steelseg.stage import is_first_process, run
+from steelseg.tracking import stage_run
+from steelseg.training import FoldData, train
+from steelseg.training_config import TrainConfig
+
+FOLDS = Path("data/folds.parquet")
+WEIGHTS, CARD = Path("models/model.safetensors"), Path("models/model.json")
+
+
+def main() -> None:
+    """Write the model, the history of the epochs and the best epoch's scores."""
+    network, config = load(ModelConfig), load(TrainConfig, "train")
+    cache = Cache(Path("data/cache"))
+    data = FoldData(cache, fold_table.fold_numbers(fold_table.read(FOLDS, cache.names)), config)
+    params = network.model_dump() | config.model_dump()
+    identity = {"params": params, "cache": cache.identity, "folds": sha256(FOLDS)}
+    first = is_first_process()
+    with (
+        work_folder("train", identity, owner=first) as folder,
+        stage_run("train", folder, active=first) as tracker,
+    ):
+        tracker.params(params)
+        L.seed_everything(config.seed, verbose=False)
+        segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+        keeper = train(segmenter, config, data, folder, tracker.metrics)
+        if not first:
+            return
+        segmenter.network.load_state_dict(keeper.best_weights)
+        models.save_weights(WEIGHTS, segmenter)
+        facts = {"classes": cache.classes, "size_hw": cache.size_hw, "cache": cache.identity}
+        models.save_card(CARD, WEIGHTS, segmenter, network, facts)
+        write_history(Path("plots/train.csv"), keeper.history)
+        scores = best_scores(keeper.history, keeper.best_epoch)
+        write_json(Path("metrics/train.json"), scores)
+        tracker.summary(scores)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,46 @@
+"""Find each class's threshold, areas and gate on the validation fold, and score them honestly."""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from steelseg import fold_table, postprocess_rules, tuning
+from steelseg.cache import Cache
+from steelseg.component_table import ComponentTable
+from steelseg.files import sha256, write_json
+from steelseg.inference import InferenceConfig, open_runtime, probability_maps
+from steelseg.params import load
+from steelseg.postprocess_rules import Rules
+from steelseg.stage import run
+from steelseg.tracking import stage_run, ui_command
+from steelseg.tuning import TuneConfig
+
+MODEL = Path("models")
+
+
+def main() -> None:
+    """Write models/postprocess.json and the scores of the validation fold."""
+    config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
+    cache = Cache(Path("data/cache"))
+    folds = fold_table.read(Path("data/folds.parquet"), cache.names)
+    rows = np.flatnonzero(folds["fold"] == config.fold).tolist()
+    with stage_run("tune_threshold") as tracker:
+        tracker.params(config.model_dump() | inference.model_dump())
+        runtime = open_runtime(MODEL, inference.runtime)
+        maps = probability_maps(rows, cache.image, runtime, inference.inference_batch_size)
+        table = ComponentTable(config.thresholds, len(cache.classes))
+        for row, probability_chw in tqdm(maps, "validating", len(rows), unit="image"):
+            table.add(probability_chw, cache.masks(row))
+        rules = tuning.search(table, config)
+        scores = tuning.report(table, rules, config, folds["group"].to_numpy()[rows], cache.classes)
+        by_class = dict(zip(cache.classes, rules, strict=True))
+        weights = sha256(MODEL / "model.safetensors")
+        postprocess_rules.write(MODEL / "postprocess.json", Rules(by_class, weights))
+        write_json(Path("metrics/tune_threshold.json"), scores)
+        tracker.summary(scores)
+    print(f"MLflow runs: {ui_command()}")
+
+
+if __name__ == "__main__":
+    run(main)
