@@ -13,7 +13,7 @@ OUT = Path("submission.csv")
 
 def main() -> None:
     """Write submission.csv, checked against the sample before it is put in place."""
-    config = load(SubmitConfig, "submit")
+    config = load(SubmitConfig)
     path = Path(config.data_root) / config.dataset / "sample_submission.csv"
     sample = label_csv.read(path)
     images = image_table.read(Path("data/test_images.parquet"))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from steelseg import rle
-from steelseg.errors import BadInput, Faults
+from steelseg.errors import BadInput, Faults, quote
 from steelseg.image_table import CLEAN, METADATA, ImageTable
 from steelseg.inspection import Inspection
 from steelseg.label_csv import LabelCsv
@@ -47,7 +47,7 @@ def build(
     with Faults(str(where)) as faults:
         for row in labels.rows:
             at = index.get(row.image)
-            pair = f"line {row.line}: image {row.image!r}, class {row.class_id}"
+            pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             if row.class_id not in columns:
                 known = ", ".join(map(str, classes))
                 faults.add(f"{pair}: unknown class; the sample submission has {known}")

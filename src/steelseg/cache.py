@@ -40,6 +40,7 @@ class Cache:
     """Random access to the images and masks of a cache folder; cheap to send to a worker.
 
     Attributes:
+        folder: where it is.
         names: the images, in row order.
         classes: class ids, in channel order.
         size_hw: height and width of every image in pixels.
@@ -53,6 +54,7 @@ class Cache:
         Raises:
             BadInput: the folder holds no cache, or a shard is missing or damaged.
         """
+        self.folder = folder
         manifest = read_json(folder / MANIFEST)
         if manifest.get("format") != FORMAT:
             raise BadInput(f"{folder}: expected a cache of format {FORMAT}; run `dvc repro` again")

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
 from steelseg.postprocess import Mask, Probability, confidence, label_runs
 
-Integers = npt.NDArray[np.int64]
 Compact = npt.NDArray[np.int32]
 Reals = npt.NDArray[np.float64]
 
@@ -29,13 +29,6 @@ class PairComponents(NamedTuple):
     components: Compact
     truth_area: int
     confidence: float
-
-
-class Kept(NamedTuple):
-    """Pixels left of N images at T thresholds and A smallest component areas, each (N, T, A)."""
-
-    pixels: Integers
-    true_positives: Integers
 
 
 class ComponentTable:
@@ -83,16 +76,25 @@ class ComponentTable:
         for of_class, pair in zip(self._pairs, pairs, strict=True):
             of_class.append(pair)
 
-    def truth_areas(self, class_index: int) -> Integers:
-        """Return the true area in every image: (N,), in pixels."""
+    def truth_areas(self, class_index: int) -> npt.NDArray[np.int64]:
+        """Return a class's true area in every image: (N,), in pixels."""
         return np.array([pair.truth_area for pair in self._pairs[class_index]], dtype=np.int64)
 
     def confidences(self, class_index: int) -> npt.NDArray[np.float32]:
-        """Return the confidence in every image: (N,)."""
+        """Return a class's confidence in every image: (N,)."""
         return np.array([pair.confidence for pair in self._pairs[class_index]], dtype=np.float32)
 
-    def kept(self, class_index: int, min_component_areas: Sequence[int]) -> Kept:
-        """Count what is left when components below each of the increasing areas are dropped."""
+    def counts(self, class_index: int, min_component_areas: Sequence[int]) -> Counts:
+        """Count a class's pixels where components below some area are dropped.
+
+        Args:
+            class_index: the channel.
+            min_component_areas: A increasing areas in pixels.
+
+        Returns:
+            (N, T, A, 3) of true positive, predicted and true pixels, for every image, threshold and
+            area, see `steelseg.metrics`.
+        """
         pairs = self._pairs[class_index]
         n_areas = len(min_component_areas)
         shape = (len(pairs), len(self.thresholds), n_areas + 1)
@@ -102,12 +104,12 @@ class ComponentTable:
         image = np.repeat(np.arange(len(pairs)), [pair.components.shape[1] for pair in pairs])
         survived = np.searchsorted(min_component_areas, area, side="right")  # that many areas
         cell = np.ravel_multi_index((image, level, survived), shape)
-
-        def count(weights: Compact) -> Integers:
+        counts = np.empty((*shape[:2], n_areas, 3), dtype=np.int64)
+        for index, weights in ((TRUE_POSITIVE, true_positives), (PREDICTED, pixels)):
             sums = np.bincount(cell, weights, minlength=np.prod(shape)).reshape(shape)
-            return sums[..., ::-1].cumsum(axis=2)[..., n_areas - 1 :: -1].astype(np.int64)
-
-        return Kept(count(pixels), count(true_positives))
+            counts[..., index] = sums[..., ::-1].cumsum(axis=2)[..., n_areas - 1 :: -1]
+        counts[..., TRUE] = self.truth_areas(class_index)[:, None, None]
+        return counts
 
 
 def measure(

@@ -35,13 +35,18 @@ class TrainingCrops(Dataset[Batch]):
         cache: Cache,
         rows: npt.NDArray[np.int64],
         crop_hw: tuple[int, int] | None,
+        on_defect: float,
         transforms: Transforms,
         seed: int,
     ) -> None:
-        """Take crops of `crop_hw` pixels (None: whole images) of the given rows of the cache."""
+        """Take crops of `crop_hw` pixels (None: whole images) of the given rows of the cache.
+
+        A crop is laid over a defect with the probability `on_defect`, if the image shows any.
+        """
         self.cache = cache
         self.rows = rows
         self.crop_hw = crop_hw or cache.size_hw
+        self.on_defect = on_defect
         self.augmentation = build_augmentation(transforms)
         self.seed = seed
 
@@ -51,9 +56,14 @@ class TrainingCrops(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         row = int(self.rows[number % len(self.rows)])
         rng = np.random.default_rng((self.seed, number))
-        window = random_window(rng, self.cache.size_hw, self.crop_hw)
+        masks_chw = self.cache.masks(row)
+        shown = np.flatnonzero(masks_chw.any(axis=(1, 2)))
+        if len(shown) and rng.random() < self.on_defect:
+            window = defect_window(rng, masks_chw[rng.choice(shown)], self.crop_hw)
+        else:
+            window = random_window(rng, self.cache.size_hw, self.crop_hw)
         image_hw = self.cache.image(row)[window]
-        masks_chw = self.cache.masks(row)[:, window[0], window[1]]
+        masks_chw = masks_chw[:, *window]
         image_hw, masks_chw = augment(
             self.augmentation, image_hw, masks_chw, seed=int(rng.integers(2**31))
         )
@@ -107,11 +117,24 @@ def random_window(
     rng: np.random.Generator, size_hw: tuple[int, int], crop_hw: tuple[int, int]
 ) -> tuple[slice, slice]:
     """Draw the rows and columns of a crop; an axis shorter than the crop is taken whole."""
-    starts = [
+    top, left = (
         int(rng.integers(max(size - crop, 0) + 1))
         for size, crop in zip(size_hw, crop_hw, strict=True)
-    ]
-    return slice(starts[0], starts[0] + crop_hw[0]), slice(starts[1], starts[1] + crop_hw[1])
+    )
+    return slice(top, top + crop_hw[0]), slice(left, left + crop_hw[1])
+
+
+def defect_window(
+    rng: np.random.Generator, mask_hw: npt.NDArray[np.uint8], crop_hw: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Draw a crop that holds a random pixel of a mask (not an empty one) at a random place."""
+    pixels = np.flatnonzero(mask_hw)
+    pixel_hw = divmod(int(pixels[rng.integers(len(pixels))]), mask_hw.shape[1])
+    top, left = (
+        min(max(pixel - int(rng.integers(crop)), 0), max(size - crop, 0))
+        for pixel, crop, size in zip(pixel_hw, crop_hw, mask_hw.shape, strict=True)
+    )
+    return slice(top, top + crop_hw[0]), slice(left, left + crop_hw[1])
 
 
 def collate(samples: list[Batch]) -> Batch:

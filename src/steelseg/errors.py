@@ -1,9 +1,14 @@
 """The errors that a person is meant to read: one clear message, no traceback."""
 
+import reprlib
 from types import TracebackType
 from typing import Self
 
 SHOWN_FAULTS = 20
+
+_REPR = reprlib.Repr()  # of whatever size and depth, where `repr` would write out all of it
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+_REPR.maxlevel = 3
 
 
 class SteelsegError(Exception):
@@ -12,6 +17,14 @@ class SteelsegError(Exception):
 
 class BadInput(SteelsegError):
     """A file, a row, an image or a parameter is not what the data contract asks for."""
+
+
+def quote(value: object) -> str:
+    """Write a value for a message, on one line and cut short where it is long."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # Python refuses to write out a number of thousands of digits
+        return "a number of thousands of digits"
 
 
 class Faults:
@@ -23,11 +36,14 @@ class Faults:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.messages: list[str] = []
+        self.count = 0
+        self.shown: list[str] = []
 
     def add(self, message: str) -> None:
         """Note one fault; `message` names the row or the image and what was expected."""
-        self.messages.append(message)
+        self.count += 1
+        if len(self.shown) < SHOWN_FAULTS:
+            self.shown.append(message)
 
     def raise_if_any(self) -> None:
         """Raise `BadInput` with every fault noted so far.
@@ -35,15 +51,13 @@ class Faults:
         Raises:
             BadInput: at least one fault was added.
         """
-        if not self.messages:
+        if not self.count:
             return
-        if len(self.messages) == 1:
-            raise BadInput(f"{self.where}: {self.messages[0]}")
-        shown = self.messages[:SHOWN_FAULTS]
-        hidden = len(self.messages) - len(shown)
-        lines = [f"{self.where}: {len(self.messages)} faults", *(f"  {m}" for m in shown)]
-        if hidden:
-            lines.append(f"  ... and {hidden} more")
+        if self.count == 1:
+            raise BadInput(f"{self.where}: {self.shown[0]}")
+        lines = [f"{self.where}: {self.count} faults", *(f"  {m}" for m in self.shown)]
+        if self.count > len(self.shown):
+            lines.append(f"  ... and {self.count - len(self.shown)} more")
         raise BadInput("\n".join(lines))
 
     def __enter__(self) -> Self:

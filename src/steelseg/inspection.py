@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 from tqdm import tqdm
 
-from steelseg.errors import BadInput, Faults
+from steelseg.errors import BadInput, Faults, quote
 from steelseg.images import list_images, read_grey
+from steelseg.label_csv import check_image_name
 from steelseg.near_duplicates import thumbnail
 
 
@@ -58,12 +59,14 @@ def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
     if not skip_bad or not sound:
         with Faults(str(folder)) as report:
             for name in sorted(faults):
-                report.add(f"{name}: {faults[name]}")
+                shown = name if name.isprintable() else quote(name)
+                report.add(f"{shown}: {faults[name]}")
     return Inspection(sound, faults)
 
 
 def _inspect(path: Path) -> Inspected | BadInput:
     try:
+        check_image_name(path.name)  # another one could be in no row of a csv
         image_hw, digest = read_grey(path)
     except BadInput as error:
         return error
@@ -95,4 +98,6 @@ def _with_the_usual_size(images: list[Inspected], faults: dict[str, str]) -> lis
 
 
 def _progress(results: Iterator[Any], folder: Path, total: int) -> Iterator[Any]:
-    return iter(tqdm(results, desc=f"reading {folder.name}", total=total, unit="image"))
+    # `disable=None` draws on a terminal only, so that a log file holds messages and no bars
+    bar = tqdm(results, f"reading {folder.name}", total, unit="image", disable=None)
+    return iter(bar)

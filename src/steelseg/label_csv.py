@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from steelseg.errors import BadInput, Faults
+from steelseg.errors import BadInput, Faults, quote
 
 JOINED, IMAGE, CLASS, PIXELS = "ImageId_ClassId", "ImageId", "ClassId", "EncodedPixels"
-_MAX_FIELD = 2**27  # an RLE of the finest checkerboard that an image may hold stays below this
-_MAX_CLASS_ID = 10_000
+_MAX_FIELD = 2**29  # characters; the RLE of the finest checkerboard of an image stays below
+_MAX_CLASS_ID = 1000  # the table of annotations has a column for every class
 
 
 class Row(NamedTuple):
-    """One (image, class) row and the line of the file that it ends on."""
+    """One (image, class) row and the line of the file that it begins on."""
 
     line: int
     image: str
@@ -38,86 +38,113 @@ def read(path: Path) -> LabelCsv:
 
     Raises:
         BadInput: the file is missing, is no csv, is empty, lacks a column, or has rows with too
-            few fields, an illegal image name or class id, or a pair that is there twice.
+            few or too many fields, an illegal image name or class id, or a pair that is there
+            twice.
     """
-    lines = _lines(path)
-    try:
-        _, header = next(lines)
-    except StopIteration:
-        raise BadInput(f"{path}: expected a header and rows, but the file is empty") from None
-    _check_header(path, header)
     with Faults(str(path)) as faults:
-        rows = list(_parse_rows(lines, header, faults))
+        records = _split(_read_text(path), faults)
+        _, columns = next(records, (1, []))
+        faults.raise_if_any()
+        _check_header(columns, faults)
+        faults.raise_if_any()
+        rows = list(_parse_rows(records, columns, faults))
         _find_duplicates(rows, faults)
     if not rows:
         raise BadInput(f"{path}: expected rows below the header, but there are none")
-    return LabelCsv(header, rows)
+    return LabelCsv(columns, rows)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def check_image_name(name: str) -> None:
+    """Check that a name is that of a file in the image folder itself, and can stand in a csv.
+
+    Raises:
+        BadInput: it leads elsewhere, is blank at an end, or holds what cannot be printed.
+    """
+    leads_elsewhere = {"/", "\\"} & set(name) or name in {"", ".", ".."}
+    if leads_elsewhere or not name.isprintable() or name != name.strip():
+        raise BadInput(f"expected the name of a file in the image folder, but got {quote(name)}")
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise BadInput(f"{path}: expected a csv file, but this is something else")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start]
+        raise BadInput(
+            f"{path}: line {line}: expected UTF-8 text, but got the byte 0x{byte:02x}"
+        ) from error
+    except (OSError, ValueError) as error:  # a ValueError is a NUL in the path
+        raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
+
+
+def _split(text: str, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line that each record begins on and its fields; blank lines are passed over."""
     limit = csv.field_size_limit(_MAX_FIELD)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         for fields in reader:
             if fields:
-                yield reader.line_num, fields
+                yield line, fields
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise BadInput(f"{path}: line {reader.line_num}: cannot be read as csv: {error}") from error
+        faults.add(f"line {line}: cannot be read as csv: {error}")
     finally:
         csv.field_size_limit(limit)
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    needed = [PIXELS, *([JOINED] if JOINED in header else [IMAGE, CLASS])]
-    missing = [name for name in needed if name not in header]
+def _check_header(columns: list[str], faults: Faults) -> None:
+    if not columns:
+        faults.add("expected a header and rows, but the file is empty")
+        return
+    needed = [PIXELS, *([JOINED] if JOINED in columns else [IMAGE, CLASS])]
+    missing = ", ".join(f"`{name}`" for name in needed if name not in columns)
     if missing:
-        raise BadInput(
-            f"{path}: line 1: missing column {', '.join(f'`{m}`' for m in missing)}; expected "
-            f"`{JOINED},{PIXELS}` or `{IMAGE},{CLASS},{PIXELS}`, but got {','.join(header)!r}"
+        faults.add(
+            f"line 1: missing column {missing}; expected `{JOINED},{PIXELS}` or "
+            f"`{IMAGE},{CLASS},{PIXELS}`, but got {quote(','.join(columns))}"
         )
-    twice = sorted({name for name in needed if header.count(name) > 1})
-    if twice:
-        raise BadInput(f"{path}: line 1: column `{twice[0]}` is there twice")
+    for name in needed:
+        if columns.count(name) > 1:
+            faults.add(f"line 1: expected one column `{name}`, but got {columns.count(name)}")
 
 
 def _parse_rows(
-    lines: Iterator[tuple[int, list[str]]], header: list[str], faults: Faults
+    records: Iterator[tuple[int, list[str]]], columns: list[str], faults: Faults
 ) -> Iterator[Row]:
-    joined = JOINED in header
-    at = {name: header.index(name) for name in header}
-    for line, fields in lines:
-        if len(fields) != len(header):
-            faults.add(f"line {line}: expected {len(header)} fields, but got {len(fields)}")
-            continue
-        if joined:
-            image, _, class_text = fields[at[JOINED]].rpartition("_")
-        else:
-            image, class_text = fields[at[IMAGE]], fields[at[CLASS]]
+    at = {name: columns.index(name) for name in columns}
+    for line, fields in records:
         try:
-            yield Row(line, _image_name(image), _class_id(class_text), fields[at[PIXELS]])
+            if len(fields) != len(columns):
+                raise BadInput(f"expected {len(columns)} fields, but got {len(fields)}")
+            if JOINED in at:
+                image, class_text = _split_joined(fields[at[JOINED]])
+            else:
+                image, class_text = fields[at[IMAGE]], fields[at[CLASS]]
+            check_image_name(image)
+            yield Row(line, image, _class_id(class_text), fields[at[PIXELS]])
         except BadInput as error:
             faults.add(f"line {line}: {error}")
 
 
-def _image_name(name: str) -> str:
-    unsafe = {"/", "\\", "\0"} & set(name) or name in {"", ".", ".."}
-    if unsafe or not name.isprintable() or name != name.strip():
-        raise BadInput(f"expected the name of a file in the image folder, but got {name!r}")
-    return name
+def _split_joined(text: str) -> tuple[str, str]:
+    image, underscore, class_text = text.rpartition("_")
+    if not underscore:
+        raise BadInput(f"expected an image and a class joined by `_`, but got {quote(text)}")
+    return image, class_text
 
 
 def _class_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_CLASS_ID)):
-        class_id = int(text)
-        if 1 <= class_id <= _MAX_CLASS_ID:
-            return class_id
-    raise BadInput(f"expected a class id from 1 to {_MAX_CLASS_ID}, but got {text[:24]!r}")
+    # to Kaggle, `01` and `1.0` are other rows than `1`
+    is_canonical = text.isascii() and text.isdigit() and text[0] != "0"
+    if is_canonical and len(text) <= len(str(_MAX_CLASS_ID)) and int(text) <= _MAX_CLASS_ID:
+        return int(text)
+    raise BadInput(f"expected a class id from 1 to {_MAX_CLASS_ID}, but got {quote(text)}")
 
 
 def _find_duplicates(rows: list[Row], faults: Faults) -> None:
@@ -126,6 +153,6 @@ def _find_duplicates(rows: list[Row], faults: Faults) -> None:
         seen = first.setdefault((row.image, row.class_id), row.line)
         if seen != row.line:
             faults.add(
-                f"line {row.line}: image {row.image!r}, class {row.class_id} "
+                f"line {row.line}: image {quote(row.image)}, class {row.class_id} "
                 f"already stands in line {seen}"
             )

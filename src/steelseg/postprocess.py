@@ -16,22 +16,19 @@ Integers = npt.NDArray[np.int64]
 
 
 class ClassRule(BaseModel, frozen=True, extra="forbid"):
-    """How the probability map of one class becomes its mask.
-
-    Attributes:
-        enabled: whether the class is predicted at all; if not, its mask is always empty.
-        threshold: a pixel is foreground where its probability, a float32, is above this.
-        min_component_area: 8-connected components of fewer pixels are dropped. (The well-known
-            notebook keeps components of *more* than 3,500 pixels; here that is 3,501.)
-        min_area: the mask is emptied if fewer pixels are left in all.
-        gate: the mask is emptied unless the confidence (see `confidence`) is above this.
-    """
+    """How the probability map of one class becomes its mask."""
 
     enabled: bool = True
+    """whether the class is predicted at all; if not, its mask is always empty"""
     threshold: float = Field(default=0.5, ge=0, lt=1)
+    """a pixel is foreground where its probability, a float32, is above this"""
     min_component_area: int = Field(default=0, ge=0)
+    """8-connected components of fewer pixels are dropped; the well-known notebook keeps those of
+    *more* than 3,500, which is 3,501 here"""
     min_area: int = Field(default=0, ge=0)
+    """the mask is emptied if fewer pixels are left in all"""
     gate: float = Field(default=0.0, ge=0, lt=1)
+    """the mask is emptied unless the confidence (see `confidence`) is above this"""
 
 
 class Prediction(NamedTuple):

@@ -96,7 +96,7 @@ def parse(rle: str, size_hw: tuple[int, int]) -> Runs:
 
 def find_runs(mask_hw: Mask) -> Runs:
     """Find the foreground runs of a mask, read column by column: (N, 2) int64, start and length."""
-    flat = _read_by_columns(mask_hw)
+    left, flat = _read_by_columns(mask_hw)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     if flat[:1].any():
         edges = np.insert(edges, 0, 0)
@@ -104,6 +104,7 @@ def find_runs(mask_hw: Mask) -> Runs:
         edges = np.append(edges, flat.size)
     runs = edges.reshape(-1, 2)
     runs[:, 1] -= runs[:, 0]
+    runs[:, 0] += left * mask_hw.shape[0]
     return runs
 
 
@@ -133,12 +134,17 @@ def fill(runs: Runs, size_hw: tuple[int, int]) -> Mask:
     return np.repeat(is_foreground, borders[1:] - borders[:-1]).reshape(width, height).T
 
 
-def _read_by_columns(mask_hw: Mask) -> npt.NDArray[np.bool_]:
-    is_foreground: npt.NDArray[np.bool_] = mask_hw != 0
-    if is_foreground.T.flags.c_contiguous or not mask_hw.size:
-        return is_foreground.T.ravel()
+def _read_by_columns(mask_hw: Mask) -> tuple[int, npt.NDArray[np.bool_]]:
+    """Return the first column with foreground, and the pixels from there to the last such one."""
+    bytes_hw = (mask_hw if mask_hw.itemsize == 1 else mask_hw != 0).view(np.uint8)
+    columns = np.flatnonzero(np.bitwise_or.reduce(bytes_hw, axis=0))
+    if not len(columns):
+        return 0, np.zeros(0, dtype=bool)
+    is_foreground = bytes_hw[:, columns[0] : columns[-1] + 1] != 0
+    if is_foreground.T.flags.c_contiguous:
+        return columns[0], is_foreground.T.ravel()
     # OpenCV transposes several times as fast as NumPy
-    return cv2.transpose(is_foreground.view(np.uint8)).ravel().view(np.bool_)
+    return columns[0], cv2.transpose(is_foreground.view(np.uint8)).ravel().view(np.bool_)
 
 
 def _parse_values(rle: str) -> Runs:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steelseg.component_table import ComponentTable
-from steelseg.metrics import TRUE, Counts, pair_dice
+from steelseg.metrics import PREDICTED, TRUE, Counts, pair_dice
 from steelseg.postprocess import is_open
 
 Floats = npt.NDArray[np.float64]
@@ -40,16 +40,13 @@ def class_gains(
     gates: Sequence[float],
 ) -> RuleGains:
     """Compute a class's gains in every image of a table, for increasing lists of limits."""
-    kept = table.kept(class_index, min_component_areas)
-    truth = table.truth_areas(class_index)
-    of_grid = np.broadcast_to(truth[:, None, None], kept.pixels.shape)
-    counts = np.stack([kept.true_positives, kept.pixels, of_grid], axis=-1)
-    empty_dice = (truth == 0).astype(np.float64)
+    counts = table.counts(class_index, min_component_areas)
+    empty_dice = (counts[:, 0, 0, TRUE] == 0).astype(np.float64)
     confidences = table.confidences(class_index)
     return RuleGains(
         counts=counts,
         gain=pair_dice(counts) - empty_dice[:, None, None],
-        n_areas_open=np.searchsorted(min_areas, kept.pixels, side="right"),
+        n_areas_open=np.searchsorted(min_areas, counts[..., PREDICTED], side="right"),
         n_gates_open=np.sum([is_open(confidences, gate) for gate in gates], axis=0),
         empty_dice=empty_dice,
         grid_shape=(len(table.thresholds), len(min_component_areas), len(min_areas), len(gates)),
@@ -77,9 +74,9 @@ def sum_gains(gains: RuleGains, rows: Rows) -> Floats:
 
 
 def rule_counts(gains: RuleGains, cell: Cell | None) -> Counts:
-    """Count every image's pixels (N, 3) under one rule of the grid, or under none: all empty."""
+    """Count every image's pixels (N, 3) under one rule of the grid, or where none is predicted."""
     level, component, area, gate = cell or (0, 0, 0, 0)
     is_kept = (gains.n_areas_open[:, level, component] > area) & (gains.n_gates_open > gate)
     counts = gains.counts[:, level, component].copy()
-    counts[~is_kept if cell else slice(None), :TRUE] = 0
+    counts[~is_kept if cell else ..., :TRUE] = 0
     return counts

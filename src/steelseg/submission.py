@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steelseg import label_csv, rle
-from steelseg.errors import BadInput, Faults
+from steelseg.errors import BadInput, Faults, quote
 from steelseg.files import atomic_path
+from steelseg.image_table import read_sealed, write_sealed
 from steelseg.label_csv import CLASS, IMAGE, JOINED, PIXELS, LabelCsv
 from steelseg.params import Config
 
+_ANSWERED = (JOINED, IMAGE, CLASS, PIXELS)
+
 
 class SubmitConfig(Config):
-    """Parameters of the stage `submit`."""
+    """Flat parameters that the stage `submit` reads."""
 
     data_root: str
     dataset: str
@@ -46,9 +48,7 @@ SCHEMA = pa.schema(
 
 def write_predictions(path: Path, rows: Iterable[PredictionRow]) -> None:
     """Write predictions as Parquet, whole or not at all."""
-    table = pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
+    write_sealed(path, pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA))
 
 
 def read_predictions(path: Path) -> list[PredictionRow]:
@@ -57,12 +57,9 @@ def read_predictions(path: Path) -> list[PredictionRow]:
     Raises:
         BadInput: the file is missing, damaged, or has other columns.
     """
-    try:
-        table = pq.read_table(path).cast(SCHEMA)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{path}: is damaged, or was not written by predict: {error}") from error
+    table = read_sealed(path)
+    if table.schema != SCHEMA:
+        raise BadInput(f"{path}: expected the columns {SCHEMA.names}, but got {table.schema.names}")
     return [PredictionRow(**row) for row in table.to_pylist()]
 
 
@@ -78,13 +75,17 @@ def answer(
         size_hw: the size of every test image.
 
     Raises:
-        BadInput: an (image, class) pair was not predicted, or its RLE is not legal.
+        BadInput: an (image, class) pair was not predicted, its RLE is not legal, or the sample has
+            a column that nobody knows how to answer.
     """
     by_pair = {(row.image, row.class_id): row.rle for row in predictions}
     answers = []
     with Faults(str(where)) as faults:
+        for column in sample.columns:
+            if column not in _ANSWERED:
+                faults.add(f"line 1: unknown column {quote(column)}; expected {_ANSWERED}")
         for row in sample.rows:
-            pair = f"line {row.line}: image {row.image!r}, class {row.class_id}"
+            pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             text = by_pair.get((row.image, row.class_id))
             if text is None:
                 faults.add(f"{pair}: expected an image of the test folder and a class of train.csv")
@@ -106,9 +107,8 @@ def write_submission(path: Path, columns: list[str], answers: list[dict[str, str
     Raises:
         BadInput: what was written does not read back as the same rows.
     """
-    known = [c for c in columns if c in {JOINED, IMAGE, CLASS, PIXELS}]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, known, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(answers)
     with atomic_path(path) as temporary:

@@ -21,15 +21,15 @@ def summarise(root: Path) -> str:
         if f"positive_dice_class_{c}" in scores
     )
     baseline = scores["all_empty_pair_dice"]
-    gain = scores["cross_fitted_pair_dice"] - baseline
+    gain = scores["pair_dice"] - baseline
     return "\n".join(
         [
             "",
             "pair-Dice of the validation fold (cross-fitted: each part scored by rules tuned on "
             "the others)",
-            f"  {scores['cross_fitted_pair_dice']:.4f}   predicting nothing scores {baseline:.4f} "
+            f"  {scores['pair_dice']:.4f}   predicting nothing scores {baseline:.4f} "
             f"({gain:+.4f})",
-            f"  {scores['pair_dice']:.4f}   tuned and scored on the same images (flatters)",
+            f"  {scores['optimistic_pair_dice']:.4f}   tuned and scored on the same images (flatters)",
             f"  Dice where there is a defect: {per_class}",
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",

@@ -31,6 +31,7 @@ class SampleConfig(BaseModel):
     n_test: int = Field(default=24, ge=1)
     height: int = Field(default=256, ge=32)
     width: int = Field(default=1600, ge=32)
+    seed: int = Field(default=0, ge=0)
 
 
 class Job(NamedTuple):

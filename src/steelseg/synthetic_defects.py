@@ -31,14 +31,14 @@ def draw_spots(rng: np.random.Generator, area: float, scale: float, frame_hw: Si
     size_hw = _shape_window(area / 0.78, rng.lognormal(0.5, 0.35), frame_hw)
     height, width = size_hw
     chips = np.zeros(size_hw, np.float32)
-    for _ in range(1 + rng.poisson(0.6 + height / (60 * scale))):
+    for _ in range(1 + rng.poisson(0.8 + height / (50 * scale))):
         y, x = grid_around(rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width, size_hw)
-        y = y / max(1.0, min(rng.uniform(0.08, 0.18) * height, 7 * scale))
-        x = x / max(1.0, min(rng.uniform(0.1, 0.2) * width, 5 * scale))
+        y = y / max(1.0, min(rng.uniform(0.1, 0.2) * height, 9 * scale))
+        x = x / max(1.0, min(rng.uniform(0.14, 0.24) * width, 7 * scale))
         chips -= np.where(y < 0, np.float32(2.4), np.float32(1.5)) * y * np.exp(-(y**2) - x**2)
         chips -= 0.2 * np.exp(-(y**2 + x**2) / 6)
     ragged = 1 + 0.7 * noise(rng, size_hw, (2.5 * scale, 2 * scale))
-    return Defect(rng.uniform(0.55, 1.1) * ragged * chips, _strip(rng, size_hw, 0.3))
+    return Defect(rng.uniform(0.7, 1.3) * ragged * chips, _strip(rng, size_hw, 0.3))
 
 
 def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
@@ -50,10 +50,10 @@ def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: Siz
     lean = rng.uniform(-0.5, 0.5) * width
     y, x = grid_around(height / 2, width / 2, size_hw)
     wander = (width - abs(lean)) * 0.12 * noise(rng, (height, 1), (40 * scale, 1))
-    across = (x + lean * y / height + wander) / (rng.uniform(0.9, 1.7) * max(scale, 0.6))
+    across = (x + lean * y / height + wander) / (rng.uniform(1.1, 2.1) * max(scale, 0.6))
     line = np.exp(-(across**2) / 2) - 0.25 * np.exp(-((across - 3) ** 2) / 2)
     tips = rise(height / 2 - 6 * scale - np.abs(y), 3 * scale)
-    return Defect(-rng.uniform(0.55, 1.2) * tips * line, _strip(rng, size_hw, 0.06, lean))
+    return Defect(-rng.uniform(0.7, 1.4) * tips * line, _strip(rng, size_hw, 0.06, lean))
 
 
 def draw_streaks(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
@@ -111,7 +111,7 @@ def _streak(
     sway = 0.6 * scale * noise(rng, (height, 1), (20 * scale, 1))
     across = (x + sway) / (rng.uniform(0.8, 2.8) * max(scale, 0.5))
     core = np.exp(-(across**2) / 2) - 0.5 * np.exp(-((np.abs(across) - 2.5) ** 2))
-    sign = 1 if rng.random() < 0.7 else -0.7
+    sign = 1 if rng.random() < 0.8 else -0.6
     first, last = rng.uniform(0.03, 0.2) * height, height * rng.uniform(0.8, 0.97)
     if height < frame_hw[0]:
         core = core * rise(y - first, 4 * scale) * rise(last - y, 4 * scale)

@@ -125,7 +125,9 @@ class FoldData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this process's share of shuffled crops; an incomplete last batch is left out."""
         config, rows = self.config, self.training_rows
-        crops = TrainingCrops(self.cache, rows, config.crop_hw, config.transforms, config.seed)
+        crops = TrainingCrops(
+            self.cache, rows, config.crop_hw, config.crop_on_defect, config.transforms, config.seed
+        )
         rank, size = self._rank_and_size()
         sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank, size)
         drop_last = len(sampler) >= config.batch_size

@@ -34,6 +34,9 @@ class TrainConfig(Config):
     devices: Positive | Literal["auto"]
     """GPUs (or, without any, processes) a node"""
 
+    crop_on_defect: Annotated[float, Field(ge=0, le=1)]
+    """share of the crops of a defective image that are laid over one of its defects, every class
+    of the image being as likely"""
     augment: list[dict[str, dict[str, Any] | None]]
     """transforms of albumentations with their arguments, applied in this order"""
     crops_per_image: Positive

@@ -6,13 +6,16 @@ is searched by itself.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, field_validator
 
 from steelseg.component_table import ComponentTable
+from steelseg.folds import assign_folds
+from steelseg.metrics import Counts, pair_dice, summarise
+from steelseg.params import Config
 from steelseg.postprocess import ClassRule
 from steelseg.rule_gains import (
     ALL_ROWS,
@@ -21,48 +24,46 @@ from steelseg.rule_gains import (
     Rows,
     RuleGains,
     class_gains,
-    rule_dice,
+    rule_counts,
     sum_gains,
 )
 
+_THRESHOLDS = [round(i / 20, 2) for i in range(1, 20)]
 _AREAS = [0, 25, 50, 75, 100, 150, 200, 300, 400, 500]
 _AREAS += [600, 800, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000]
+_GATES = [0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99]
 _LEAST_GAIN = 1e-9  # a smaller difference between sums of Dice is rounding, and counts as a tie
 
 
-class TuneConfig(BaseModel, frozen=True, extra="forbid"):
-    """The grid of rules and how one of them is chosen. Every list is strictly increasing.
+class TuneConfig(Config):
+    """Parameters of the stage `tune_threshold`: the grid of rules, and how one is chosen.
 
-    Attributes:
-        thresholds: probabilities above which a pixel is foreground.
-        min_component_areas: smallest components to keep, in pixels of the model's output. Nearly
-            geometric, so that the one grid serves images of 200x200 as well as of 256x1600.
-        min_areas: smallest masks to keep, in the same pixels.
-        gates: confidences above which a mask is kept.
-        smoothing: a rule is judged by the mean over its neighbours in the grid, weighted by a
-            Gaussian of this many steps; 0 takes the exact optimum. On simulated validation sets
-            the exact optimum lost 1.7 times as much to the best possible rule with 30 images, and
-            1.3 times with 400: a lone peak is luck.
-        n_splits: parts of the validation images for the cross-fitted score.
+    All lists are strictly increasing.
     """
 
-    thresholds: list[Annotated[float, Field(gt=0, lt=1)]] = [round(i / 20, 2) for i in range(1, 20)]
+    fold: Annotated[int, Field(ge=0)] = 0
+    """the fold of validation images"""
+    thresholds: list[Annotated[float, Field(gt=0, lt=1)]] = _THRESHOLDS
+    """probabilities above which a pixel is foreground"""
     min_component_areas: list[Annotated[int, Field(ge=0)]] = _AREAS
+    """smallest components to keep, in pixels; nearly geometric, so that the one grid serves images
+    of 200x200 as well as of 256x1600"""
     min_areas: list[Annotated[int, Field(ge=0)]] = _AREAS
-    gates: list[Annotated[float, Field(ge=0, lt=1)]] = [
-        *(0.0, 0.5, 0.6, 0.7, 0.8),
-        *(0.85, 0.9, 0.95, 0.98, 0.99),
-    ]
-    smoothing: float = Field(default=0.75, ge=0)
-    n_splits: int = Field(default=5, ge=2)
+    """smallest masks to keep, in pixels"""
+    gates: list[Annotated[float, Field(ge=0, lt=1)]] = _GATES
+    """confidences above which a mask is kept"""
+    smoothing: Annotated[float, Field(ge=0)] = 0.75
+    """a rule is judged by the mean over its neighbours in the grid, weighted by a Gaussian of this
+    many steps, since a lone peak is luck; 0 takes the exact optimum"""
+    n_splits: Annotated[int, Field(ge=2)] = 5
+    """parts of the validation images for the cross-fitted score"""
 
-    @model_validator(mode="after")
-    def _check_lists(self) -> Self:
-        for name in ("thresholds", "min_component_areas", "min_areas", "gates"):
-            values = getattr(self, name)
-            if not values or np.any(np.diff(values) <= 0):
-                raise ValueError(f"`{name}`: expected strictly increasing values, got {values}")
-        return self
+    @field_validator("thresholds", "min_component_areas", "min_areas", "gates")
+    @classmethod
+    def _check_increase(cls, values: list[float]) -> list[float]:
+        if not values or np.any(np.diff(values) <= 0):
+            raise ValueError("strictly increasing values, at least one")
+        return values
 
 
 def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> list[ClassRule]:
@@ -82,33 +83,45 @@ def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> 
         ValueError: the table was measured at other thresholds.
     """
     _check_thresholds(table, config)
-    return [
-        _rule_of(_best_cell(sum_gains(_grid_gains(table, c, config), rows), config), config)
+    cells = (
+        _best_cell(sum_gains(_grid_gains(table, c, config), rows), config)
         for c in range(table.n_classes)
-    ]
+    )
+    return [_rule_of(cell, config) for cell in cells]
 
 
-def evaluate(table: ComponentTable, rules: Sequence[ClassRule], rows: Rows = ALL_ROWS) -> Floats:
-    """Compute the Dice of every pair under a rule for each class, as `postprocess` would have it.
+def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Counts:
+    """Count pixels under a rule for each class, exactly as `postprocess` would have it.
 
     Returns:
-        (N, C) of the chosen images.
+        (N, C, 3) of true positive, predicted and true pixels, see `steelseg.metrics`.
 
     Raises:
-        ValueError: a rule's threshold is none of the table's.
+        ValueError: a rule's threshold is none of the table's, or there is not one for each class.
     """
     if len(rules) != table.n_classes:
         raise ValueError(f"Expected {table.n_classes} rules, but got {len(rules)}")
-    dice = [_class_dice(table, c, rule)[rows] for c, rule in enumerate(rules)]
-    return np.stack(dice, axis=1)
+    return np.stack([_class_counts(table, c, rule) for c, rule in enumerate(rules)], axis=1)
+
+
+def evaluate(table: ComponentTable, rules: Sequence[ClassRule], rows: Rows = ALL_ROWS) -> Floats:
+    """Compute the chosen images' Dice (N, C) under a rule for each class (see `count`)."""
+    return pair_dice(count(table, rules)[rows])
 
 
 def cross_fit(
     table: ComponentTable, config: TuneConfig, groups: npt.ArrayLike, seed: int = 0
 ) -> Floats:
-    """Score the search on images that it has not seen.
+    """Compute the images' Dice (N, C) under rules chosen on other images (see `cross_count`)."""
+    return pair_dice(cross_count(table, config, groups, seed))
 
-    Every part of the images (see `parts_of`) is scored under the rules chosen on the other parts.
+
+def cross_count(
+    table: ComponentTable, config: TuneConfig, groups: npt.ArrayLike, seed: int = 0
+) -> Counts:
+    """Count pixels under rules that were chosen without the image in question.
+
+    Every part of the images (see `parts_of`) is counted under the rules chosen on the other parts.
     Where there is nothing to choose on, because all images are of one group, it is the rule that
     `search` gives for no images.
 
@@ -119,23 +132,41 @@ def cross_fit(
         seed: for the parts.
 
     Returns:
-        (N, C) Dice.
+        (N, C, 3), as `count` does.
 
     Raises:
         ValueError: the table was measured at other thresholds, or there are not N labels.
     """
     _check_thresholds(table, config)
-    parts = parts_of(groups, config.n_splits, seed)
-    if len(parts) != len(table):
-        raise ValueError(f"Expected {len(table)} groups, but got {len(parts)}")
-    dice = np.ones((len(table), table.n_classes))
+    parts = parts_of(table, config.n_splits, groups, seed)
+    counts = np.zeros((len(table), table.n_classes, 3), dtype=np.int64)
     for c in range(table.n_classes):
         gains = _grid_gains(table, c, config)
         for part in np.unique(parts):
             cell = _best_cell(sum_gains(gains, parts != part), config)
-            of_all = gains.empty_dice if cell is None else rule_dice(gains, cell)
-            dice[parts == part, c] = of_all[parts == part]
-    return dice
+            counts[parts == part, c] = rule_counts(gains, cell)[parts == part]
+    return counts
+
+
+def report(
+    table: ComponentTable,
+    rules: Sequence[ClassRule],
+    config: TuneConfig,
+    groups: npt.ArrayLike,
+    classes: Sequence[int],
+) -> dict[str, float]:
+    """Score the search: every metric of `summarise`, cross-fitted, and two pair-Dices beside them.
+
+    `optimistic_pair_dice` is that of `rules` on the very images that they were chosen on, and
+    `untuned_pair_dice` that of the threshold nearest to 0.5 and nothing else.
+    """
+    nearest = min(table.thresholds, key=lambda threshold: abs(threshold - 0.5))
+    untuned = [ClassRule(threshold=nearest)] * table.n_classes
+    return {
+        **summarise(cross_count(table, config, groups), classes),
+        "optimistic_pair_dice": float(evaluate(table, rules).mean()),
+        "untuned_pair_dice": float(evaluate(table, untuned).mean()),
+    }
 
 
 def landscape(table: ComponentTable, class_index: int, config: TuneConfig) -> Floats:
@@ -151,25 +182,27 @@ def landscape(table: ComponentTable, class_index: int, config: TuneConfig) -> Fl
     return mean
 
 
-def parts_of(groups: npt.ArrayLike, n_splits: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Divide images into at most `n_splits` parts of about one size, groups kept together.
+def parts_of(
+    table: ComponentTable, n_splits: int, groups: npt.ArrayLike, seed: int = 0
+) -> npt.NDArray[np.int8]:
+    """Divide the images into at most `n_splits` parts alike in classes, groups kept together.
 
     Args:
-        groups: (N,) labels.
+        table: N images.
         n_splits: the number of parts; with fewer groups there are fewer parts.
-        seed: for the order in which groups of one size are dealt out.
+        groups: (N,) labels.
+        seed: shuffles groups that are alike.
 
     Returns:
         (N,) index of the part.
     """
-    _, group, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    part_of_group = np.zeros(len(sizes), dtype=np.int64)
-    n_images = np.zeros(n_splits, dtype=np.int64)
-    for g in order[np.argsort(-sizes[order], kind="stable")]:  # the largest first
-        part_of_group[g] = n_images.argmin()
-        n_images[part_of_group[g]] += sizes[g]
-    return part_of_group[group]
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    n_parts = min(n_splits, len(np.unique(group)))
+    if n_parts < 2:
+        return np.zeros(len(table), dtype=np.int8)
+    shown = [table.truth_areas(c) > 0 for c in range(table.n_classes)]
+    combinations = ["+".join(map(str, np.flatnonzero(image))) for image in np.transpose(shown)]
+    return assign_folds(combinations, group, n_parts, seed)
 
 
 def _check_thresholds(table: ComponentTable, config: TuneConfig) -> None:
@@ -184,14 +217,12 @@ def _grid_gains(table: ComponentTable, class_index: int, config: TuneConfig) -> 
     return class_gains(table, class_index, *lists)
 
 
-def _class_dice(table: ComponentTable, class_index: int, rule: ClassRule) -> Floats:
-    if rule.threshold not in table.thresholds:
+def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> Counts:
+    if rule.enabled and rule.threshold not in table.thresholds:
         raise ValueError(f"Expected a threshold of {table.thresholds}, but got {rule.threshold}")
     limits = [rule.min_component_area], [rule.min_area], [rule.gate]
-    gains = class_gains(table, class_index, *limits)
-    if not rule.enabled:
-        return gains.empty_dice
-    return rule_dice(gains, (table.thresholds.index(rule.threshold), 0, 0, 0))
+    cell = (table.thresholds.index(rule.threshold), 0, 0, 0) if rule.enabled else None
+    return rule_counts(class_gains(table, class_index, *limits), cell)
 
 
 def _best_cell(sums: Floats, config: TuneConfig) -> Cell | None:

@@ -1,0 +1,78 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from steelseg import annotations, cache_writer, label_csv, rle
+from steelseg.cache import Cache
+from steelseg.inspection import inspect_folder
+
+REPOSITORY = Path(__file__).parents[1]
+
+cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images that is no part of the repository."""
+    folder = Path(os.environ.get("STEELSEG_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is absent (set STEELSEG_DATA)")
+    return folder
+
+
+def draw_dataset(root: Path, n_images: int = 12, size_hw: tuple[int, int] = (48, 80)) -> Path:
+    """Write a data set of noise with bright squares (class 1) and dark bars (class 2)."""
+    rng = np.random.default_rng(7)
+    (root / "train_images").mkdir(parents=True)
+    (root / "test_images").mkdir()
+    rows = ["ImageId,ClassId,EncodedPixels"]
+    for i in range(n_images + 3):
+        image = rng.integers(90, 140, size_hw).astype(np.uint8)
+        masks = {}
+        if i % 3 == 0:
+            masks[1] = _paint(image, rng, (16, 16), 250)
+        if i % 4 == 0:
+            masks[2] = _paint(image, rng, (30, 6), 5)
+        training = i < n_images
+        folder = "train_images" if training else "test_images"
+        cv2.imwrite(str(root / folder / f"{i:04d}.png"), image)
+        if training:
+            rows += [f"{i:04d}.png,{c},{rle.encode(m)}" for c, m in sorted(masks.items())]
+    (root / "train.csv").write_text("\n".join(rows) + "\n")
+    pairs = [f"{i:04d}.png_{c},1 1" for i in range(n_images, n_images + 3) for c in (1, 2)]
+    sample = "\n".join(["ImageId_ClassId,EncodedPixels", *pairs]) + "\n"
+    (root / "sample_submission.csv").write_text(sample)
+    return root
+
+
+def _paint(
+    image: np.ndarray, rng: np.random.Generator, shape_hw: tuple[int, int], grey: int
+) -> np.ndarray:
+    top, left = (int(rng.integers(s - w)) for s, w in zip(image.shape, shape_hw, strict=True))
+    mask = np.zeros(image.shape, dtype=np.uint8)
+    mask[top : top + shape_hw[0], left : left + shape_hw[1]] = 1
+    image[mask == 1] = grey
+    return mask
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve training and three test images of 48x80 with two classes."""
+    return draw_dataset(tmp_path_factory.mktemp("raw") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """The cache of `tiny_dataset`, in shards of five."""
+    labels = label_csv.read(tiny_dataset / "train.csv")
+    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
+    table = annotations.build(inspection, labels, [1, 2], Path("train.csv"))
+    folder = tmp_path_factory.mktemp("cache")
+    for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
+        pass
+    return Cache(folder)

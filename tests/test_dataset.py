@@ -1,0 +1,113 @@
+"""Samples depend on the seed, the epoch and the sample number, and on nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from steelseg.cache import Cache
+from steelseg.dataset import (
+    EpochSampler,
+    TrainingCrops,
+    WholeImages,
+    collate,
+    defect_window,
+    random_window,
+)
+from steelseg.errors import BadInput
+
+FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
+ROWS = np.arange(12)
+
+
+def batches(cache: Cache, workers: int, epoch: int = 3) -> list[torch.Tensor]:
+    crops = TrainingCrops(cache, ROWS, (32, 32), 0.5, FLIPS, seed=1)
+    sampler = EpochSampler(12, repeats=2, seed=1, rank=0, world_size=1)
+    sampler.set_epoch(epoch)
+    context = "spawn" if workers else None
+    loader = DataLoader(
+        crops,
+        batch_size=5,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context=context,
+    )
+    return [tensor for batch in loader for tensor in batch]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(tiny_cache: Cache) -> None:
+    """None and two loader processes give the same bytes in the same order."""
+    for one, two in zip(batches(tiny_cache, 0), batches(tiny_cache, 2), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_epochs_differ(tiny_cache: Cache) -> None:
+    """Each epoch has an order and crops of its own."""
+    first, second = batches(tiny_cache, 0, epoch=0), batches(tiny_cache, 0, epoch=1)
+    assert not torch.equal(first[0], second[0])
+
+
+def test_images_and_masks_stay_together(tiny_cache: Cache) -> None:
+    """Where class 1 is painted white, its mask is set, through every crop and flip."""
+    crops = TrainingCrops(tiny_cache, ROWS, (32, 32), 1.0, FLIPS, seed=5)
+    bright = [(s.images[0] == 250) == s.masks[0].bool() for s in map(crops.__getitem__, range(60))]
+    covered = [bool(torch.all(b)) for b in bright]
+    # class 2 is painted later and may hide a part of class 1
+    assert np.mean(covered) > 0.8
+
+
+def test_whole_images_are_padded_and_masks_are_not(tiny_cache: Cache) -> None:
+    """48x80 becomes 64x96 by repeating the edge; nothing is stretched."""
+    image, masks, row = WholeImages(tiny_cache, ROWS)[4]
+    assert image.shape == (1, 64, 96)
+    assert masks.shape == (2, 48, 80)
+    assert int(row) == 4
+    np.testing.assert_array_equal(image[0, :48, :80], tiny_cache.image(4))
+    assert torch.equal(image[0, 48:], image[0, 47].expand(16, -1))
+
+
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(0, 5))
+def test_processes_share_an_epoch(images: int, repeats: int, size: int, epoch: int) -> None:
+    """Shares are equally long, disjoint, and leave out less than one sample a process."""
+    shares = []
+    for rank in range(size):
+        sampler = EpochSampler(images, repeats, seed=0, rank=rank, world_size=size)
+        sampler.set_epoch(epoch)
+        shares.append(list(sampler))
+        assert len(shares[-1]) == len(sampler)
+    together = [number for share in shares for number in share]
+    start = epoch * images * repeats
+    assert len(set(together)) == len(together) > images * repeats - size
+    assert set(together) <= set(range(start, start + images * repeats))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.integers(0, 2**31))
+def test_windows_stay_inside(height: int, width: int, crop: int, seed: int) -> None:
+    """A crop has its size, or the image's where that is smaller; over a defect it shows some."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), dtype=np.uint8)
+    mask[rng.integers(height), rng.integers(width)] = 1
+    shape = (min(crop, height), min(crop, width))
+    assert mask[random_window(rng, mask.shape, (crop, crop))].shape == shape
+    on_defect = mask[defect_window(rng, mask, (crop, crop))]
+    assert on_defect.shape == shape
+    assert on_defect.any()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"HorizontalFlop": {}}, "did you mean `HorizontalFlip`"),
+        ({"HorizontalFlip": {"q": 1}}, "'q'"),
+        ({"HorizontalFlip": {"p": "often"}}, "HorizontalFlip"),
+        ({"HorizontalFlip": {}, "VerticalFlip": {}}, "one transform"),
+        ({"Compose": {}}, "unknown transform"),
+    ],
+)
+def test_bad_augmentations_are_refused(tiny_cache: Cache, entry: dict, message: str) -> None:
+    """A mistyped transform or argument is named, not passed over."""
+    with pytest.raises(BadInput, match=message):
+        TrainingCrops(tiny_cache, ROWS, None, 0, [entry], seed=0)

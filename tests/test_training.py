@@ -1,0 +1,143 @@
+"""Training resumes bit-identically, learns, selects its best epoch, and stops at a lost loss."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from steelseg import models, training
+from steelseg.cache import Cache
+from steelseg.errors import BadInput, SteelsegError
+from steelseg.models import ModelConfig
+from steelseg.params import load
+from steelseg.segmentation_task import SegmentationTask, pixel_counts
+from steelseg.training import EpochKeeper, FoldData, newest_checkpoint
+from steelseg.training_config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+FOLDS = np.arange(12) % 3
+
+
+def config(**changes: Any) -> TrainConfig:
+    """The sample's recipe, made tiny."""
+    tiny = {"epochs": 3, "batch_size": 4, "crop": [32, 32], "crops_per_image": 1, "num_workers": 0}
+    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
+    return TrainConfig(**base | tiny | changes)
+
+
+def run(cache: Cache, folder: Path, settings: TrainConfig, stop_after: int = 99) -> EpochKeeper:
+    """Train from the seed, or go on from `folder`; `stop_after` epochs it is interrupted."""
+
+    def log_epoch(_: dict[str, float], epoch: int) -> None:
+        if epoch + 1 == stop_after:
+            raise InterruptedError
+
+    network = ModelConfig(
+        arch="Unet",
+        encoder="resnet18",
+        encoder_weights=None,
+        in_channels=1,
+        arch_options={"decoder_channels": [16, 8, 8, 4, 4]},
+    )
+    L.seed_everything(settings.seed, verbose=False)
+    segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+    data = FoldData(cache, FOLDS, settings)
+    return training.train(segmenter, settings, data, folder, log_epoch)
+
+
+def without_timings(keeper: EpochKeeper) -> list[dict[str, float]]:
+    timings = ("train_images_per_second", "val_images_per_second")
+    return [{k: v for k, v in row.items() if k not in timings} for row in keeper.history]
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "plateau", "cosine", "one_cycle"])
+def test_a_resumed_training_is_the_uninterrupted_one(
+    tiny_cache: Cache, tmp_path: Path, scheduler: str
+) -> None:
+    """Stopped after the first epoch, it ends with the same history and weights, bit for bit."""
+    settings = config(scheduler=scheduler, plateau_patience=0, optimizer="adamw")
+    whole = run(tiny_cache, tmp_path / "whole", settings)
+    with pytest.raises(InterruptedError):
+        run(tiny_cache, tmp_path / "parts", settings, stop_after=1)
+    resumed = run(tiny_cache, tmp_path / "parts", settings)
+    assert without_timings(resumed) == without_timings(whole)
+    assert len(whole.history) == 3
+    assert resumed.best_epoch == whole.best_epoch
+    for name, tensor in whole.best_weights.items():
+        assert torch.equal(resumed.best_weights[name], tensor), name
+
+
+def test_a_damaged_checkpoint_is_passed_over(tiny_cache: Cache, tmp_path: Path) -> None:
+    """Training goes on from the one before."""
+    run(tiny_cache, tmp_path, config())
+    newest = newest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.stem == "epoch-0002"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    before = newest_checkpoint(tmp_path)
+    assert before is not None
+    assert before.stem == "epoch-0001"
+
+
+def test_scores_do_not_depend_on_workers_or_validation_batch(
+    tiny_cache: Cache, tmp_path: Path
+) -> None:
+    """Two loader processes give the same history; another validation batch, nearly the same."""
+    plain = run(tiny_cache, tmp_path / "a", config(epochs=1))
+    workers = run(tiny_cache, tmp_path / "b", config(epochs=1, num_workers=2))
+    single = run(tiny_cache, tmp_path / "c", config(epochs=1, validation_batch_size=1))
+    assert without_timings(workers) == without_timings(plain)
+    # a convolution over another batch size may round differently
+    assert without_timings(single)[0] == pytest.approx(without_timings(plain)[0], abs=1e-5)
+
+
+def test_it_learns(tiny_cache: Cache, tmp_path: Path) -> None:
+    """White squares and black bars on grey are found after some epochs."""
+    settings = config(epochs=25, lr=3e-3, crop_on_defect=0.5, batch_size=2)
+    history = run(tiny_cache, tmp_path, settings).history
+    assert history[-1]["val_tuned_pair_dice"] > history[-1]["val_all_empty_pair_dice"] + 0.2
+
+
+@pytest.mark.parametrize("select_by", ["loss", "pair_dice", "tuned_pair_dice"])
+def test_the_best_epoch_is_kept(tiny_cache: Cache, tmp_path: Path, select_by: str) -> None:
+    """By the metric it is the highest, by the loss the lowest; of equals the first."""
+    keeper = run(tiny_cache, tmp_path, config(epochs=4, select_by=select_by))
+    scores = [row[f"val_{select_by}"] for row in keeper.history]
+    best = min(scores) if select_by == "loss" else max(scores)
+    assert keeper.best_epoch == scores.index(best)
+
+
+def test_a_lost_loss_names_epoch_batch_and_images(
+    tiny_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN stops the training at once, and the last finished epoch's checkpoint is still there."""
+    steps = iter(range(99))
+    forward = SegmentationTask.forward
+
+    def poisoned(self: SegmentationTask, batch: Any) -> torch.Tensor:
+        factor = float("nan") if self.training and next(steps) == 3 else 1.0
+        return forward(self, batch) * factor
+
+    monkeypatch.setattr(SegmentationTask, "forward", poisoned)
+    with pytest.raises(SteelsegError, match=r"nan in epoch 1, batch 1 \(\d{4}\.png"):
+        run(tiny_cache, tmp_path, config())
+    assert newest_checkpoint(tmp_path) is not None
+
+
+def test_a_fold_that_does_not_exist_is_refused(tiny_cache: Cache) -> None:
+    """The message says which folds there are."""
+    with pytest.raises(BadInput, match="expected 0 to 2, but got 5"):
+        FoldData(tiny_cache, FOLDS, config(fold=5))
+
+
+def test_pixel_counts_of_a_hand_made_case() -> None:
+    """Counts are exact, at a probability threshold, and empty masks count 0."""
+    logits = torch.tensor([[[[2.0, -2.0], [0.5, -0.5]]]])
+    masks = torch.tensor([[[[1, 1], [0, 0]]]], dtype=torch.uint8)
+    counts = pixel_counts(logits, masks, thresholds=(0.5, 0.8, 0.3))
+    assert counts.tolist() == [[[[1, 2, 2], [1, 1, 2], [1, 3, 2]]]]

@@ -1,0 +1,86 @@
+"""Nested values survive a round trip through one safetensors file, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from steelseg.errors import BadInput
+from steelseg.tree_io import load_tree, random_state, save_tree, set_random_state
+
+TREE = {
+    "epoch": 3,
+    "lr": 5e-4,
+    "name": "Adam",
+    "none": None,
+    "flags": [True, False],
+    "betas": (0.9, 0.999),
+    "state": {0: {"step": torch.tensor(7.0)}, 1: {"exp_avg": torch.arange(6.0).reshape(2, 3).T}},
+    "empty": {"dict": {}, "list": [], "tuple": ()},
+    "infinite": float("inf"),
+}
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        pairs = zip(a, b, strict=True)
+        return type(a) is type(b) and all(same(x, y) for x, y in pairs)
+    return type(a) is type(b) and a == b
+
+
+def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Integer keys, tuples, infinite floats and strided tensors included."""
+    save_tree(tmp_path / "x", TREE)
+    assert same(load_tree(tmp_path / "x"), TREE)
+
+
+def test_the_state_of_an_optimizer_comes_back(tmp_path: Path) -> None:
+    """A real optimizer goes on from it exactly as if it had never stopped."""
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(torch.ones(2, 3)).pow(2).sum().backward()
+        optimizer.step()
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, amsgrad=True)
+    step(model, optimizer)
+    save_tree(tmp_path / "x", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    step(model, optimizer)
+
+    tree = load_tree(tmp_path / "x")
+    resumed = torch.nn.Linear(3, 4)
+    resumed.load_state_dict(tree["model"])
+    second = torch.optim.AdamW(resumed.parameters(), lr=0.1, amsgrad=True)
+    second.load_state_dict(tree["optimizer"])
+    step(resumed, second)
+    assert torch.equal(resumed.weight, model.weight)
+
+
+def test_random_numbers_go_on(tmp_path: Path) -> None:
+    """After a resume, the generators give the numbers that would have come."""
+    save_tree(tmp_path / "x", random_state())
+    expected = torch.rand(5)
+    set_random_state(load_tree(tmp_path / "x"))
+    assert torch.equal(torch.rand(5), expected)
+
+
+@pytest.mark.parametrize("value", [object(), {1.5: 2}, {1, 2}])
+def test_what_cannot_be_stored_is_refused(tmp_path: Path, value: object) -> None:
+    """Nothing is lost silently, and no file is left."""
+    with pytest.raises(TypeError):
+        save_tree(tmp_path / "x", {"value": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"\x08", b"x" * 100, b"\x80\x04K\x01."])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, data: bytes) -> None:
+    """A pickle in particular is not loaded."""
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(BadInput):
+        load_tree(tmp_path / "x")
