@@ -78,7 +78,7 @@ BAD_RLES = [
     ("a tab between numbers", "1\t3", WHOLE_NUMBERS),
     ("a NUL between numbers", "1\0003", WHOLE_NUMBERS),
     ("a no-break space", "1\u00a03", WHOLE_NUMBERS),
-    ("semicolons", "1;3", f"{WHOLE_NUMBERS}'1;3'"),
+    ("a semicolon", "1;3", f"{WHOLE_NUMBERS}'1;3'"),
     ("a start of 0", "0 3", "run `0 3`: expected starts of at least 1"),
     ("a length of 0", "5 0", "run `5 0`: expected lengths of at least 1"),
     ("a run past the end", "47 3", "run `47 3`: runs past the end of 6x8 pixels"),
