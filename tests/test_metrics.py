@@ -55,7 +55,9 @@ def test_class_iou_equals_scikit_learn(predicted: np.ndarray, true: np.ndarray) 
 def notebook_way(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """What the starter notebook's Meter computes for one batch, image by image."""
     scores: dict[str, list[float]] = {"dice": [], "dice_neg": [], "dice_pos": [], "iou": []}
-    for p, t in zip(predicted.reshape(len(predicted), -1), true.reshape(len(true), -1), strict=True):
+    for p, t in zip(
+        predicted.reshape(len(predicted), -1), true.reshape(len(true), -1), strict=True
+    ):
         if t.sum() == 0:
             dice = float(p.sum() == 0)
             scores["dice_neg"].append(dice)

@@ -1,0 +1,199 @@
+"""Models save and load exactly, and say what does not fit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from steelseg import models, onnx_export
+from steelseg.errors import BadInput, SteelsegError
+from steelseg.inference import open_onnx, open_runtime, probability_maps
+from steelseg.losses import build_loss
+from steelseg.models import ModelConfig, Segmenter
+
+
+def config(**changes: Any) -> ModelConfig:
+    tiny = {
+        "arch": "Unet",
+        "encoder": "resnet18",
+        "encoder_weights": None,
+        "in_channels": 1,
+        "arch_options": {"decoder_channels": [16, 8, 8, 4, 4]},
+    }
+    return ModelConfig(**tiny | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of two classes with its ONNX export."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model")
+    segmenter = models.build(config(), 2, mean=0.4, std=0.2).eval()
+    save(path, segmenter)
+    onnx_export.export(segmenter, path / "model.onnx")
+    return path
+
+
+def save(path: Path, segmenter: Segmenter) -> None:
+    weights = path / "model.safetensors"
+    models.save_weights(weights, segmenter)
+    models.save_card(path / "model.json", weights, segmenter, config(), {"classes": [1, 2]})
+
+
+def images(n: int, height: int, width: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return list(rng.integers(0, 256, (n, height, width), dtype=np.uint8))
+
+
+def test_a_saved_model_computes_the_same(folder: Path) -> None:
+    """Weights, normalisation and classes come back."""
+    torch.manual_seed(0)
+    original = models.build(config(), 2, mean=0.4, std=0.2).eval()
+    loaded, card = models.load(folder)
+    x = torch.from_numpy(np.stack(images(2, 64, 96)))[:, None]
+    assert card["classes"] == [1, 2]
+    assert torch.equal(original(x), loaded(x))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 75), (1, 33)])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_onnx_equals_torch_at_any_size_and_batch(
+    folder: Path, height: int, width: int, batch_size: int
+) -> None:
+    """Images are padded to what the encoder needs and the answer is cut back, in both runtimes."""
+    items = images(5, height, width)
+    answers = [
+        list(probability_maps(items, lambda image: image, open_runtime(folder, name), batch_size))
+        for name in ("torch", "onnx")
+    ]
+    for ours, (item, maps) in zip(*answers, strict=True):
+        assert maps.shape == (2, height, width)
+        np.testing.assert_array_equal(ours[0], item)
+        np.testing.assert_allclose(ours[1], maps, atol=1e-5)
+
+
+def test_grey_levels_reach_the_network_normalised() -> None:
+    """(grey / 255 - mean) / std, on one channel or on three alike."""
+    seen: list[torch.Tensor] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x
+
+    Segmenter(Spy(), 3, mean=0.5, std=0.25)(torch.full((1, 1, 32, 32), 255, dtype=torch.uint8))
+    assert seen[0].shape == (1, 3, 32, 32)
+    assert torch.all(seen[0] == 2.0)
+
+
+def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
+    """The message names the first tensor that differs."""
+    other = models.build(config(arch="FPN", arch_options={}), 2, 0.4, 0.2)
+    with pytest.raises(BadInput, match="expected the weights of FPN, but"):
+        models.load_weights(folder / "model.safetensors", other.network, "FPN")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {k: v for k, v in tensors.items() if "encoder" not in k}, tmp_path / "part.safetensors"
+    )
+    with pytest.raises(BadInput, match="encoder"):
+        models.load_weights(tmp_path / "part.safetensors", models.load(folder)[0].network, "Unet")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "card", "missing"])
+def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+    """Weights are checked against the checksum on their card."""
+    weights, card = tmp_path / "model.safetensors", tmp_path / "model.json"
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    facts = json.loads((folder / "model.json").read_text())
+    match damage:
+        case "flip":
+            data[len(data) // 2] ^= 4
+        case "truncate":
+            data = data[:-10]
+        case "card":
+            facts["weights_sha256"] = "0" * 64
+    card.write_text(json.dumps(facts))
+    if damage != "missing":
+        weights.write_bytes(data)
+    with pytest.raises(BadInput, match=r"model\.safetensors"):
+        models.load(tmp_path)
+
+
+def test_an_encoder_loads_from_a_local_file(tmp_path: Path) -> None:
+    """`encoder_weights: path/to.safetensors` works without a network."""
+    source = models.build(config(), 2, 0.4, 0.2)
+    save_file(source.network.encoder.state_dict(), tmp_path / "encoder.safetensors")
+    local = config(encoder_weights=str(tmp_path / "encoder.safetensors"))
+    loaded = models.build(local, 2, 0.4, 0.2)
+    for name, tensor in source.network.encoder.state_dict().items():
+        assert torch.equal(loaded.network.encoder.state_dict()[name], tensor)
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the reason, and the two ways out."""
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("cannot reach the hub")
+
+    monkeypatch.setattr(models.smp, "create_model", offline)
+    with pytest.raises(SteelsegError, match=r"cannot be downloaded \(cannot reach the hub\)\. Set"):
+        models.build(config(encoder_weights="imagenet"), 2, 0.4, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arch": "Unett"}, "did you mean `Unet`"),
+        ({"encoder": "resnet81"}, "did you mean `resnet18`"),
+        ({"encoder": "tu-no-such-net"}, "cannot be built"),
+        ({"arch_options": {"decoder_chanels": [1]}}, "decoder_chanels"),
+        ({"encoder_weights": "imagenette"}, "imagenette"),
+        ({"encoder_weights": "absent.safetensors"}, "absent"),
+    ],
+)
+def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> None:
+    """Each with the nearest right one, or the library's reason."""
+    with pytest.raises(BadInput, match=message):
+        models.build(config(**changes), 2, 0.4, 0.2)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model"])
+def test_an_onnx_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    """An empty one means that the model was made for torch."""
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(BadInput, match=r"model\.onnx"):
+        open_onnx(tmp_path / "model.onnx")
+
+
+def test_losses_add_up() -> None:
+    """A weighted sum is the sum of its parts; a plain name is weight 1."""
+    torch.manual_seed(0)
+    logits, masks = torch.randn(2, 3, 8, 8), (torch.rand(2, 3, 8, 8) > 0.7).float()
+    bce, dice = build_loss("bce")(logits, masks), build_loss("dice")(logits, masks)
+    both = build_loss({"bce": 0.6, "dice": 0.4})(logits, masks)
+    assert float(both) == pytest.approx(0.6 * float(bce) + 0.4 * float(dice))
+
+
+@pytest.mark.parametrize("loss", ["bec", {}, {"bce": 1.0, "dise": 1.0}])
+def test_unknown_losses_are_refused(loss: Any) -> None:
+    """By name."""
+    with pytest.raises(BadInput, match="`loss`"):
+        build_loss(loss)
+
+
+@pytest.mark.parametrize("loss", ["bce", "focal", "lovasz"])
+def test_losses_that_punish_false_alarms_on_clean_images(loss: str) -> None:
+    """The docstring's promise: without any positive, more alarm is more loss."""
+    masks = torch.zeros(1, 2, 8, 8)
+    quiet, loud = torch.full((1, 2, 8, 8), -4.0), torch.full((1, 2, 8, 8), 4.0)
+    assert float(build_loss(loss)(loud, masks)) > float(build_loss(loss)(quiet, masks))
+
+
+@pytest.mark.parametrize("loss", ["dice", "tversky"])
+def test_losses_that_pass_over_clean_classes(loss: str) -> None:
+    """smp's Dice and Tversky are 0 for a class that no image of the batch shows."""
+    assert float(build_loss(loss)(torch.full((1, 2, 8, 8), 4.0), torch.zeros(1, 2, 8, 8))) == 0

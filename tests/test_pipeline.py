@@ -1,0 +1,180 @@
+"""The pipeline itself, run by DVC on a tiny sample in clones of this repository."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    "n_train: 240": "n_train: 20",
+    "n_test: 24": "n_test: 3",
+    "height: 256": "height: 64",
+    "width: 1600": "width: 100",
+    "epochs: 4": "epochs: 1",
+    "crop: [128, 128]": "crop: [32, 32]",
+    "crops_per_image: 4": "crops_per_image: 1",
+    "n_folds: 5": "n_folds: 2",
+    "[128, 64, 32, 16, 16]": "[16, 8, 8, 4, 4]",
+    "shard_images: 128": "shard_images: 8",
+}
+OUTPUTS = ["data/annotations.parquet", "data/folds.parquet", "data/predictions.parquet"]
+OUTPUTS += ["models/model.safetensors", "models/model.json", "models/postprocess.json"]
+OUTPUTS += ["submission.csv", "plots/train.csv", "data/cache/manifest.json"]
+
+pytestmark = pytest.mark.pipeline
+
+
+def run(folder: Path, *command: str, fails: bool = False) -> str:
+    """Run a command in a clone, with this interpreter's tools first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
+    environment |= {"PATH": path, "OMP_NUM_THREADS": "2"}
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert (result.returncode != 0) == fails, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def clone(folder: Path) -> Path:
+    """Copy what git would clone, set the tiny preset, and commit it."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in run(ROOT, *listed).splitlines():
+        if (ROOT / name).is_file() and name not in {"dvc.lock"}:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    params = (folder / "params.yaml").read_text()
+    for usual, tiny in TINY.items():
+        assert usual in params, usual
+        params = params.replace(usual, tiny)
+    (folder / "params.yaml").write_text(params)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "config", "user.email", "test@example.invalid")
+    run(folder, "git", "config", "user.name", "test")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "tiny")
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in OUTPUTS}
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the pipeline has run."""
+    folder = clone(tmp_path_factory.mktemp("first"))
+    output = run(folder, "dvc", "repro")
+    assert stages_run(output)[-1] == "submit"
+    assert "Traceback" not in output
+    assert "Warning" not in output
+    return folder
+
+
+def test_it_ends_with_a_submission_and_a_summary(pipeline: Path) -> None:
+    """Every row of the sample is answered, and the closing words say how well."""
+    sample = (pipeline / "data/raw/sample/sample_submission.csv").read_text().splitlines()
+    answers = (pipeline / "submission.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in answers] == [row.split(",")[0] for row in sample]
+    summary = run(pipeline, sys.executable, "-m", "steelseg", "summary")
+    assert "predicting nothing scores" in summary
+    scores = json.loads((pipeline / "metrics/tune_threshold.json").read_text())
+    assert 0 <= scores["pair_dice"] <= 1
+    assert list((pipeline / ".checkpoints").iterdir()) == []
+
+
+def test_a_second_run_does_nothing(pipeline: Path) -> None:
+    """DVC finds all stages cached."""
+    assert stages_run(run(pipeline, "dvc", "repro")) == []
+
+
+def test_two_clones_give_identical_outputs(
+    pipeline: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every output is the same, bit for bit, in another folder."""
+    other = clone(tmp_path_factory.mktemp("second"))
+    run(other, "dvc", "repro")
+    assert hashes(other) == hashes(pipeline)
+    for name in ("train", "tune_threshold", "predict", "submit"):
+        metrics = [(f / f"metrics/{name}.json").read_text() for f in (pipeline, other)]
+        assert metrics[0] == metrics[1]
+
+
+def test_a_threshold_does_not_train_again(pipeline: Path) -> None:
+    """Only what reads the changed parameter, and what follows from it, runs."""
+    output = run(pipeline, "dvc", "exp", "run", "--temp", "-S", "tune_threshold.smoothing=0.5")
+    assert stages_run(output)[:2] == ["check_params", "tune_threshold"]
+    assert "train" not in stages_run(output)
+
+
+def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> None:
+    """`dvc exp run -S lr=1e-5` trains with a number, and MLflow shows it under the experiment."""
+    output = run(pipeline, "dvc", "exp", "run", "-n", "slow", "-S", "lr=1e-5")
+    assert "train" in stages_run(output)
+    code = (
+        "import mlflow, json; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
+        "e = c.get_experiment_by_name('steelseg').experiment_id;"
+        "print(json.dumps([[r.info.run_name, r.info.status, r.data.params.get('lr'),"
+        " r.data.tags.get('mlflow.parentRunId'), r.info.run_id, sorted(r.data.metrics)]"
+        " for r in c.search_runs([e])]))"
+    )
+    runs = json.loads(run(pipeline, sys.executable, "-c", code).splitlines()[-1])
+    (parent,) = [r for r in runs if r[0] == "slow"]
+    children = {r[0]: r for r in runs if r[3] == parent[4]}
+    assert set(children) == {"train", "tune_threshold"}
+    assert children["train"][2] == "1e-05"
+    assert {r[1] for r in runs} == {"FINISHED"}
+    wanted = {"val_pair_dice", "train_loss", "lr", "train_images_per_second", "val_notebook_iou"}
+    assert wanted <= set(children["train"][5])
+    assert "pair_dice" in parent[5]
+    run(pipeline, "git", "checkout", "-q", ".")
+
+
+def test_a_mistyped_parameter_stops_the_pipeline(pipeline: Path) -> None:
+    """It is named, with the one that was meant, even where no stage would have read it."""
+    params = pipeline / "params.yaml"
+    text = params.read_text()
+    try:
+        params.write_text(text + "epchs: 3\n")
+        output = run(pipeline, "dvc", "repro", fails=True)
+        assert "unknown parameter `epchs`; did you mean `epochs`?" in output
+        params.write_text(text.replace("epochs: 1", "epochs: abc"))
+        output = run(pipeline, "dvc", "repro", fails=True)
+        assert "`epochs`" in output
+        assert "'abc'" in output
+        assert "Traceback" not in output
+    finally:
+        params.write_text(text)
+
+
+def test_two_gloo_processes_train_together(pipeline: Path) -> None:
+    """torchrun with `devices: 2`: one process writes and logs, and the scores are of all images."""
+    params = pipeline / "params.yaml"
+    text = params.read_text()
+    try:
+        params.write_text(text.replace("devices: auto", "devices: 2"))
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        output = run(pipeline, *torchrun, "--master_port", "29517", "stages/train.py")
+        assert output.count("epoch 1/1:") == 1
+        scores = json.loads((pipeline / "metrics/train.json").read_text())
+        assert scores["all_empty_pair_dice"] > 0
+    finally:
+        params.write_text(text)
+        run(pipeline, "dvc", "checkout", "--force")
