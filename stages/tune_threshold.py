@@ -8,9 +8,9 @@ from tqdm import tqdm
 from steelseg import fold_table, postprocess_rules, tuning
 from steelseg.cache import Cache
 from steelseg.component_table import ComponentTable
-from steelseg.fold_table import FoldChoice
 from steelseg.files import sha256, write_json
 from steelseg.inference import InferenceConfig, open_runtime, probability_maps
+from steelseg.model_logging import log_model
 from steelseg.params import load
 from steelseg.postprocess_rules import Rules
 from steelseg.stage import run
@@ -23,10 +23,9 @@ MODEL = Path("models")
 def main() -> None:
     """Write models/postprocess.json and the scores of the validation fold."""
     config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
-    choice = load(FoldChoice)
     cache = Cache(Path("data/cache"))
     folds = fold_table.read(Path("data/folds.parquet"), cache.names)
-    rows = np.flatnonzero(folds["fold"] == choice.fold).tolist()
+    rows = np.flatnonzero(folds["fold"] == config.fold).tolist()
     with stage_run("tune_threshold") as tracker:
         tracker.params(config.model_dump() | inference.model_dump())
         runtime = open_runtime(MODEL, inference.runtime)
@@ -41,6 +40,7 @@ def main() -> None:
         postprocess_rules.write(MODEL / "postprocess.json", Rules(by_class, weights))
         write_json(Path("metrics/tune_threshold.json"), scores)
         tracker.summary(scores)
+        log_model(tracker, MODEL)
     print(f"MLflow runs: {ui_command()}")
 
 

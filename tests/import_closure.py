@@ -37,10 +37,3 @@ def _imported(file: Path) -> list[Path]:
         for path in (c.with_suffix(".py"), c / "__init__.py")
         if path.is_file()
     ]
-
-
-if __name__ == "__main__":
-    for script in sorted((ROOT / "stages").glob("*.py")):
-        print(script.stem)
-        for path in sorted(closure(script)):
-            print(f"      - {path}")

@@ -29,7 +29,9 @@ from strategies import (
 
 from steelseg.errors import BadInput
 from steelseg.files import read_json
+from steelseg.submission import PredictionRow, write_predictions
 
+PIVOT_CSV = REPOSITORY / "stages" / "pivot_csv.py"
 HEADER = "ImageId,ClassId,EncodedPixels\n"
 HUGE = "9" * 5000
 
@@ -328,9 +330,6 @@ def stage() -> ModuleType:
     return module
 
 
-PIVOT_CSV = REPOSITORY / "stages" / "pivot_csv.py"
-
-
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sound data set, in a project that is the working directory."""
@@ -510,6 +509,29 @@ def test_the_script_fails_with_one_message(case: Case, tmp_path: Path) -> None:
     assert finished.stderr.count("error: ") == finished.stderr.count("\n") == 1
     assert finished.stdout == ""
     assert outputs(tmp_path) == []
+
+
+def test_submit_fails_with_one_message(root: Path, stage: ModuleType) -> None:
+    """A sample that asks for another image gets no submission, not half a one."""
+    stage.main()
+    rows = [PredictionRow(f"{name}.png", c, "", 0, 0.0) for name in "tu" for c in (1, 2)]
+    write_predictions(Path("data/predictions.parquet"), rows)
+    (root / "sample_submission.csv").write_text(SAMPLE_CSV + "v.png_1,\n")
+    finished = run_script(Path.cwd(), "submit")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: raw/tiny/sample_submission.csv: line 6: ")
+    assert finished.stderr.count("\n") == 1
+    assert not Path("submission.csv").exists()
+    assert not Path("metrics/submit.json").exists()
+
+
+def test_check_params_fails_with_one_message(tmp_path: Path) -> None:
+    """A parameter that nobody reads stops the pipeline before anything has run."""
+    (tmp_path / "dvc.yaml").write_text((REPOSITORY / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text("epchs: 6\n")
+    finished = run_script(tmp_path, "check_params")
+    expected = "error: params.yaml: unknown parameter `epchs`; did you mean `epochs`?\n"
+    assert (finished.returncode, finished.stdout, finished.stderr) == (1, "", expected)
 
 
 def test_a_sound_data_set_leaves_stderr_empty(tmp_path: Path) -> None:

@@ -1,23 +1,14 @@
 """The fold table: which fold, near-duplicates and class combination an image belongs to."""
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from pydantic import Field
 
 from steelseg.errors import BadInput
 from steelseg.files import atomic_path
-from steelseg.params import Config
-
-
-class FoldChoice(Config):
-    """The flat parameter that says which fold is validated on."""
-
-    fold: Annotated[int, Field(ge=0)]
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

@@ -181,7 +181,7 @@ def _explain(error: Exception, config: ModelConfig, download: str | bool | None)
     reason = " ".join(str(error).split())[:300]
     if download and isinstance(error, OSError | RuntimeError):
         return SteelsegError(
-            f"`encoder_weights`: the {config.encoder_weights!r} weights of {config.encoder} cannot be "
+            f"`encoder_weights`: {config.encoder_weights!r} of {config.encoder} cannot be "
             f"downloaded ({reason}). Set `encoder_weights: null`, or give the path of a .safetensors file"
         )
     return BadInput(

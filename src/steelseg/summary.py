@@ -27,7 +27,7 @@ def summarise(root: Path) -> str:
             "",
             "pair-Dice of the validation fold (cross-fitted: each part scored by rules tuned on "
             "the others)",
-            f"  {scores['pair_dice']:.4f}   predicting nothing scores {baseline:.4f} ({gain:+.4f})",
+            f"  {scores['pair_dice']:.4f}   {gain:+.4f} over predicting nothing ({baseline:.4f})",
             f"  {scores['optimistic_pair_dice']:.4f}   tuned and scored on the same images (flatters)",
             f"  Dice where there is a defect: {per_class}",
             "",

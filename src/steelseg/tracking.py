@@ -116,11 +116,12 @@ def stage_run(stage: str, folder: Path | None = None, *, active: bool = True) ->
 
 
 def _start(stage: str, folder: Path | None) -> MlflowTracker:
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(store_uri())
     try:
         client = mlflow.MlflowClient(store_uri())
         with _first_come():

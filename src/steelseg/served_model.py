@@ -1,0 +1,52 @@
+"""The model that users take away: MLflow runs this file to build it ("models from code").
+
+Input: a DataFrame with a column `image`, the bytes of an image file or the path of one. Output: a
+row for every image and class, in that order, with `image` (the row's number in the input),
+`class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+from steelseg import postprocess_rules
+from steelseg.files import read_json
+from steelseg.images import GreyImage, decode_grey, read_grey
+from steelseg.inference import open_runtime, probability_maps
+from steelseg.postprocess import postprocess
+
+COLUMNS = ["image", "class_id", "rle", "area", "confidence"]
+
+
+class ServedModel(PythonModel):
+    """Decoding, network and post-processing in one, exactly as the stage `predict` has them."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the network and the tuned rules from the artifact folder `model`."""
+        folder = Path(context.artifacts["model"])
+        weights = read_json(folder / "model.json")["weights_sha256"]
+        self.rules = postprocess_rules.read(folder / "postprocess.json", weights).by_class
+        has_onnx = (folder / "model.onnx").stat().st_size > 0
+        self.runtime = open_runtime(folder, "auto" if has_onnx else "torch")
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> pd.DataFrame:
+        """Return the masks of all images; a bad image raises `BadInput`."""
+        return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
+
+    def _rows(self, images: list[bytes | str]) -> Iterator[tuple[Any, ...]]:
+        numbered = list(enumerate(images))
+        for (number, _), maps in probability_maps(numbered, _read, self.runtime, 1):
+            for (class_id, rule), probability_hw in zip(self.rules.items(), maps, strict=True):
+                yield (number, class_id, *postprocess(probability_hw, rule))
+
+
+def _read(item: tuple[int, bytes | str]) -> GreyImage:
+    image = item[1]
+    return read_grey(Path(image)).image_hw if isinstance(image, str) else decode_grey(image)
+
+
+set_model(ServedModel())
