@@ -6,6 +6,9 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export NO_ALBUMENTATIONS_UPDATE := 1
+# threads that wait must not spin: on a machine with other work, that makes training 3 times slower
+export OMP_WAIT_POLICY ?= PASSIVE
+export TQDM_MININTERVAL ?= 1
 READY := $(VENV)/.ready
 
 .PHONY: help setup repro test test-fast check format ui lock clean

@@ -4,6 +4,7 @@ A saved model is two files: the weights as safetensors, and beside them a JSON t
 network they belong to, how its input is normalised, and the checksum of the weights.
 """
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from steelseg.files import atomic_path, read_json, sha256, write_json
 from steelseg.params import Config, nearest
 
 MODEL_FORMAT = 1
+OWN_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation")
 
 
 class ModelConfig(Config):
@@ -68,6 +70,7 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
         SteelsegError: pretrained weights cannot be downloaded.
     """
     _check_names(config)
+    _check_options(config)
     local = config.encoder_weights is not None and config.encoder_weights.endswith(".safetensors")
     download: str | bool | None = None if local else config.encoder_weights
     if download and config.encoder.startswith("tu-"):
@@ -177,12 +180,22 @@ def _check_names(config: ModelConfig) -> None:
         )
 
 
+def _check_options(config: ModelConfig) -> None:
+    # smp passes unknown options over in silence
+    architecture = smp.MODEL_ARCHITECTURES_MAPPING[config.arch.lower()]
+    known = set(inspect.signature(architecture).parameters) - {*OWN_OPTIONS, "self", "kwargs"}
+    for name in config.arch_options:
+        if name not in known:
+            raise BadInput(f"`arch_options`: {config.arch} has no {name!r}{nearest(name, known)}")
+
+
 def _explain(error: Exception, config: ModelConfig, download: str | bool | None) -> SteelsegError:
     reason = " ".join(str(error).split())[:300]
     if download and isinstance(error, OSError | RuntimeError):
         return SteelsegError(
             f"`encoder_weights`: {config.encoder_weights!r} of {config.encoder} cannot be "
-            f"downloaded ({reason}). Set `encoder_weights: null`, or give the path of a .safetensors file"
+            f"downloaded ({reason}). Set `encoder_weights: null`, or give the path of a "
+            ".safetensors file"
         )
     return BadInput(
         f"`arch` {config.arch} with `encoder` {config.encoder}: cannot be built: {reason}"

@@ -25,10 +25,10 @@ def summarise(root: Path) -> str:
     return "\n".join(
         [
             "",
-            "pair-Dice of the validation fold (cross-fitted: each part scored by rules tuned on "
-            "the others)",
-            f"  {scores['pair_dice']:.4f}   {gain:+.4f} over predicting nothing ({baseline:.4f})",
-            f"  {scores['optimistic_pair_dice']:.4f}   tuned and scored on the same images (flatters)",
+            "pair-Dice of the validation fold",
+            f"  {scores['pair_dice']:.4f}   cross-fitted: each part scored by rules tuned on others",
+            f"  {baseline:.4f}   predicting nothing ({gain:+.4f} gained over it)",
+            f"  {scores['optimistic_pair_dice']:.4f}   tuned and scored on the same images: flatters",
             f"  Dice where there is a defect: {per_class}",
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",

@@ -1,0 +1,131 @@
+"""Runs are found again, end as they should, and never share what varies by stage."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from steelseg import tracking
+from steelseg.errors import SteelsegError
+from steelseg.tracking import stage_run
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty repository with a params.yaml, as the working directory."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_ROOT", tracking.SWITCH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("lr: 0.1\n")
+    return tmp_path
+
+
+def runs(folder: Path) -> dict[str, list]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    found: dict[str, list] = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        found.setdefault(run.info.run_name, []).append(run)
+    return found
+
+
+def test_stages_of_one_experiment_share_a_parent(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stages' runs hang under one run that is named after the DVC experiment."""
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-hare")
+    with stage_run("train") as tracker:
+        tracker.params({"lr": 0.1})
+        tracker.metrics({"val_loss": 0.5}, 0)
+        tracker.metrics({"val_loss": 0.4}, 1)
+        tracker.summary({"pair_dice": 0.7})
+    with stage_run("tune_threshold") as tracker:
+        tracker.params({"smoothing": 0.75})
+        tracker.summary({"pair_dice": 0.8})
+    found = runs(repository)
+    (parent,) = found["brave-hare"]
+    assert parent.data.metrics == {"pair_dice": 0.8}
+    for stage in ("train", "tune_threshold"):
+        (child,) = found[stage]
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.status == "FINISHED"
+    client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
+    history = client.get_metric_history(found["train"][0].info.run_id, "val_loss")
+    assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4)]
+
+
+def test_other_params_are_another_experiment(repository: Path) -> None:
+    """Without a name from DVC, an experiment is known by its params."""
+    for lr in (0.1, 0.2, 0.1):
+        (repository / "params.yaml").write_text(f"lr: {lr}\n")
+        with stage_run("train"):
+            pass
+    parents = [name for name in runs(repository) if name.startswith("repro-")]
+    assert len(parents) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("boom"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
+)
+def test_a_stage_that_raises_does_not_stay_running(
+    repository: Path, error: BaseException, status: str
+) -> None:
+    """Its run and its experiment's end, with the traceback as a tag."""
+    with pytest.raises(type(error)), stage_run("train"):
+        raise error
+    for found in runs(repository).values():
+        assert [run.info.status for run in found] == [status]
+    assert type(error).__name__ in runs(repository)["train"][0].data.tags["traceback"]
+
+
+def test_a_resumed_stage_goes_on_with_its_run(repository: Path) -> None:
+    """Interrupted and started again with the same work folder, it is one run."""
+    folder = repository / "work"
+    with pytest.raises(KeyboardInterrupt), stage_run("train", folder) as tracker:
+        tracker.params({"lr": 0.1})
+        tracker.metrics({"val_loss": 0.5}, 0)
+        raise KeyboardInterrupt
+    with stage_run("train", folder) as tracker:
+        tracker.params({"lr": 0.1})
+        tracker.metrics({"val_loss": 0.4}, 1)
+    (run,) = runs(repository)["train"]
+    assert run.info.status == "FINISHED"
+
+
+def test_four_processes_create_the_store_together(repository: Path) -> None:
+    """From an empty folder, all of them land, under one experiment."""
+    code = (
+        "from steelseg.tracking import stage_run\nwith stage_run('train') as t: t.params({'a': 1})"
+    )
+    workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0, 0]
+    assert len(runs(repository)["train"]) == 4
+
+
+def test_an_unusable_store_is_explained(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message with the address and the ways out."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/no/such/place.db")
+    with (
+        pytest.raises(SteelsegError, match=r"/proc/no/such/place\.db cannot be used"),
+        stage_run("x"),
+    ):
+        pass
+
+
+def test_tracking_can_be_switched_off(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written then, and the stage need not know."""
+    monkeypatch.setenv(tracking.SWITCH, "off")
+    with stage_run("train") as tracker:
+        tracker.params({"a": 1})
+        tracker.summary({"b": 2.0})
+        tracker.file(repository / "params.yaml")
+    assert [p.name for p in repository.iterdir()] == ["params.yaml"]
+
+
+def test_the_ui_command_names_the_store(repository: Path) -> None:
+    """The parent repository's, where DVC runs a stage in a temporary folder."""
+    assert tracking.ui_command().endswith(f"sqlite:///{repository}/mlflow.db")
+    assert "127.0.0.1" in tracking.ui_command()
