@@ -24,7 +24,7 @@ def main() -> None:
     identity = {"config": config.model_dump(), "annotations": sha256(ANNOTATIONS)}
     with (
         work_folder("cache_masks", identity) as folder,
-        tqdm(desc="caching", total=len(table), unit="image") as bar,
+        tqdm(desc="caching", total=len(table), unit="image", disable=None) as bar,
     ):
         for n_images in cache_writer.write(folder / "cache", images, table, config.shard_images):
             bar.update(n_images)

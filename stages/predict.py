@@ -30,7 +30,7 @@ def main() -> None:
     rows: list[PredictionRow] = []
     with (
         work_folder("predict", identity) as work,
-        tqdm(desc="predicting", total=len(images), unit="image") as bar,
+        tqdm(desc="predicting", total=len(images), unit="image", disable=None) as bar,
     ):
         runtime = open_runtime(MODEL, inference.runtime)
         parts = prediction.predict_parts(

@@ -18,7 +18,7 @@ def main() -> None:
         OUT,
         config,
         config.seed,
-        progress=lambda images, total: tqdm(images, "drawing", total, unit="image"),
+        progress=lambda images, total: tqdm(images, "drawing", total, unit="image", disable=None),
     )
 
 

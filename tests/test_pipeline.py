@@ -35,7 +35,7 @@ def run(folder: Path, *command: str, fails: bool = False) -> str:
     """Run a command in a clone, with this interpreter's tools first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PATH": path, "OMP_NUM_THREADS": "2"}
+    environment |= {"PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     result = subprocess.run(
         command,
         cwd=folder,
@@ -145,6 +145,24 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
     assert wanted <= set(children["train"][5])
     assert "pair_dice" in parent[5]
     run(pipeline, "git", "checkout", "-q", ".")
+
+
+def test_the_logged_model_answers_as_the_submission(pipeline: Path) -> None:
+    """Loaded from MLflow, it turns the bytes of a test image into exactly the submitted RLEs."""
+    code = (
+        "import mlflow, json, pandas as pd, pathlib;"
+        "mlflow.set_tracking_uri('sqlite:///mlflow.db');"
+        "runs = mlflow.search_runs(experiment_names=['steelseg'], order_by=['start_time asc']);"
+        "run = runs[runs['tags.mlflow.runName'] == 'tune_threshold'].iloc[0].run_id;"
+        "model = mlflow.pyfunc.load_model(f'runs:/{run}/model');"
+        "images = sorted(pathlib.Path('data/raw/sample/test_images').iterdir());"
+        "rows = model.predict(pd.DataFrame({'image': [i.read_bytes() for i in images]}));"
+        "print(json.dumps([[images[r.image].name + '_' + str(r.class_id), r.rle]"
+        " for r in rows.itertuples()]))"
+    )
+    answers = json.loads(run(pipeline, sys.executable, "-c", code).splitlines()[-1])
+    submitted = (pipeline / "submission.csv").read_text().splitlines()[1:]
+    assert sorted(map(tuple, answers)) == sorted(tuple(row.split(",")) for row in submitted)
 
 
 def test_a_mistyped_parameter_stops_the_pipeline(pipeline: Path) -> None:

@@ -84,10 +84,15 @@ def test_a_stage_that_raises_does_not_stay_running(
 def test_a_resumed_stage_goes_on_with_its_run(repository: Path) -> None:
     """Interrupted and started again with the same work folder, it is one run."""
     folder = repository / "work"
-    with pytest.raises(KeyboardInterrupt), stage_run("train", folder) as tracker:
-        tracker.params({"lr": 0.1})
-        tracker.metrics({"val_loss": 0.5}, 0)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with stage_run("train", folder) as tracker:
+            tracker.params({"lr": 0.1})
+            tracker.metrics({"val_loss": 0.5}, 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with stage_run("train", folder) as tracker:
         tracker.params({"lr": 0.1})
         tracker.metrics({"val_loss": 0.4}, 1)

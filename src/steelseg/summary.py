@@ -26,9 +26,9 @@ def summarise(root: Path) -> str:
         [
             "",
             "pair-Dice of the validation fold",
-            f"  {scores['pair_dice']:.4f}   cross-fitted: each part scored by rules tuned on others",
+            f"  {scores['pair_dice']:.4f}   cross-fitted: rules tuned on others of these images",
             f"  {baseline:.4f}   predicting nothing ({gain:+.4f} gained over it)",
-            f"  {scores['optimistic_pair_dice']:.4f}   tuned and scored on the same images: flatters",
+            f"  {scores['optimistic_pair_dice']:.4f}   rules tuned on the same images: flatters",
             f"  Dice where there is a defect: {per_class}",
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",
