@@ -23,6 +23,7 @@ def main() -> None:
     table = annotations.build(train, labels, classes, raw / config.csv)
     test_table = annotations.build_unannotated(test, table.size_hw, raw / "test_images")
 
+    annotations.check_sample(sample, test_table, raw / "sample_submission.csv")
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)
     report = annotations.report(table, test_table, train, labels)

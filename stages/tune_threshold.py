@@ -31,9 +31,7 @@ def main() -> None:
         runtime = open_runtime(MODEL, inference.runtime)
         maps = probability_maps(rows, cache.image, runtime, inference.inference_batch_size)
         table = ComponentTable(config.thresholds, len(cache.classes))
-        for row, probability_chw in tqdm(
-            maps, "validating", len(rows), unit="image", disable=None
-        ):
+        for row, probability_chw in tqdm(maps, "validating", len(rows), unit="image", disable=None):
             table.add(probability_chw, cache.masks(row))
         rules = tuning.search(table, config)
         scores = tuning.report(table, rules, config, folds["group"].to_numpy()[rows], cache.classes)

@@ -16,10 +16,19 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from strategies import SAMPLE_CSV, TRAIN_CSV, noise, to_bytes, write_dataset
 
-from steelseg import annotations, image_table, label_csv, postprocess_rules, rle, submission
+from steelseg import (
+    annotations,
+    fold_table,
+    image_table,
+    label_csv,
+    postprocess_rules,
+    rle,
+    submission,
+)
 from steelseg.errors import BadInput
 from steelseg.images import MAX_PIXELS, decode_grey
 from steelseg.inspection import inspect_folder
@@ -242,6 +251,17 @@ def write_predictions(path: Path) -> None:
     submission.write_predictions(path, rows)
 
 
+def write_folds(path: Path) -> None:
+    """Write a fold table."""
+    columns = {"image": ["a", "b", "c"], "fold": [0, 1, 1], "group": [0, 1, 2]}
+    fold_table.write(path, pd.DataFrame(columns).assign(combination=["clean", "1", "1+2"]))
+
+
+def read_folds(path: Path) -> Any:
+    """Read all of a fold table's content."""
+    return fold_table.read(path, ["a", "b", "c"]).to_dict()
+
+
 def write_rules(path: Path) -> None:
     """Write the rules of two classes."""
     rules = {1: ClassRule(), 2: ClassRule(threshold=0.25, min_area=600, gate=0.5)}
@@ -256,7 +276,11 @@ def read_table(path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("write", "read"),
-    [(write_table, read_table), (write_predictions, submission.read_predictions)],
+    [
+        (write_table, read_table),
+        (write_predictions, submission.read_predictions),
+        (write_folds, read_folds),
+    ],
 )
 def test_damaged_tables_are_what_was_written_or_refused(
     write: Callable[[Path], None], read: Callable[[Path], Any], tmp_path: Path

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from strategies import SAMPLE_CSV, SIZE_HW, label_rows
 
-from steelseg import image_table, label_csv, submission
+from steelseg import label_csv, sealed_parquet, submission
 from steelseg.errors import BadInput
 from steelseg.label_csv import LabelCsv, Row
 from steelseg.submission import PredictionRow
@@ -119,7 +119,7 @@ def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
 
 def test_predictions_of_other_columns_are_refused(tmp_path: Path) -> None:
     """A sound table of something else is no prediction."""
-    image_table.write_sealed(tmp_path / "p.parquet", pa.table({"image": ["t.png"]}))
+    sealed_parquet.write_sealed(tmp_path / "p.parquet", pa.table({"image": ["t.png"]}))
     with pytest.raises(BadInput, match=r"p\.parquet: expected the columns .* but got \['image'\]"):
         submission.read_predictions(tmp_path / "p.parquet")
     with pytest.raises(BadInput, match=r"q\.parquet: no such file"):

@@ -72,6 +72,19 @@ def build_unannotated(inspection: Inspection, size_hw: tuple[int, int], where: P
     return table
 
 
+def check_sample(sample: LabelCsv, test: ImageTable, where: Path) -> None:
+    """Check that every image that a sample submission asks for is there, before hours of training.
+
+    Raises:
+        BadInput: images are missing; all are named.
+    """
+    names = set(test.names)
+    with Faults(str(where)) as faults:
+        for row in sample.rows:
+            if row.image not in names:
+                faults.add(f"line {row.line}: no image {quote(row.image)} in the test folder")
+
+
 def report(
     train: ImageTable, test: ImageTable, inspection: Inspection, labels: LabelCsv
 ) -> dict[str, Any]:

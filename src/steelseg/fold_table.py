@@ -8,13 +8,12 @@ import pandas as pd
 import pyarrow as pa
 
 from steelseg.errors import BadInput
-from steelseg.files import atomic_path
+from steelseg.sealed_parquet import read_sealed, write_sealed
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
     """Write the table as Parquet, whole or not at all."""
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
+    write_sealed(path, pa.Table.from_pandas(table, preserve_index=False))
 
 
 def read(path: Path, names: list[str]) -> pd.DataFrame:
@@ -23,14 +22,9 @@ def read(path: Path, names: list[str]) -> pd.DataFrame:
     Raises:
         BadInput: the file is missing or damaged, or is of other images.
     """
-    try:
-        table = pd.read_parquet(path, columns=["image", "fold", "group", "combination"])
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise BadInput(
-            f"{path}: is damaged, or was not written by stratified_split: {error}"
-        ) from error
+    table: pd.DataFrame = read_sealed(path).to_pandas()
+    if not {"image", "fold", "group", "combination"} <= set(table):
+        raise BadInput(f"{path}: was not written by stratified_split")
     if table["image"].tolist() != names:
         raise BadInput(f"{path}: lists other images than the cache; run `dvc repro`")
     return table

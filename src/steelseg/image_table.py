@@ -1,6 +1,5 @@
 """Tables of images: one row per image, sorted by name, as Parquet files between the stages."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steelseg.errors import BadInput
-from steelseg.files import atomic_path
+from steelseg.sealed_parquet import read_sealed, write_sealed
 
 METADATA = b"steelseg"
 CLEAN = "clean"
-_SEAL = b"sha256"
 
 
 @dataclass(frozen=True)
@@ -84,48 +81,3 @@ def read(path: Path) -> ImageTable:
         return ImageTable(table, (height, width), meta["classes"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: was not written by pivot_csv: {error}") from error
-
-
-def write_sealed(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet with a checksum of its content, whole or not at all."""
-    sealed = {**(table.schema.metadata or {}), _SEAL: _digest(table)}
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(sealed), temporary)
-
-
-def read_sealed(path: Path) -> pa.Table:
-    """Read what `write_sealed` wrote.
-
-    Raises:
-        BadInput: the file is missing, or its content is not what was written.
-    """
-    try:
-        with pq.ParquetFile(path) as file:  # `read_table` makes columns of folders named `a=b`
-            table = file.read()
-        table.validate(full=True)
-        metadata = dict(table.schema.metadata)
-        seal = metadata.pop(_SEAL)
-        table = table.replace_schema_metadata(metadata or None)
-        if seal != _digest(table):
-            raise BadInput(
-                f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`"
-            )
-        return table
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(
-            f"{path}: is damaged, or not of this pipeline ({reason}); delete it and run `dvc repro`"
-        ) from error
-
-
-def _digest(table: pa.Table) -> bytes:
-    """SHA-256 of columns and values; a format's own checksums leave out how the bytes are read."""
-    metadata = sorted((table.schema.metadata or {}).items())
-    columns = [(field.name, str(field.type)) for field in table.schema]
-    digest = hashlib.sha256(repr((metadata, columns)).encode())
-    for column in table.columns:
-        for value in column.to_pylist():
-            digest.update(f"{value!r},".encode())
-    return digest.hexdigest().encode()

@@ -11,9 +11,9 @@ import pyarrow as pa
 from steelseg import label_csv, rle
 from steelseg.errors import BadInput, Faults, quote
 from steelseg.files import atomic_path
-from steelseg.image_table import read_sealed, write_sealed
 from steelseg.label_csv import CLASS, IMAGE, JOINED, PIXELS, LabelCsv
 from steelseg.params import Config
+from steelseg.sealed_parquet import read_sealed, write_sealed
 
 _ANSWERED = (JOINED, IMAGE, CLASS, PIXELS)
 

@@ -1,0 +1,57 @@
+"""Parquet files with a checksum of their content, so that damage is found on reading."""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steelseg.errors import BadInput
+from steelseg.files import atomic_path
+
+_SEAL = b"sha256"
+
+
+def write_sealed(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet with a checksum of its content, whole or not at all."""
+    sealed = {**(table.schema.metadata or {}), _SEAL: _digest(table)}
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(sealed), temporary)
+
+
+def read_sealed(path: Path) -> pa.Table:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        BadInput: the file is missing, or its content is not what was written.
+    """
+    try:
+        with pq.ParquetFile(path) as file:  # `read_table` makes columns of folders named `a=b`
+            table = file.read()
+        table.validate(full=True)
+        metadata = dict(table.schema.metadata)
+        seal = metadata.pop(_SEAL)
+        table = table.replace_schema_metadata(metadata or None)
+        if seal != _digest(table):
+            raise BadInput(
+                f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`"
+            )
+        return table
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"{path}: is damaged, or not of this pipeline ({reason}); delete it and run `dvc repro`"
+        ) from error
+
+
+def _digest(table: pa.Table) -> bytes:
+    """SHA-256 of columns and values; a format's own checksums leave out how the bytes are read."""
+    metadata = sorted((table.schema.metadata or {}).items())
+    columns = [(field.name, str(field.type)) for field in table.schema]
+    digest = hashlib.sha256(repr((metadata, columns)).encode())
+    for column in table.columns:
+        for value in column.to_pylist():
+            digest.update(f"{value!r},".encode())
+    return digest.hexdigest().encode()
