@@ -86,6 +86,16 @@ def test_a_damaged_shard_is_found_on_opening(
         Cache(folder)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 1}', "{"])
+def test_a_manifest_that_is_none_is_refused(tiny_cache: Cache, tmp_path: Path, text: str) -> None:
+    """So is one in which a single digit has changed."""
+    manifest = (tiny_cache.folder / MANIFEST).read_text()
+    for content in (text, manifest.replace('"height": 48', '"height": 49')):
+        (tmp_path / MANIFEST).write_text(content)
+        with pytest.raises(BadInput, match=MANIFEST):
+            Cache(tmp_path)
+
+
 def test_an_image_that_changed_is_refused(
     table: ImageTable, tiny_dataset: Path, tmp_path: Path
 ) -> None:

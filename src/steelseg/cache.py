@@ -9,9 +9,12 @@ page cache costs the same, the resident memory of a process does not grow with w
 and a file that was cut short is an error and not a SIGBUS.
 """
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +58,7 @@ class Cache:
             BadInput: the folder holds no cache, or a shard is missing or damaged.
         """
         self.folder = folder
-        manifest = read_json(folder / MANIFEST)
-        if manifest.get("format") != FORMAT:
-            raise BadInput(f"{folder}: expected a cache of format {FORMAT}; run `dvc repro` again")
+        manifest = _read_manifest(folder / MANIFEST)
         self.classes: list[int] = manifest["classes"]
         self.size_hw: tuple[int, int] = (manifest["height"], manifest["width"])
         self.mean: float = manifest["mean"]
@@ -118,6 +119,21 @@ def verify(path: Path, digest: str) -> None:
         raise BadInput(f"{path}: no such file; run `dvc repro` again")
     if sha256(path) != digest:
         raise BadInput(f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`")
+
+
+def manifest_digest(entries: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's entries, which it carries itself as `sha256`."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    entries = {k: v for k, v in manifest.items() if k != "sha256"} if type(manifest) is dict else {}
+    if not entries or manifest.get("sha256") != manifest_digest(entries):
+        raise BadInput(f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`")
+    if entries["format"] != FORMAT:
+        raise BadInput(f"{path}: expected a cache of format {FORMAT}; run `dvc repro` again")
+    return entries
 
 
 def _open_shard(path: Path) -> _Shard:

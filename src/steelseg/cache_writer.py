@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from steelseg import rle
-from steelseg.cache import FORMAT, MANIFEST
+from steelseg.cache import FORMAT, MANIFEST, manifest_digest
 from steelseg.errors import BadInput
 from steelseg.files import SEAL, atomic_path, is_sealed, seal, write_json
 from steelseg.image_table import ImageTable
@@ -116,7 +116,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
         "std": std,
         "shards": shards,
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest | {"sha256": manifest_digest(manifest)})
 
 
 def _pooled(means: npt.NDArray[np.float64], stds: npt.NDArray[np.float64]) -> tuple[float, float]:
