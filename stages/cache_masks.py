@@ -28,6 +28,7 @@ def main() -> None:
     ):
         for n_images in cache_writer.write(folder / "cache", images, table, config.shard_images):
             bar.update(n_images)
+        shutil.rmtree(OUT, ignore_errors=True)
         shutil.move(folder / "cache", OUT)
 
 

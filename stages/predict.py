@@ -25,7 +25,7 @@ def main() -> None:
     folder = Path(config.data_root) / config.dataset / "test_images"
     identity = {
         "params": config.model_dump() | inference.model_dump(),
-        "inputs": [sha256(path) for path in (IMAGES, RULES)],
+        "inputs": [sha256(path) for path in (IMAGES, RULES, MODEL / "model.onnx")],
     }
     rows: list[PredictionRow] = []
     with (

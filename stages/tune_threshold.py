@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from steelseg import fold_table, postprocess_rules, tuning
 from steelseg.cache import Cache
+from steelseg.checkpoints import work_folder
 from steelseg.component_table import ComponentTable
 from steelseg.files import sha256, write_json
 from steelseg.inference import InferenceConfig, open_runtime, probability_maps
@@ -26,7 +27,12 @@ def main() -> None:
     cache = Cache(Path("data/cache"))
     folds = fold_table.read(Path("data/folds.parquet"), cache.names)
     rows = np.flatnonzero(folds["fold"] == config.fold).tolist()
-    with stage_run("tune_threshold") as tracker:
+    weights = sha256(MODEL / "model.safetensors")
+    identity = {"params": config.model_dump(), "weights": weights, "cache": cache.identity}
+    with (
+        work_folder("tune_threshold", identity) as folder,
+        stage_run("tune_threshold", folder) as tracker,
+    ):
         tracker.params(config.model_dump() | inference.model_dump())
         runtime = open_runtime(MODEL, inference.runtime)
         maps = probability_maps(rows, cache.image, runtime, inference.inference_batch_size)
@@ -36,7 +42,6 @@ def main() -> None:
         rules = tuning.search(table, config)
         scores = tuning.report(table, rules, config, folds["group"].to_numpy()[rows], cache.classes)
         by_class = dict(zip(cache.classes, rules, strict=True))
-        weights = sha256(MODEL / "model.safetensors")
         postprocess_rules.write(MODEL / "postprocess.json", Rules(by_class, weights))
         write_json(Path("metrics/tune_threshold.json"), scores)
         tracker.summary(scores)

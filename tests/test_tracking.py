@@ -47,6 +47,7 @@ def test_stages_of_one_experiment_share_a_parent(
     found = runs(repository)
     (parent,) = found["brave-hare"]
     assert parent.data.metrics == {"pair_dice": 0.8}
+    assert parent.data.params == {"lr": "0.1"}
     for stage in ("train", "tune_threshold"):
         (child,) = found[stage]
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -126,7 +127,6 @@ def test_tracking_can_be_switched_off(repository: Path, monkeypatch: pytest.Monk
     with stage_run("train") as tracker:
         tracker.params({"a": 1})
         tracker.summary({"b": 2.0})
-        tracker.file(repository / "params.yaml")
     assert [p.name for p in repository.iterdir()] == ["params.yaml"]
 
 

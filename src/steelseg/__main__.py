@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def main() -> None:
 def serve_ui(port: int) -> None:
     """Replace this process by the MLflow server."""
     print(f"MLflow UI: http://127.0.0.1:{port}", flush=True)
-    command = [*ui_command().split(), "--port", str(port)]
+    command = [*shlex.split(ui_command()), "--port", str(port)]
     os.execvp(command[0], command)  # noqa: S606 - our own command, without a shell
 
 

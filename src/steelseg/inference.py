@@ -53,7 +53,7 @@ def open_onnx(path: Path) -> Runtime:
     if not path.is_file() or not path.stat().st_size:
         raise BadInput(f"{path}: there is no ONNX export of this model; set `runtime: torch`")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = os.cpu_count() or 1
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own

@@ -79,7 +79,7 @@ def summarise(counts: Counts, classes: Sequence[int]) -> dict[str, float]:
 def best_pair_dice(
     predicted: Counts, true_positive: Counts, true: Counts, min_areas: Sequence[int]
 ) -> float:
-    """Mean pair-Dice with the best single threshold and minimum area for all classes.
+    """Mean pair-Dice with the best threshold and minimum area of each class.
 
     Args:
         predicted: (N, C, T), pixels predicted at each of T thresholds.
@@ -87,10 +87,11 @@ def best_pair_dice(
         true: (N, C), true pixels.
         min_areas: masks of fewer predicted pixels are emptied; tried one after another.
     """
-    best = 0.0
+    true_everywhere = np.broadcast_to(true[..., None], predicted.shape)
+    best = np.zeros(predicted.shape[1])
     for min_area in min_areas:
         kept = predicted >= min_area
-        counts = [np.where(kept, true_positive, 0), np.where(kept, predicted, 0)]
-        stacked = np.stack([*counts, np.broadcast_to(true[..., None], predicted.shape)], axis=-1)
-        best = max(best, float(pair_dice(stacked).mean(axis=(0, 1)).max()))
-    return best
+        counts = [np.where(kept, true_positive, 0), np.where(kept, predicted, 0), true_everywhere]
+        dice = pair_dice(np.stack(counts, axis=-1)).mean(axis=0)  # (C, T)
+        best = np.maximum(best, dice.max(axis=1))
+    return float(best.mean())

@@ -14,8 +14,9 @@ if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = [
     *("mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas"),
-    *("pillow", "pydantic", "ruamel.yaml"),
+    *("pillow", "pyarrow", "pydantic", "ruamel.yaml"),
 ]
+TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 
 
 def log_model(tracker: Tracker, model: Path) -> None:
@@ -38,6 +39,8 @@ def log_model(tracker: Tracker, model: Path) -> None:
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([ColSpec(kind, name) for kind, name in output]),
     )
+    has_onnx = (model / "model.onnx").stat().st_size > 0
+    packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with mlflow.start_run(run_id=tracker.run_id):
@@ -47,5 +50,5 @@ def log_model(tracker: Tracker, model: Path) -> None:
                 artifacts={"model": str(model)},
                 code_paths=[str(PACKAGE)],
                 signature=signature,
-                pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+                pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )

@@ -54,20 +54,20 @@ class EpochTotals:
         self.losses: list[Tensor] = []
         self.counts: list[Tensor] = []
         self.rows: list[Tensor] = []
-        self.started = time.perf_counter()
+        self.started = self.ended = time.perf_counter()
 
     def add(self, losses: Tensor, counts: Tensor, rows: Tensor) -> None:
         """Note the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
         self.losses.append(losses)
         self.counts.append(counts)
         self.rows.append(rows)
+        self.ended = time.perf_counter()
 
     def summarise(self, classes: Sequence[int], n_pixels: int) -> dict[str, float]:
         """Compute all metrics over the images of all processes; `n_pixels` is an image's size.
 
         Rows are sorted first, so that the result depends on no batch size or number of workers.
         """
-        seconds = time.perf_counter() - self.started
         losses, counts, rows = (
             _gather(torch.cat(parts).cpu()) for parts in (self.losses, self.counts, self.rows)
         )
@@ -81,7 +81,11 @@ class EpochTotals:
                 predicted, overlap, true[:, :, 0], min_areas
             )
         mean_loss = math.fsum(losses.double().tolist()) / len(losses)
-        return {"loss": mean_loss, "images_per_second": len(losses) / seconds, **scores}
+        return {
+            "loss": mean_loss,
+            "images_per_second": len(losses) / (self.ended - self.started),
+            **scores,
+        }
 
 
 class SegmentationTask(L.LightningModule):

@@ -31,7 +31,7 @@ class ServedModel(PythonModel):
         weights = read_json(folder / "model.json")["weights_sha256"]
         self.rules = postprocess_rules.read(folder / "postprocess.json", weights).by_class
         has_onnx = (folder / "model.onnx").stat().st_size > 0
-        self.runtime = open_runtime(folder, "auto" if has_onnx else "torch")
+        self.runtime = open_runtime(folder, "onnx" if has_onnx else "torch")
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> pd.DataFrame:
         """Return the masks of all images; a bad image raises `BadInput`."""

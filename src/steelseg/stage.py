@@ -45,11 +45,13 @@ def _interrupt(number: int, _: object) -> NoReturn:
 
 
 def _end_with_dvc() -> None:
-    """Interrupt this process when a process between it and dvc, or dvc itself, has ended.
+    """Interrupt this process when dvc, or a shell between them, has ended.
 
-    DVC starts a stage through a shell, so that dvc is the parent or the grandparent.
+    DVC starts a stage through a shell, which may or may not put the stage in its own place.
     """
-    ancestors = psutil.Process().parents()[:2]
+    parents = psutil.Process().parents()
+    dvc = next((i for i, p in enumerate(parents) if any("dvc" in a for a in p.cmdline()[:3])), 0)
+    ancestors = parents[: dvc + 1]
     while all(ancestor.is_running() for ancestor in ancestors):
         time.sleep(WATCH_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -88,7 +88,9 @@ def answer(
             pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             text = by_pair.get((row.image, row.class_id))
             if text is None:
-                faults.add(f"{pair}: expected an image of the test folder and a class of train.csv")
+                faults.add(
+                    f"{pair}: expected an image of the test folder and a class of the sample"
+                )
                 continue
             try:
                 rle.parse(text, size_hw)

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shlex
 import socket
 import time
 import traceback
@@ -18,7 +19,7 @@ from typing import Any
 
 from steelseg.errors import SteelsegError
 from steelseg.files import read_json, sha256, write_json
-from steelseg.params import PARAMS
+from steelseg.params import PARAMS, read_yaml
 
 EXPERIMENT = "steelseg"
 KEY_TAG = "steelseg.key"
@@ -37,9 +38,6 @@ class Tracker:
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the numbers that an experiment is compared by, to the experiment's own run too."""
-
-    def file(self, path: Path) -> None:
-        """Log a file as an artifact."""
 
 
 class MlflowTracker(Tracker):
@@ -67,16 +65,18 @@ class MlflowTracker(Tracker):
         for run_id in (self.run_id, self.parent_id):
             self._metrics(run_id, values, 0)
 
-    def file(self, path: Path) -> None:
-        """Log a file as an artifact."""
-        self.client.log_artifact(self.run_id, str(path))
-
     def _metrics(self, run_id: str, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
         entries = [Metric(name, value, now, step) for name, value in sorted(values.items())]
-        self.client.log_batch(run_id, metrics=entries)
+        try:
+            self.client.log_batch(run_id, metrics=entries)
+        except MlflowException as error:  # hours of training are worth more than a point of a curve
+            logging.getLogger(__name__).warning(
+                "MLflow lost the metrics of step %s: %s", step, error
+            )
 
 
 def store_uri() -> str:
@@ -86,7 +86,7 @@ def store_uri() -> str:
 
 def ui_command() -> str:
     """Return the command that shows the runs in a browser."""
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {store_uri()}"
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(store_uri())}"
 
 
 @contextmanager
@@ -157,8 +157,10 @@ def _experiment(client: Any) -> str:
 
 
 def _parent(client: Any, experiment: str) -> str:
+    from mlflow.entities import Param
+
     name = os.environ.get("DVC_EXP_NAME")
-    key = hashlib.sha256(f"{name} {sha256(PARAMS)}".encode()).hexdigest()[:16]
+    key = _key(name)
     runs = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
     if runs:
         client.update_run(runs[0].info.run_id, status="RUNNING")
@@ -170,7 +172,27 @@ def _parent(client: Any, experiment: str) -> str:
         "host": socket.gethostname(),
         "mlflow.runName": name or f"repro-{key[:6]}",
     }
-    return str(client.create_run(experiment, tags=tags).info.run_id)
+    run_id = str(client.create_run(experiment, tags=tags).info.run_id)
+    params = [Param(key, value) for key, value in _flatten(read_yaml(PARAMS))]
+    client.log_batch(run_id, params=params)
+    return run_id
+
+
+def _key(name: str | None) -> str:
+    """Tell experiments apart: by name and params, and by the code where DVC gives no name."""
+    parts = [str(name), sha256(PARAMS)]
+    if name is None:
+        code = Path(__file__).parent.rglob("*.py")
+        parts += [sha256(path) for path in sorted(code)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
 
 
 def _child(client: Any, experiment: str, parent: str, stage: str) -> str:

@@ -45,8 +45,8 @@ class TrainConfig(Config):
     plateau_patience: NotNegative
     """epochs without a better validation loss before `plateau` divides the learning rate by 10"""
     select_by: Literal["tuned_pair_dice", "pair_dice", "loss"]
-    """what decides which epoch's weights are kept: the contest's metric with one threshold and
-    minimum area tuned for all classes, the same as it is at threshold 0.5, or the loss"""
+    """what decides which epoch's weights are kept: the contest's metric with each class's threshold
+    and minimum area tuned, the same metric as it is at threshold 0.5, or the loss"""
     validation_batch_size: Positive
     num_workers: NotNegative | Literal["auto"]
     """loader processes; `auto` is none on a CPU, where the network needs the cores"""
