@@ -81,11 +81,8 @@ class EpochTotals:
                 predicted, overlap, true[:, :, 0], min_areas
             )
         mean_loss = math.fsum(losses.double().tolist()) / len(losses)
-        return {
-            "loss": mean_loss,
-            "images_per_second": len(losses) / (self.ended - self.started),
-            **scores,
-        }
+        rate = len(losses) / (self.ended - self.started)
+        return {"loss": mean_loss, "images_per_second": rate, **scores}
 
 
 class SegmentationTask(L.LightningModule):

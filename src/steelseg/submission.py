@@ -88,9 +88,7 @@ def answer(
             pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             text = by_pair.get((row.image, row.class_id))
             if text is None:
-                faults.add(
-                    f"{pair}: expected an image of the test folder and a class of the sample"
-                )
+                faults.add(f"{pair}: expected an image and a class that were predicted")
                 continue
             try:
                 rle.parse(text, size_hw)

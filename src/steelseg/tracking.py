@@ -73,10 +73,9 @@ class MlflowTracker(Tracker):
         entries = [Metric(name, value, now, step) for name, value in sorted(values.items())]
         try:
             self.client.log_batch(run_id, metrics=entries)
-        except MlflowException as error:  # hours of training are worth more than a point of a curve
-            logging.getLogger(__name__).warning(
-                "MLflow lost the metrics of step %s: %s", step, error
-            )
+        except MlflowException as error:  # hours of training are worth more than a curve
+            message = "MLflow lost the metrics of step %s: %s"
+            logging.getLogger(__name__).warning(message, step, error)
 
 
 def store_uri() -> str:
