@@ -19,7 +19,7 @@ TINY = {
     "width: 1600": "width: 100",
     "epochs: 4": "epochs: 1",
     "crop: [128, 128]": "crop: [32, 32]",
-    "crops_per_image: 6": "crops_per_image: 1",
+    "crops_per_image: 4": "crops_per_image: 1",
     "n_folds: 5": "n_folds: 2",
     "[128, 64, 32, 16, 16]": "[16, 8, 8, 4, 4]",
     "shard_images: 128": "shard_images: 8",

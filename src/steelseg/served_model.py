@@ -33,7 +33,8 @@ class ServedModel(PythonModel):
         has_onnx = (folder / "model.onnx").stat().st_size > 0
         self.runtime = open_runtime(folder, "onnx" if has_onnx else "torch")
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> pd.DataFrame:
+    # without type hints, from which MLflow would infer a signature instead of taking ours
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return the masks of all images; a bad image raises `BadInput`."""
         return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
 
