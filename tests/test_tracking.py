@@ -11,6 +11,8 @@ from steelseg import tracking
 from steelseg.errors import SteelsegError
 from steelseg.tracking import stage_run
 
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
+
 
 @pytest.fixture(autouse=True)
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

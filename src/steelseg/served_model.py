@@ -33,8 +33,7 @@ class ServedModel(PythonModel):
         has_onnx = (folder / "model.onnx").stat().st_size > 0
         self.runtime = open_runtime(folder, "onnx" if has_onnx else "torch")
 
-    # without type hints, from which MLflow would infer a signature instead of taking ours
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Return the masks of all images; a bad image raises `BadInput`."""
         return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
 

@@ -35,10 +35,10 @@ def draw_spots(rng: np.random.Generator, area: float, scale: float, frame_hw: Si
         y, x = grid_around(rng.uniform(0.3, 0.7) * height, rng.uniform(0.3, 0.7) * width, size_hw)
         y = y / max(1.0, min(rng.uniform(0.13, 0.22) * height, 11 * scale))
         x = x / max(1.0, min(rng.uniform(0.16, 0.26) * width, 9 * scale))
-        chips -= np.where(y < 0, np.float32(2.4), np.float32(1.5)) * y * np.exp(-(y**2) - x**2)
-        chips -= 0.2 * np.exp(-(y**2 + x**2) / 6)
+        chips -= np.where(y < 0, np.float32(2.4), np.float32(1.2)) * y * np.exp(-(y**2) - x**2)
+        chips -= 0.1 * np.exp(-(y**2 + x**2) / 6)
     ragged = 1 + 0.7 * noise(rng, size_hw, (2.5 * scale, 2 * scale))
-    return Defect(rng.uniform(0.9, 1.5) * ragged * chips, _strip(rng, size_hw, 0.3))
+    return Defect(rng.uniform(0.8, 1.3) * ragged * chips, _strip(rng, size_hw, 0.3))
 
 
 def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:

@@ -122,8 +122,8 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
         logging.getLogger(name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(store_uri())
     try:
-        client = mlflow.MlflowClient(store_uri())
         with _first_come():
+            client = mlflow.MlflowClient(store_uri())
             experiment = _experiment(client)
             parent = _parent(client, experiment)
         run_id = _resumed(client, folder) or _child(client, experiment, parent, stage)
