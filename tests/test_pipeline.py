@@ -85,6 +85,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert stages_run(output)[-1] == "submit"
     assert "Traceback" not in output
     assert "Warning" not in output
+    run(folder, "git", "add", "-A")  # experiments in temporary folders see what git knows
+    run(folder, "git", "commit", "-qm", "first run")
     return folder
 
 
