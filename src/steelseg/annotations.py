@@ -132,11 +132,10 @@ def _table(
     inspection: Inspection, classes: list[int], rle_columns: dict[str, pa.Array]
 ) -> ImageTable:
     images = inspection.images
-    sample = images[0].thumbnail_hw
+    thumbnail_type = pa.binary(images[0].thumbnail_hw.nbytes)
     meta = {
         "size_hw": images[0].size_hw,
         "classes": classes,
-        "thumbnail": {"dtype": str(sample.dtype), "shape": sample.shape},
     }
     table = pa.table(
         {
@@ -144,7 +143,7 @@ def _table(
             "sha256": pa.array([i.sha256 for i in images], pa.string()),
             "mean": pa.array([i.mean for i in images], pa.float64()),
             "std": pa.array([i.std for i in images], pa.float64()),
-            "thumbnail": pa.array([i.thumbnail_hw.tobytes() for i in images], pa.binary()),
+            "thumbnail": pa.array((i.thumbnail_hw.tobytes() for i in images), thumbnail_type),
             **rle_columns,
         }
     )

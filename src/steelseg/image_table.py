@@ -1,6 +1,7 @@
 """Tables of images: one row per image, sorted by name, as Parquet files between the stages."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ CLEAN = "clean"
 class ImageTable:
     """Images of one size; `table` has a row per image, sorted by name.
 
-    Columns: image, sha256, mean and std (of the grey levels, 0 to 255), thumbnail (bytes), and for
-    annotated images `rle_<class>` for each class, null where the image does not show it.
+    Columns: image, sha256, mean and std (of the grey levels, 0 to 255), thumbnail (float16 bytes),
+    and for annotated images `rle_<class>` for each class, null where the image does not show it.
     """
 
     table: pa.Table
@@ -38,11 +39,14 @@ class ImageTable:
 
     @property
     def thumbnails(self) -> npt.NDArray[Any]:
-        """(N, T, T), as `near_duplicates.thumbnail` made them."""
-        raw = self.column("thumbnail")
-        meta = json.loads(self.table.schema.metadata[METADATA])["thumbnail"]
-        flat = np.frombuffer(b"".join(raw), dtype=meta["dtype"])
-        return flat.reshape(len(raw), *meta["shape"])
+        """(N, T, T) float32, as `near_duplicates.thumbnail` made them, rounded to float16."""
+        column = self.table.column("thumbnail").combine_chunks()
+        side = math.isqrt(column.type.byte_width // 2)
+        flat = np.frombuffer(column.buffers()[1], dtype=np.float16)
+        start = column.offset * side * side
+        return (
+            flat[start : start + len(self) * side * side].reshape(-1, side, side).astype(np.float32)
+        )
 
     def column(self, name: str) -> list[Any]:
         """One column as a list."""

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ class Inspected(NamedTuple):
     size_hw: tuple[int, int]
     mean: float
     std: float
-    thumbnail_hw: npt.NDArray[Any]
+    thumbnail_hw: npt.NDArray[np.float16]
 
 
 class Inspection(NamedTuple):
@@ -77,7 +78,7 @@ def _inspect(path: Path) -> Inspected | BadInput:
         (height, width),
         float(image_hw.mean()),
         float(image_hw.std()),
-        thumbnail(image_hw),
+        thumbnail(image_hw).astype(np.float16),
     )
 
 

@@ -10,6 +10,7 @@ from steelseg.errors import BadInput
 from steelseg.files import atomic_path
 
 _SEAL = b"sha256"
+_ROWS = 256
 
 
 def write_sealed(path: Path, table: pa.Table) -> None:
@@ -52,6 +53,7 @@ def _digest(table: pa.Table) -> bytes:
     columns = [(field.name, str(field.type)) for field in table.schema]
     digest = hashlib.sha256(repr((metadata, columns)).encode())
     for column in table.columns:
-        for value in column.to_pylist():
-            digest.update(f"{value!r},".encode())
+        for start in range(0, len(column), _ROWS):  # not all at once, to keep the memory flat
+            for value in column.slice(start, _ROWS).to_pylist():
+                digest.update(f"{value!r},".encode())
     return digest.hexdigest().encode()
