@@ -100,6 +100,14 @@ def group_ids(n: int, pairs: Pairs) -> Indices:
 
 def texture(thumbnails: Thumbnails) -> Thumbnails:
     """Reduce (N, T, T) thumbnails to textures of mean 0 and norm 1, or of zeros where flat."""
+    textures = np.empty(thumbnails.shape, dtype=np.float32)
+    for start in range(0, len(thumbnails), _BLOCK):  # in blocks, to keep the memory flat
+        block = slice(start, start + _BLOCK)
+        textures[block] = _texture_of_block(thumbnails[block])
+    return textures
+
+
+def _texture_of_block(thumbnails: Thumbnails) -> Thumbnails:
     blur = _blur_matrix(thumbnails.shape[-1])
     sharpen = np.eye(len(blur), dtype=np.float32) - blur
     # a product of one filter along each axis: straight edges and streaks vanish, corners stay
