@@ -77,6 +77,13 @@ def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(\w+)'", output)
 
 
+def printed(folder: Path, code: str) -> list[list[str]]:
+    """Run a snippet and return the JSON list that it prints, between whatever libraries say."""
+    lines = run(folder, sys.executable, "-c", code).splitlines()
+    listed: list[list[str]] = json.loads(next(line for line in lines if line.startswith("[[")))
+    return listed
+
+
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which the pipeline has run."""
@@ -137,7 +144,7 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
         " r.data.tags.get('mlflow.parentRunId'), r.info.run_id, sorted(r.data.metrics)]"
         " for r in c.search_runs([e])]))"
     )
-    runs = json.loads(run(pipeline, sys.executable, "-c", code).splitlines()[-1])
+    runs = printed(pipeline, code)
     (parent,) = [r for r in runs if r[0] == "slow"]
     children = {r[0]: r for r in runs if r[3] == parent[4]}
     assert set(children) == {"train", "tune_threshold"}
@@ -162,7 +169,7 @@ def test_the_logged_model_answers_as_the_submission(pipeline: Path) -> None:
         "print(json.dumps([[images[r.image].name + '_' + str(r.class_id), r.rle]"
         " for r in rows.itertuples()]))"
     )
-    answers = json.loads(run(pipeline, sys.executable, "-c", code).splitlines()[-1])
+    answers = printed(pipeline, code)
     submitted = (pipeline / "submission.csv").read_text().splitlines()[1:]
     assert sorted(map(tuple, answers)) == sorted(tuple(row.split(",")) for row in submitted)
 
