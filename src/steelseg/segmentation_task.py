@@ -22,6 +22,7 @@ from steelseg.models import Segmenter
 from steelseg.training_config import TrainConfig
 from steelseg.tree_io import random_state, set_random_state
 
+JOIN_EVERY = 64  # batches; many small tensors that live long would keep the memory from reuse
 GPU_CHECK_EVERY = 50  # steps; asking a GPU for a loss makes it wait
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the first is the one that metrics are given at
 MIN_AREA_SHARES = (0, 0.0005, 0.001, 0.002, 0.005, 0.01)  # of the image, for the tuned metric
@@ -51,16 +52,15 @@ class EpochTotals:
     """What the steps of an epoch add up to; stays on the device until the epoch ends."""
 
     def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-        self.counts: list[Tensor] = []
-        self.rows: list[Tensor] = []
+        self._parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
         self.started = self.ended = time.perf_counter()
 
     def add(self, losses: Tensor, counts: Tensor, rows: Tensor) -> None:
         """Note the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
-        self.losses.append(losses)
-        self.counts.append(counts)
-        self.rows.append(rows)
+        for parts, part in zip(self._parts, (losses, counts, rows), strict=True):
+            parts.append(part)
+            if len(parts) >= JOIN_EVERY:
+                parts[:] = [torch.cat(parts)]
         self.ended = time.perf_counter()
 
     def summarise(self, classes: Sequence[int], n_pixels: int) -> dict[str, float]:
@@ -68,9 +68,7 @@ class EpochTotals:
 
         Rows are sorted first, so that the result depends on no batch size or number of workers.
         """
-        losses, counts, rows = (
-            _gather(torch.cat(parts).cpu()) for parts in (self.losses, self.counts, self.rows)
-        )
+        losses, counts, rows = (_gather(torch.cat(parts).cpu()) for parts in self._parts)
         order = np.lexsort((losses.numpy(), rows.numpy()))
         sorted_counts = counts.numpy()[order]
         scores = metrics.summarise(sorted_counts[:, :, 0], classes)
@@ -100,6 +98,7 @@ class SegmentationTask(L.LightningModule):
         self.epoch_scores: dict[str, float] = {}
         self._plateau: ReduceLROnPlateau | None = None
         self._training = self._validation = EpochTotals()
+        self._unchecked: list[tuple[int, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and, for schedules that run by steps, the scheduler."""
@@ -135,12 +134,11 @@ class SegmentationTask(L.LightningModule):
         """Return the loss of a batch."""
         logits = self(batch)
         loss: Tensor = self.loss(logits, batch.masks.float())
-        n_images = len(batch.rows)
-        self._training.add(
-            loss.detach().expand(n_images), pixel_counts(logits.detach(), batch.masks), batch.rows
-        )
-        if self.device.type == "cpu" or (batch_index + 1) % GPU_CHECK_EVERY == 0:
-            self._refuse_lost_loss(n_images)
+        losses = loss.detach().expand(len(batch.rows))
+        self._training.add(losses, pixel_counts(logits.detach(), batch.masks), batch.rows)
+        self._unchecked.append((batch_index, loss.detach(), batch.rows))
+        if self.device.type == "cpu" or len(self._unchecked) == GPU_CHECK_EVERY:
+            self._refuse_lost_loss()
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -159,7 +157,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Sum the epoch up; runs after the validation and before the checkpoint."""
-        self._refuse_lost_loss(len(self._training.losses[-1]))
+        self._refuse_lost_loss()
         training = self._training.summarise(self.classes, self.n_pixels)
         validation = self._validation.summarise(self.classes, self.n_pixels)
         scores = {f"train_{k}": v for k, v in training.items()}
@@ -192,18 +190,19 @@ class SegmentationTask(L.LightningModule):
         assert isinstance(optimizer, Optimizer)
         return optimizer
 
-    def _refuse_lost_loss(self, n_images: int) -> None:
-        recent = self._training.losses[-GPU_CHECK_EVERY:]
-        finite = torch.stack([losses[0] for losses in recent]).isfinite()
-        if finite.all():
+    def _refuse_lost_loss(self) -> None:
+        if not self._unchecked:
             return
-        at = len(self._training.losses) - len(recent) + int((~finite).nonzero()[0])
-        images = ", ".join(self.names[int(row)] for row in self._training.rows[at])
-        raise SteelsegError(
-            f"the loss became {float(self._training.losses[at][0])} in epoch {self.current_epoch}, "
-            f"batch {at} ({images}). The weights of the last finished epoch are kept; try a lower "
-            "`lr`, or `train.precision: 32-true`"
-        )
+        finite = torch.stack([loss for _, loss, _ in self._unchecked]).isfinite().tolist()
+        for is_finite, (batch, loss, rows) in zip(finite, self._unchecked, strict=True):
+            if not is_finite:
+                images = ", ".join(self.names[int(row)] for row in rows)
+                raise SteelsegError(
+                    f"the loss became {float(loss)} in epoch {self.current_epoch}, batch {batch} "
+                    f"({images}). The weights of the last finished epoch are kept; try a lower "
+                    "`lr`, or `train.precision: 32-true`"
+                )
+        self._unchecked.clear()
 
 
 def _gather(tensor: Tensor) -> Tensor:
