@@ -36,6 +36,7 @@ def run(folder: Path, *command: str, fails: bool = False) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
     environment |= {"PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment |= {"OMP_NUM_THREADS": "1"}  # how a busy machine shares out a sum may round it
     result = subprocess.run(
         command,
         cwd=folder,

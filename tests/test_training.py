@@ -1,5 +1,6 @@
 """Training resumes bit-identically, learns, selects its best epoch, and stops at a lost loss."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from steelseg.training_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 FOLDS = np.arange(12) % 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compare what we compute, not how threads of a busy machine share out a sum."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def config(**changes: Any) -> TrainConfig:
