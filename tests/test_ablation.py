@@ -1,0 +1,91 @@
+"""Ablation plans, the names of their experiments, and the table."""
+
+from pathlib import Path
+
+import pytest
+
+from steelseg import ablation, ablation_plan
+from steelseg.ablation import Result
+from steelseg.ablation_plan import BASELINE, Plan
+from steelseg.errors import BadInput
+
+PLAN = Plan(
+    title="Sample",
+    base=["epochs=2"],
+    seeds=[1, 2],
+    switches={"plain BCE": ["loss=bce"], "flip TTA": ["tta=flips"]},
+)
+
+
+@pytest.fixture(autouse=True)
+def in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder with params.yaml and code."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("lr: 1\n")
+    Path("dvc.yaml").write_text("stages: {}\n")
+    for folder in ("src", "stages"):
+        Path(folder).mkdir()
+        Path(folder, "code.py").write_text("pass\n")
+
+
+def test_every_switch_is_tried_under_every_seed() -> None:
+    """The baseline and two switches under two seeds, seed by seed, with the overrides in order."""
+    planned = list(ablation_plan.experiments(PLAN))
+    assert [(e.switch, e.seed) for e in planned] == [
+        (switch, seed) for seed in (1, 2) for switch in (BASELINE, "plain BCE", "flip TTA")
+    ]
+    assert planned[1].overrides == ["epochs=2", "loss=bce", "seed=1"]
+    assert planned[1].name.startswith("ablation-plain-bce-1-")
+
+
+@pytest.mark.parametrize("changed", ["params.yaml", "src/code.py", "dvc.yaml"])
+def test_what_changes_the_result_changes_the_name(changed: str) -> None:
+    """So that an old result is never taken for a new one; without a change, it is found again."""
+    before = [e.name for e in ablation_plan.experiments(PLAN)]
+    assert [e.name for e in ablation_plan.experiments(PLAN)] == before
+    Path(changed).write_text("lr: 2\n")
+    assert not set(before) & {e.name for e in ablation_plan.experiments(PLAN)}
+
+
+def test_gains_are_taken_seed_by_seed() -> None:
+    """A switch that gains 0.1 and 0.3 on unlike seeds: 0.2, its spread not that of the seeds."""
+    planned = list(ablation_plan.experiments(PLAN))
+    values = {(BASELINE, 1): 0.5, (BASELINE, 2): 0.7, ("plain BCE", 1): 0.6, ("plain BCE", 2): 1.0}
+    done = {
+        e.name: Result(values[e.switch, e.seed], 2.0)
+        for e in planned
+        if (e.switch, e.seed) in values
+    }
+    rows = ablation.table(PLAN, planned, done).splitlines()
+    assert "| baseline |  | 0.6000 ± 0.1414 |  | 2.0 |" in rows
+    assert "| plain BCE | `loss=bce` | 0.8000 ± 0.2828 | +0.2000 ± 0.1414 | 2.0 |" in rows
+    assert "| flip TTA | `tta=flips` |  |  |  |" in rows  # not run yet
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: []\nseeds: [1]\nswitches: {a: [x=1]}\n", "`title`: field required"),
+        ("title: t\nbase: []\nseeds: []\nswitches: {a: [x=1]}\n", "`seeds`"),
+        ("title: t\nbase: []\nseeds: [1]\nswitches: {a: []}\n", "`switches.a`"),
+        ("title: t\nbase: []\nseeds: [1]\nswitches: {baseline: [x=1]}\n", "`switches`: 'baseline'"),
+        ("title: t\nbase: []\nseeds: [1]\nswitches: {a: [x=1]}\nseed: 3\n", "`seed`: extra"),
+    ],
+)
+def test_a_wrong_plan_is_refused(text: str, message: str) -> None:
+    """With the file and the entry that is wrong."""
+    Path("plan.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"plan\.yaml: ") as error:
+        ablation_plan.read_plan(Path("plan.yaml"))
+    assert message in str(error.value)
+
+
+def test_a_table_is_put_between_its_comments() -> None:
+    """What stands around them is kept, and a second time replaces the first."""
+    page = Path("results.md")
+    page.write_text("# Results\n<!-- sample -->\n<!-- /sample -->\nafter\n")
+    ablation.insert(page, "sample", "old\n")
+    ablation.insert(page, "sample", "new\n")
+    assert page.read_text() == "# Results\n<!-- sample -->\nnew\n<!-- /sample -->\nafter\n"
+    with pytest.raises(BadInput, match="<!-- other -->"):
+        ablation.insert(page, "other", "x")
