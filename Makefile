@@ -10,10 +10,12 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export TQDM_MININTERVAL ?= 1
 READY := $(VENV)/.ready
+EXTRAS := $(VENV)/.ready-extras
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup repro test test-fast check format ui lock clean
+.PHONY: help setup setup-extras repro test test-fast check format ui lock clean
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: $(READY) ## install everything into .venv (done by the other commands, once)
 
@@ -24,6 +26,12 @@ $(READY): requirements.lock pyproject.toml
 	@[ -x $(VENV)/bin/python ] || uv venv --quiet --python '>=3.11' $(VENV)
 	uv pip install --quiet --require-hashes --requirement requirements.lock
 	uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup-extras: $(EXTRAS) ## install the optional extras too: demo, Ray, and what their tests need
+
+$(EXTRAS): requirements-extras.lock $(READY)
+	uv pip install --quiet --require-hashes --requirement requirements-extras.lock
 	@touch $@
 
 repro: setup ## run the whole pipeline, from the data to submission.csv
@@ -48,8 +56,9 @@ format: setup ## format the code
 ui: setup ## show the experiments in a browser, at 127.0.0.1:5000
 	@python -m steelseg ui
 
-lock: setup ## resolve the dependencies of pyproject.toml anew into requirements.lock
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev pyproject.toml --output-file requirements.lock
+lock: setup ## resolve the dependencies of pyproject.toml anew into the lock files
+	$(COMPILE) --upgrade --extra dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock --extra dev --extra demo --extra ray --extra dev-extras pyproject.toml --output-file requirements-extras.lock
 
 clean: ## delete unfinished work of interrupted stages
 	rm -rf .checkpoints
