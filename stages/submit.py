@@ -8,7 +8,7 @@ from steelseg.params import load
 from steelseg.stage import run
 from steelseg.submission import SubmitConfig
 
-OUT = Path("submission.csv")
+PREDICTIONS, OUT = Path("data/predictions.parquet"), Path("submission.csv")
 
 
 def main() -> None:
@@ -16,11 +16,10 @@ def main() -> None:
     config = load(SubmitConfig)
     path = Path(config.data_root) / config.dataset / "sample_submission.csv"
     sample = label_csv.read(path)
-    images = image_table.read(Path("data/test_images.parquet"))
-    predictions = submission.read_predictions(Path("data/predictions.parquet"))
-    answers = submission.answer(sample, path, predictions, images.size_hw)
-    submission.write_submission(OUT, sample.columns, answers)
-    masks = sum(bool(answer[label_csv.PIXELS]) for answer in answers)
+    size_hw = image_table.read(Path("data/test_images.parquet")).size_hw
+    answers = submission.answer(sample, path, submission.read_predictions(PREDICTIONS), size_hw)
+    submission.write_submission(OUT, sample, answers)
+    masks = sum(map(bool, answers))
     write_json(Path("metrics/submit.json"), {"rows": len(answers), "masks": masks})
     print(f"{OUT}: {len(answers)} rows, {masks} of them masks")
 

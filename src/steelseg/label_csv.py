@@ -1,10 +1,10 @@
 """Reading of train.csv and sample_submission.csv in every layout that Kaggle has published."""
 
 import csv
-import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from steelseg.errors import BadInput, Faults, quote
 
@@ -41,8 +41,8 @@ def read(path: Path) -> LabelCsv:
             few or too many fields, an illegal image name or class id, or a pair that is there
             twice.
     """
-    with Faults(str(path)) as faults:
-        records = _split(_read_text(path), faults)
+    with Faults(str(path)) as faults, _open_text(path) as text:
+        records = _split(text, faults)
         _, columns = next(records, (1, []))
         faults.raise_if_any()
         _check_header(columns, faults)
@@ -65,27 +65,38 @@ def check_image_name(name: str) -> None:
         raise BadInput(f"expected the name of a file in the image folder, but got {quote(name)}")
 
 
-def _read_text(path: Path) -> str:
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextIO]:
+    """Open a file for reading by parts; what is wrong with it is told when it is met."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise BadInput(f"{path}: expected a csv file, but this is something else")
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            yield text
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        byte = error.object[error.start]
+    except UnicodeDecodeError:
+        line, byte = _find_bad_byte(path.read_bytes())
         raise BadInput(
             f"{path}: line {line}: expected UTF-8 text, but got the byte 0x{byte:02x}"
-        ) from error
+        ) from None
     except (OSError, ValueError) as error:  # a ValueError is a NUL in the path
         raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
 
 
-def _split(text: str, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+def _find_bad_byte(data: bytes) -> tuple[int, int]:
+    """Return the line and the value of the first byte that is no UTF-8 (there must be one)."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+    raise AssertionError("expected a byte that is no UTF-8")
+
+
+def _split(text: TextIO, faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """Yield the line that each record begins on and its fields; blank lines are passed over."""
     limit = csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(text, strict=True)
     line = 1
     try:
         for fields in reader:

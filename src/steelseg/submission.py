@@ -1,8 +1,8 @@
 """Predictions as rows of a Parquet file, and as the csv that Kaggle asks for."""
 
 import csv
-import io
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ import pyarrow as pa
 from steelseg import label_csv, rle
 from steelseg.errors import BadInput, Faults, quote
 from steelseg.files import atomic_path
-from steelseg.label_csv import CLASS, IMAGE, JOINED, PIXELS, LabelCsv
+from steelseg.label_csv import CLASS, IMAGE, JOINED, PIXELS, LabelCsv, Row
 from steelseg.params import Config
 from steelseg.sealed_parquet import read_sealed, write_sealed
 
 _ANSWERED = (JOINED, IMAGE, CLASS, PIXELS)
+_BATCH_ROWS = 1024
 
 
 class SubmitConfig(Config):
@@ -60,13 +61,14 @@ def read_predictions(path: Path) -> list[PredictionRow]:
     table = read_sealed(path)
     if table.schema != SCHEMA:
         raise BadInput(f"{path}: expected the columns {SCHEMA.names}, but got {table.schema.names}")
-    return [PredictionRow(**row) for row in table.to_pylist()]
+    batches = table.to_batches(max_chunksize=_BATCH_ROWS)  # few rows as dicts at a time
+    return [PredictionRow(**row) for batch in batches for row in batch.to_pylist()]
 
 
 def answer(
-    sample: LabelCsv, where: Path, predictions: list[PredictionRow], size_hw: tuple[int, int]
-) -> list[dict[str, str]]:
-    """Answer every row of a sample submission, in its order and columns.
+    sample: LabelCsv, where: Path, predictions: Iterable[PredictionRow], size_hw: tuple[int, int]
+) -> list[str]:
+    """Answer every row of a sample submission with its RLE, in the sample's order.
 
     Args:
         sample: the sample submission; its placeholders do not matter.
@@ -85,34 +87,47 @@ def answer(
             if column not in _ANSWERED:
                 faults.add(f"line 1: unknown column {quote(column)}; expected {_ANSWERED}")
         for row in sample.rows:
-            pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
-            text = by_pair.get((row.image, row.class_id))
-            if text is None:
-                faults.add(f"{pair}: expected an image and a class that were predicted")
-                continue
             try:
-                rle.parse(text, size_hw)
+                answers.append(_legal(by_pair.get((row.image, row.class_id)), size_hw))
             except BadInput as error:
-                faults.add(f"{pair}: the prediction is not legal: {error}")
-            joined = f"{row.image}_{row.class_id}"
-            answers.append(
-                {JOINED: joined, IMAGE: row.image, CLASS: str(row.class_id), PIXELS: text}
-            )
+                pair = f"image {quote(row.image)}, class {row.class_id}"
+                faults.add(f"line {row.line}: {pair}: {error}")
     return answers
 
 
-def write_submission(path: Path, columns: list[str], answers: list[dict[str, str]]) -> None:
-    """Write answers as csv and read them back before the file takes its place.
+def write_submission(path: Path, sample: LabelCsv, answers: list[str]) -> None:
+    """Write a sample's rows with their answers, and read them back before they take their place.
 
     Raises:
         BadInput: what was written does not read back as the same rows.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(answers)
     with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        written = [(r.image, str(r.class_id), r.rle) for r in label_csv.read(temporary).rows]
-        if written != [(a[IMAGE], a[CLASS], a[PIXELS]) for a in answers]:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(
+                file, sample.columns, extrasaction="ignore", lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(map(_fields, sample.rows, answers))
+        wanted = (r._replace(rle=a)[1:] for r, a in zip(sample.rows, answers, strict=True))
+        written = (row[1:] for row in label_csv.read(temporary).rows)
+        if any(one != other for one, other in zip_longest(written, wanted)):
             raise BadInput(f"{path}: what was written does not read back as the same rows")
+
+
+def _legal(text: str | None, size_hw: tuple[int, int]) -> str:
+    if text is None:
+        raise BadInput("expected an image and a class that were predicted")
+    try:
+        rle.parse(text, size_hw)
+    except BadInput as error:
+        raise BadInput(f"the prediction is not legal: {error}") from error
+    return text
+
+
+def _fields(row: Row, text: str) -> dict[str, str]:
+    return {
+        JOINED: f"{row.image}_{row.class_id}",
+        IMAGE: row.image,
+        CLASS: str(row.class_id),
+        PIXELS: text,
+    }
