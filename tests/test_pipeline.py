@@ -26,6 +26,7 @@ TINY = {
 }
 OUTPUTS = ["data/annotations.parquet", "data/folds.parquet", "data/predictions.parquet"]
 OUTPUTS += ["models/model.safetensors", "models/model.json", "models/postprocess.json"]
+OUTPUTS += ["models/model.onnx"]
 OUTPUTS += ["submission.csv", "plots/train.csv", "data/cache/manifest.json"]
 
 pytestmark = pytest.mark.pipeline

@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.onnx import ONNXProgram
 
 from steelseg.errors import SteelsegError
 from steelseg.files import atomic_path, write_text
@@ -65,17 +66,18 @@ def export(segmenter: Segmenter, path: Path) -> None:
     try:
         with atomic_path(path) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
+            program = torch.onnx.export(
                 module,
                 (example,),
-                temporary,
                 input_names=["images"],
                 output_names=["probabilities"],
                 dynamic_shapes={"images": sizes},
                 dynamo=True,
-                external_data=False,
                 verbose=False,
             )
+            assert program is not None
+            _forget_origin(program)
+            program.save(temporary, external_data=False)
             _compare(module, temporary)
     except SteelsegError:
         raise
@@ -84,6 +86,12 @@ def export(segmenter: Segmenter, path: Path) -> None:
         raise SteelsegError(
             f"this network cannot be exported to ONNX ({reason}); set `runtime: torch`"
         ) from error
+
+
+def _forget_origin(program: ONNXProgram) -> None:
+    """Drop the stack traces of the export: they hold paths of this machine, others elsewhere."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
 
 
 def _compare(module: Probabilities, path: Path) -> None:
