@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import REPOSITORY
@@ -438,14 +438,18 @@ def test_an_image_deleted_while_others_are_read(
         stage.main()
 
 
-@pytest.mark.parametrize("name", ["read_bytes", "iterdir"])
+@pytest.mark.parametrize("name", ["open", "iterdir"])
 def test_what_may_not_be_read_is_refused(
     name: str, root: Path, stage: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Missing rights are a fault of the file or the folder; a test that runs as root has them."""
 
-    def refuse(_: Path) -> None:
-        raise PermissionError(13, "Permission denied")
+    allow = getattr(Path, name)
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.startswith("train"):
+            raise PermissionError(13, "Permission denied")
+        return allow(path, *arguments, **options)
 
     monkeypatch.setattr(Path, name, refuse)
     with pytest.raises(BadInput, match=r"raw/tiny/train.*: cannot be read: Permission denied"):

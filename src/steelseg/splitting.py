@@ -52,10 +52,12 @@ def report(table: pd.DataFrame, train: ImageTable, test: ImageTable) -> dict[str
 def describe(report: dict[str, Any]) -> str:
     """Put a report into a sentence for the terminal."""
     folds = ", ".join(str(n) for n in report["images_per_fold"].values())
-    text = (
-        f"folds of {folds} images; {report['images_with_near_duplicates']} images stand in "
-        f"{report['near_duplicate_groups']} groups of near-duplicates, each kept in one fold"
-    )
+    text = f"folds of {folds} images; no near-duplicates among them"
+    if report["near_duplicate_groups"]:
+        text = (
+            f"folds of {folds} images; {report['images_with_near_duplicates']} images stand in "
+            f"{report['near_duplicate_groups']} groups of near-duplicates, each kept in one fold"
+        )
     leaked = report["test_images_with_training_twin"]
     if not leaked:
         return text
