@@ -185,6 +185,38 @@ def test_unknown_losses_are_refused(loss: Any) -> None:
         build_loss(loss)
 
 
+def test_class_weights_scale_the_gradients_of_their_class() -> None:
+    """A class of weight 0 teaches nothing, one of weight 2 twice as much."""
+    masks = torch.ones(1, 3, 4, 4)
+
+    def gradients(class_weights: list[float] | None) -> torch.Tensor:
+        logits = torch.zeros(1, 3, 4, 4, requires_grad=True)
+        build_loss("bce", class_weights)(logits, masks).backward()
+        assert logits.grad is not None
+        return logits.grad.sum(dim=(0, 2, 3))
+
+    torch.testing.assert_close(
+        gradients([2.0, 1.0, 0.0]), gradients(None) * torch.tensor([2.0, 1.0, 0.0])
+    )
+
+
+def test_label_smoothing_has_its_optimum_short_of_certainty() -> None:
+    """With 0.1 the loss is least at a probability of 0.9, and being surer costs."""
+    masks = torch.ones(1, 1, 4, 4)
+    probabilities = torch.tensor([0.8, 0.9, 0.99])
+    losses = [
+        float(build_loss("bce", label_smoothing=0.1)(torch.full_like(masks, float(x)), masks))
+        for x in probabilities.logit()
+    ]
+    assert min(losses) == losses[1]
+
+
+def test_options_of_a_loss_that_is_not_there_are_refused() -> None:
+    """They would change nothing, in silence."""
+    with pytest.raises(BadInput, match="`loss` lacks"):
+        build_loss({"dice": 1.0}, label_smoothing=0.1)
+
+
 @pytest.mark.parametrize("loss", ["bce", "focal", "lovasz"])
 def test_losses_that_punish_false_alarms_on_clean_images(loss: str) -> None:
     """The docstring's promise: without any positive, more alarm is more loss."""

@@ -147,6 +147,12 @@ def test_a_fold_that_does_not_exist_is_refused(tiny_cache: Cache) -> None:
         FoldData(tiny_cache, FOLDS, config(fold=5))
 
 
+def test_class_weights_must_be_one_a_class(tiny_cache: Cache, tmp_path: Path) -> None:
+    """The message says how many are needed."""
+    with pytest.raises(BadInput, match="expected 2, one for each of the classes 1, 2, but got 3"):
+        run(tiny_cache, tmp_path, config(loss="bce", class_weights=[1.0, 1.0, 2.0]))
+
+
 def test_pixel_counts_of_a_hand_made_case() -> None:
     """Counts are exact, at a probability threshold, and empty masks count 0."""
     logits = torch.tensor([[[[2.0, -2.0], [0.5, -0.5]]]])

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from steelseg import metrics
 from steelseg.cache import Cache
 from steelseg.dataset import Batch
-from steelseg.errors import SteelsegError
+from steelseg.errors import BadInput, SteelsegError
 from steelseg.losses import build_loss
 from steelseg.models import Segmenter
 from steelseg.training_config import TrainConfig
@@ -94,7 +94,8 @@ class SegmentationTask(L.LightningModule):
         self.classes = cache.classes
         self.names = cache.names
         self.n_pixels = cache.size_hw[0] * cache.size_hw[1]
-        self.loss = build_loss(config.loss)
+        _check_class_weights(config, self.classes)
+        self.loss = build_loss(config.loss, config.class_weights, config.label_smoothing)
         self.epoch_scores: dict[str, float] = {}
         self._plateau: ReduceLROnPlateau | None = None
         self._training = self._validation = EpochTotals()
@@ -203,6 +204,14 @@ class SegmentationTask(L.LightningModule):
                     "`lr`, or `train.precision: 32-true`"
                 )
         self._unchecked.clear()
+
+
+def _check_class_weights(config: TrainConfig, classes: Sequence[int]) -> None:
+    if config.class_weights is not None and len(config.class_weights) != len(classes):
+        raise BadInput(
+            f"`class_weights`: expected {len(classes)}, one for each of the classes "
+            f"{', '.join(map(str, classes))}, but got {len(config.class_weights)}"
+        )
 
 
 def _gather(tensor: Tensor) -> Tensor:

@@ -42,6 +42,10 @@ class TrainConfig(Config):
     crops_per_image: Positive
     """how often an epoch shows each image"""
     weight_decay: Annotated[float, Field(ge=0)]
+    class_weights: list[Annotated[float, Field(ge=0)]] | None
+    """factors of the classes in the loss `bce`, in the order of the class ids; null weighs alike"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    """the loss `bce` is given masks of this much and 1 minus this much instead of 0 and 1"""
     plateau_patience: NotNegative
     """epochs without a better validation loss before `plateau` divides the learning rate by 10"""
     select_by: Literal["tuned_pair_dice", "pair_dice", "loss"]
