@@ -38,8 +38,8 @@ repro: setup ## run the whole pipeline, from the data to submission.csv
 	@dvc repro
 	@python -m steelseg summary
 
-test: setup ## run all tests
-	python -m pytest
+test: setup ## run all tests, on two processes
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m 'not pipeline'

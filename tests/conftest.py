@@ -16,6 +16,12 @@ REPOSITORY = Path(__file__).parents[1]
 cv2.setNumThreads(1)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest tests where processes share them out, so that none works on alone."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images that is no part of the repository."""
