@@ -89,9 +89,14 @@ def export(segmenter: Segmenter, path: Path) -> None:
 
 
 def _forget_origin(program: ONNXProgram) -> None:
-    """Drop the stack traces of the export: they hold paths of this machine, others elsewhere."""
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()
+    """Drop what the exporter notes about itself, so that one network is the same file everywhere.
+
+    Its stack traces hold paths of this machine, and its lists of constraints are in the order of a
+    set.
+    """
+    graph = program.model.graph
+    for part in (program.model, graph, *graph.all_nodes()):
+        part.metadata_props.clear()
 
 
 def _compare(module: Probabilities, path: Path) -> None:
