@@ -94,9 +94,10 @@ def _forget_origin(program: ONNXProgram) -> None:
     Its stack traces hold paths of this machine, and its lists of constraints are in the order of a
     set.
     """
-    graph = program.model.graph
-    for part in (program.model, graph, *graph.all_nodes()):
-        part.metadata_props.clear()
+    program.model.metadata_props.clear()
+    program.model.graph.metadata_props.clear()
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
 
 
 def _compare(module: Probabilities, path: Path) -> None:
