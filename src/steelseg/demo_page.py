@@ -134,7 +134,8 @@ def page(folder: str) -> None:
         choose_rules(model.rules, 0)
         return
     try:
-        cached: Any = st.cache_data(predict, max_entries=4, show_spinner="predicting")
+        cache: Any = st.cache_data
+        cached = cache(predict, max_entries=4, show_spinner="predicting")
         image_hw, maps_chw = cached(file.getvalue(), _model=model)
     except SteelsegError as error:
         st.error(f"{file.name}: {error}")

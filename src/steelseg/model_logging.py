@@ -5,6 +5,7 @@ said by people only: `python -m steelseg champion`.
 """
 
 import logging
+import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,7 @@ def log_model(tracker: Tracker, model: Path, example_hw: npt.NDArray[np.uint8]) 
     import pandas as pd
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     jpeg = cv2.imencode(".jpg", example_hw)[1].tobytes()
     has_onnx = (model / "model.onnx").stat().st_size > 0
     packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS

@@ -82,7 +82,7 @@ class MlflowTracker(Tracker):
 
 def store_uri() -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, or mlflow.db of the (parent) repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
 
 
 def ui_command() -> str:
@@ -167,8 +167,9 @@ def _experiment(client: Any) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    location = (_root() / "mlartifacts").as_uri() if local else None
+    # not by the environment: MLflow puts there what it is told
+    is_local = store_uri() == _local_store()
+    location = (_root() / "mlartifacts").as_uri() if is_local else None
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
@@ -224,6 +225,10 @@ def _resumed(client: Any, folder: Path | None) -> str | None:
     run_id: str = read_json(folder / RUN_FILE)["run_id"]
     client.update_run(run_id, status="RUNNING")
     return run_id
+
+
+def _local_store() -> str:
+    return f"sqlite:///{_root() / 'mlflow.db'}"
 
 
 def _root() -> Path:
