@@ -68,7 +68,7 @@ def predicted(jpegs: list[Path], tiny_model: Path) -> list[tuple[int, int, str, 
     rules = postprocess_rules.read(tiny_model / "postprocess.json", weights).by_class
     runtime = open_runtime(tiny_model, "onnx")
     digests = [sha256(path) for path in jpegs]
-    rows = prediction.predict_images(jpegs, digests, runtime, rules, 2)
+    rows = list(prediction.predict_images(jpegs, digests, runtime, rules, 2))
     numbers = {path.name: number for number, path in enumerate(jpegs)}
     assert any(row.rle for row in rows)
     return sorted((numbers[row.image], row.class_id, row.rle, row.area) for row in rows)

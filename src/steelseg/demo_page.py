@@ -23,7 +23,7 @@ from steelseg.postprocess import ClassRule, Mask, clean_mask, postprocess
 
 Rules = dict[int, ClassRule]
 AREA_STEP = 25  # pixels
-THICKNESS = 2  # of a contour, in pixels
+WIDTH_PER_STROKE = 800  # of an image, for each pixel of a contour's thickness
 
 
 class Model(NamedTuple):
@@ -53,11 +53,12 @@ def draw(image_hw: GreyImage, masks: Mapping[int, Mask]) -> npt.NDArray[np.uint8
     """Draw the contours of each class in its colour: (H, W, 3) uint8."""
     picture = cv2.cvtColor(image_hw, cv2.COLOR_GRAY2RGB)
     colours = class_colours(list(masks))
+    thickness = max(1, image_hw.shape[1] // WIDTH_PER_STROKE)
     for class_id, mask_hw in masks.items():
         found = cv2.findContours(
             np.ascontiguousarray(mask_hw), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
-        cv2.drawContours(picture, found[0], -1, colours[class_id], THICKNESS)
+        cv2.drawContours(picture, found[0], -1, colours[class_id], thickness)
     return np.asarray(picture, dtype=np.uint8)
 
 
@@ -76,7 +77,7 @@ def choose_rules(tuned: Rules, n_pixels: int) -> Rules:
     chosen = {}
     for class_id, rule in tuned.items():
         box = st.sidebar.container(border=True)
-        box.markdown(f":material/square: **Class {class_id}**")
+        box.markdown(f"**Class {class_id}**")
         box.html(f'<div style="height:4px;background:{hexadecimal(colours[class_id])}"></div>')
         chosen[class_id] = _choose_rule(box, class_id, rule, n_pixels)
     return chosen
