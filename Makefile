@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 EXTRAS := $(VENV)/.ready-extras
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup setup-extras repro test test-fast check format ui lock clean
+.PHONY: help setup setup-extras repro test test-fast check format ui champion demo lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
@@ -55,6 +55,12 @@ format: setup ## format the code
 
 ui: setup ## show the experiments in a browser, at 127.0.0.1:5000
 	@python -m steelseg ui
+
+champion: setup ## name the best registered model the champion (ARGS='--run ...' for another)
+	@python -m steelseg champion $(ARGS)
+
+demo: setup-extras ## try the model on images of your own, at 127.0.0.1:8501
+	@python -m steelseg demo
 
 lock: setup ## resolve the dependencies of pyproject.toml anew into the lock files
 	$(COMPILE) --upgrade --extra dev pyproject.toml --output-file requirements.lock

@@ -12,6 +12,7 @@ from steelseg.params import load
 from steelseg.prediction import PredictConfig
 from steelseg.stage import run
 from steelseg.submission import PredictionRow, write_predictions
+from steelseg.tracking import stage_run
 
 MODEL = Path("models")
 IMAGES, RULES = Path("data/test_images.parquet"), MODEL / "postprocess.json"
@@ -23,15 +24,18 @@ def main() -> None:
     images = image_table.read(IMAGES)
     rules = postprocess_rules.read(RULES, sha256(MODEL / "model.safetensors"))
     folder = Path(config.data_root) / config.dataset / "test_images"
+    params = config.model_dump() | inference.model_dump()
     identity = {
-        "params": config.model_dump() | inference.model_dump(),
+        "params": params,
         "inputs": [sha256(path) for path in (IMAGES, RULES, MODEL / "model.onnx")],
     }
     rows: list[PredictionRow] = []
     with (
         work_folder("predict", identity) as work,
+        stage_run("predict", work) as tracker,
         tqdm(desc="predicting", total=len(images), unit="image", disable=None) as bar,
     ):
+        tracker.params(params)
         runtime = open_runtime(MODEL, inference.runtime)
         parts = prediction.predict_parts(
             work,
@@ -46,8 +50,9 @@ def main() -> None:
             rows += part
             bar.update(len(part) // len(rules.by_class))
         write_predictions(Path("data/predictions.parquet"), rows)
-    report = prediction.report(rows, len(images), list(rules.by_class))
-    write_json(Path("metrics/predict.json"), report)
+        report = prediction.report(rows, len(images), list(rules.by_class))
+        write_json(Path("metrics/predict.json"), report)
+        tracker.metrics(report)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main() -> None:
         write_history(Path("plots/train.csv"), keeper.history)
         scores = best_scores(keeper.history, keeper.best_epoch)
         write_json(Path("metrics/train.json"), scores)
-        tracker.metrics(scores)
+        tracker.metrics({f"best_{name}": value for name, value in scores.items()})
 
 
 if __name__ == "__main__":

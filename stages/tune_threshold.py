@@ -45,7 +45,7 @@ def main() -> None:
         postprocess_rules.write(MODEL / "postprocess.json", Rules(by_class, weights))
         write_json(Path("metrics/tune_threshold.json"), scores)
         tracker.summary(scores)
-        log_model(tracker, MODEL)
+        log_model(tracker, MODEL, cache.image(rows[0]))
     print(f"MLflow runs: {ui_command()}")
 
 

@@ -82,3 +82,40 @@ def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
         pass
     return Cache(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that nobody trained, with its ONNX export and rules: a folder like `models`.
+
+    Its head is scaled so that its two probability maps of noise are neither flat nor all 0 or 1.
+    """
+    import torch
+
+    from steelseg import models, onnx_export, postprocess_rules
+    from steelseg.files import sha256
+    from steelseg.images import read_grey
+    from steelseg.postprocess import ClassRule
+
+    folder = tmp_path_factory.mktemp("model")
+    options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+    config = models.ModelConfig(
+        arch="Unet", encoder="resnet18", encoder_weights=None, in_channels=1, arch_options=options
+    )
+    torch.manual_seed(7)
+    segmenter = models.build(config, 2, mean=0.45, std=0.1).eval()
+    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw[:32, :64]
+    with torch.inference_mode():
+        logits = segmenter(torch.from_numpy(image_hw.copy())[None, None])
+        head = segmenter.network.segmentation_head[0]
+        head.weight *= 2 / logits.std()
+        head.bias -= (logits.mean() - head.bias) * 2 / logits.std() + head.bias
+    weights = folder / "model.safetensors"
+    models.save_weights(weights, segmenter)
+    facts = {"classes": [1, 2], "size_hw": [48, 80]}
+    models.save_card(folder / "model.json", weights, segmenter, config, facts)
+    onnx_export.export(segmenter, folder / "model.onnx")
+    rule = ClassRule(threshold=0.5, min_component_area=3)
+    rules = postprocess_rules.Rules({1: rule, 2: rule}, sha256(weights))
+    postprocess_rules.write(folder / "postprocess.json", rules)
+    return folder

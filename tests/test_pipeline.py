@@ -142,14 +142,15 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
     code = (
         "import mlflow, json; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
         "e = c.get_experiment_by_name('steelseg').experiment_id;"
-        "print(json.dumps([[r.info.run_name, r.info.status, r.data.params.get('lr'),"
+        "print(json.dumps([[r.data.tags.get('steelseg.stage') or r.info.run_name,"
+        " r.info.status, r.data.params.get('lr'),"
         " r.data.tags.get('mlflow.parentRunId'), r.info.run_id, sorted(r.data.metrics)]"
         " for r in c.search_runs([e])]))"
     )
     runs = printed(pipeline, code)
     (parent,) = [r for r in runs if r[0] == "slow"]
     children = {r[0]: r for r in runs if r[3] == parent[4]}
-    assert set(children) == {"train", "tune_threshold"}
+    assert set(children) == {"train", "tune_threshold", "predict"}
     assert children["train"][2] == "1e-05"
     assert {r[1] for r in runs} == {"FINISHED"}
     wanted = {"val_pair_dice", "train_loss", "lr", "train_images_per_second", "val_notebook_iou"}
@@ -164,7 +165,7 @@ def test_the_logged_model_answers_as_the_submission(pipeline: Path) -> None:
         "import mlflow, json, pandas as pd, pathlib;"
         "mlflow.set_tracking_uri('sqlite:///mlflow.db');"
         "runs = mlflow.search_runs(experiment_names=['steelseg'], order_by=['start_time asc']);"
-        "run = runs[runs['tags.mlflow.runName'] == 'tune_threshold'].iloc[0].run_id;"
+        "run = runs[runs['tags.steelseg.stage'] == 'tune_threshold'].iloc[0].run_id;"
         "model = mlflow.pyfunc.load_model(f'runs:/{run}/model');"
         "images = sorted(pathlib.Path('data/raw/sample/test_images').iterdir());"
         "rows = model.predict(pd.DataFrame({'image': [i.read_bytes() for i in images]}));"

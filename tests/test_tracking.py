@@ -25,11 +25,13 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def runs(folder: Path) -> dict[str, list]:
+    """The runs by stage, those of experiments by name."""
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
     found: dict[str, list] = {}
     for run in client.search_runs([experiment.experiment_id]):
-        found.setdefault(run.info.run_name, []).append(run)
+        stage = run.data.tags.get(tracking.STAGE_TAG)
+        found.setdefault(stage or run.info.run_name, []).append(run)
     return found
 
 

@@ -1,38 +1,42 @@
-"""The command line: `python -m steelseg summary` and `python -m steelseg ui`."""
+"""The command line: `python -m steelseg <command>`.
+
+A command is a function `command` of its module. It adds its arguments to a parser and returns what
+runs it, which yields the lines to print. Only the module of the command that was typed is imported.
+"""
 
 import argparse
-import os
-import shlex
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
 
 from steelseg.errors import SteelsegError
-from steelseg.summary import summarise
-from steelseg.tracking import ui_command
+
+COMMANDS = {
+    "champion": ("steelseg.champion", "name the best registered model, or another, the champion"),
+    "demo": ("steelseg.demo", "try the model on images of your own, in a browser"),
+    "import-masks": ("steelseg.mask_import", "turn a folder of mask images into train.csv"),
+    "summary": ("steelseg.summary", "say how good the last run is and where its results lie"),
+    "ui": ("steelseg.mlflow_ui", "show the experiments in a browser, by MLflow"),
+}
 
 
-def main() -> None:
-    """Run the command that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m steelseg", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("summary", help="say how good the last run is and where its results lie")
-    ui = commands.add_parser("ui", help="serve the MLflow UI on this machine")
-    ui.add_argument("--port", type=int, default=5000, help="of the server (default: 5000)")
-    arguments = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command that the words of the command line name."""
+    words = sys.argv[1:] if words is None else words
+    parser = argparse.ArgumentParser(prog="python -m steelseg", description="Commands of steelseg.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (module, help_) in COMMANDS.items():
+        own = commands.add_parser(name, help=help_)
+        if words and words[0] == name:
+            run = import_module(module).command(own)
+    arguments = parser.parse_args(words)
     try:
-        if arguments.command == "summary":
-            print(summarise(Path()))
-        else:
-            serve_ui(arguments.port)
+        for line in run(arguments):
+            print(line, flush=True)
     except SteelsegError as error:
         sys.exit(f"error: {error}")
-
-
-def serve_ui(port: int) -> None:
-    """Replace this process by the MLflow server."""
-    print(f"MLflow UI: http://127.0.0.1:{port}", flush=True)
-    command = [*shlex.split(ui_command()), "--port", str(port)]
-    os.execvp(command[0], command)  # noqa: S606 - our own command, without a shell
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,26 @@
-"""Logging of the finished model to MLflow: weights, rules and the code to run them, unpickled."""
+"""Logging of the finished model to MLflow: weights, rules and the code to run them, unpickled.
+
+Each finished model is registered as a version of `steelseg`. Which of them is the champion is
+said by people only: `python -m steelseg champion`.
+"""
 
 import logging
+import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
 
 from steelseg.tracking import MlflowTracker, Tracker
 
 if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
     from steelseg import served_model  # noqa: F401
 
+REGISTERED = "steelseg"
 PACKAGE = Path(__file__).parent
 REQUIREMENTS = [
     *("mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas"),
@@ -19,36 +29,64 @@ REQUIREMENTS = [
 TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 
 
-def log_model(tracker: Tracker, model: Path) -> None:
-    """Log the folder of the finished model as a pyfunc to the tracker's run, if it has one.
+def log_model(tracker: Tracker, model: Path, example_hw: npt.NDArray[np.uint8]) -> None:
+    """Log the folder of the finished model to the tracker's run, if it has one, and register it.
 
     Args:
         tracker: of the stage that finished the model.
         model: the folder with the weights, the ONNX export and the tuned rules.
+        example_hw: (H, W) uint8, an image to show what the model is given.
     """
     if not isinstance(tracker, MlflowTracker):
         return
     import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    import pandas as pd
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    output = [("long", "image"), ("long", "class_id"), ("string", "rle"), ("long", "area")]
-    output += [("double", "confidence")]
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("binary", "image")]),
-        outputs=Schema([ColSpec(kind, name) for kind, name in output]),
-    )
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    jpeg = cv2.imencode(".jpg", example_hw)[1].tobytes()
     has_onnx = (model / "model.onnx").stat().st_size > 0
     packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with mlflow.start_run(run_id=tracker.run_id):
-            mlflow.pyfunc.log_model(
+            logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(PACKAGE / "served_model.py"),
                 artifacts={"model": str(model)},
                 code_paths=[str(PACKAGE)],
-                signature=signature,
+                signature=_signature(),
+                input_example=pd.DataFrame({"image": [jpeg]}),
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
+    try:
+        register(tracker.client, tracker.run_id, logged.model_uri)
+    except mlflow.MlflowException as error:  # a store may have no registry; the model is logged
+        message = "the model is logged, but was not registered: %s"
+        logging.getLogger(__name__).warning(message, " ".join(str(error).split())[:300])
+
+
+def register(client: Any, run_id: str, uri: str) -> str:
+    """Make a logged model the next version of the registered model, and return its number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(REGISTERED)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id = uri.rpartition("/")[2]
+    version = client.create_model_version(REGISTERED, uri, run_id, model_id=model_id)
+    return str(version.version)
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    output = [("long", "image"), ("long", "class_id"), ("string", "rle"), ("long", "area")]
+    output += [("double", "confidence")]
+    return ModelSignature(
+        inputs=Schema([ColSpec("binary", "image")]),
+        outputs=Schema([ColSpec(kind, name) for kind, name in output]),
+    )

@@ -2,7 +2,8 @@
 
 Input: a DataFrame with a column `image`, the bytes of an image file or the path of one. Output: a
 row for every image and class, in that order, with `image` (the row's number in the input),
-`class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`.
+`class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`. An image that cannot be
+read is refused with its number and the reason; a server answers so with status 400.
 """
 
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from steelseg import postprocess_rules
+from steelseg.errors import BadInput
 from steelseg.files import read_json
 from steelseg.images import GreyImage, decode_grey, read_grey
 from steelseg.inference import open_runtime, probability_maps
@@ -34,7 +37,11 @@ class ServedModel(PythonModel):
         self.runtime = open_runtime(folder, "onnx" if has_onnx else "torch")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Return the masks of all images; a bad image raises `BadInput`."""
+        """Return the masks of all images.
+
+        Raises:
+            MlflowException: an image cannot be read; with the error code of a bad request.
+        """
         return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
 
     def _rows(self, images: list[bytes | str]) -> Iterator[tuple[Any, ...]]:
@@ -45,8 +52,11 @@ class ServedModel(PythonModel):
 
 
 def _read(item: tuple[int, bytes | str]) -> GreyImage:
-    image = item[1]
-    return read_grey(Path(image)).image_hw if isinstance(image, str) else decode_grey(image)
+    number, image = item
+    try:
+        return read_grey(Path(image)).image_hw if isinstance(image, str) else decode_grey(image)
+    except BadInput as error:
+        raise MlflowException.invalid_parameter_value(f"image {number}: {error}") from error
 
 
 set_model(ServedModel())

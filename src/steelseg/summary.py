@@ -1,9 +1,17 @@
 """The closing words of a run: how good it is, where its results lie, what to type next."""
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from steelseg.files import read_json
 from steelseg.tracking import ui_command
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Describe `summary` to a parser and return what runs it."""
+    parser.description = "Say how good the last run in this folder is and where its results lie."
+    return lambda _: iter([summarise(Path())])
 
 
 def summarise(root: Path) -> str:

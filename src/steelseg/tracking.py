@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shlex
-import socket
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -20,11 +19,14 @@ from typing import Any
 from steelseg.errors import SteelsegError
 from steelseg.files import read_json, sha256, write_json
 from steelseg.params import PARAMS, read_yaml
+from steelseg.provenance import experiment_tags, run_tags, stage_tags
 
 EXPERIMENT = "steelseg"
 KEY_TAG = "steelseg.key"
+STAGE_TAG = "steelseg.stage"
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
 RUN_FILE = "mlflow_run.json"
+SAMPLING_SECONDS = 10.0  # between two looks at the machine
 
 
 class Tracker:
@@ -80,7 +82,7 @@ class MlflowTracker(Tracker):
 
 def store_uri() -> str:
     """Return the tracking store: MLFLOW_TRACKING_URI, or mlflow.db of the (parent) repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
 
 
 def ui_command() -> str:
@@ -103,7 +105,8 @@ def stage_run(stage: str, folder: Path | None = None, *, active: bool = True) ->
         return
     tracker = _start(stage, folder)
     try:
-        yield tracker
+        with _system_metrics(tracker):
+            yield tracker
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
         tracker.client.set_tag(tracker.run_id, "traceback", traceback.format_exc()[-5000:])
@@ -139,6 +142,20 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
 
 
 @contextmanager
+def _system_metrics(tracker: MlflowTracker) -> Iterator[None]:
+    """Log the use of processors, memory, disk and network while the block runs."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    make: Any = SystemMetricsMonitor  # which ships no types
+    monitor = make(tracker.run_id, SAMPLING_SECONDS, resume_logging=True, tracking_uri=store_uri())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+@contextmanager
 def _first_come() -> Iterator[None]:
     """Let one process at a time create the store, the experiment and the parent run."""
     with (_root() / ".mlflow.lock").open("w") as lock:
@@ -150,8 +167,9 @@ def _experiment(client: Any) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    location = (_root() / "mlartifacts").as_uri() if local else None
+    # not by the environment: MLflow puts there what it is told
+    is_local = store_uri() == _local_store()
+    location = (_root() / "mlartifacts").as_uri() if is_local else None
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
@@ -164,13 +182,7 @@ def _parent(client: Any, experiment: str) -> str:
     if runs:
         client.update_run(runs[0].info.run_id, status="RUNNING")
         return str(runs[0].info.run_id)
-    tags = {
-        KEY_TAG: key,
-        "dvc.experiment": name or "",
-        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
-        "host": socket.gethostname(),
-        "mlflow.runName": name or f"repro-{key[:6]}",
-    }
+    tags = {KEY_TAG: key, "mlflow.runName": name or f"repro-{key[:6]}", **experiment_tags()}
     run_id = str(client.create_run(experiment, tags=tags).info.run_id)
     params = [Param(key, value) for key, value in _flatten(read_yaml(PARAMS))]
     client.log_batch(run_id, params=params)
@@ -195,7 +207,15 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _child(client: Any, experiment: str, parent: str, stage: str) -> str:
-    tags = {"mlflow.parentRunId": parent, "mlflow.runName": stage, "host": socket.gethostname()}
+    # with the experiment in its name, since a chart shows the children of many side by side
+    name = client.get_run(parent).info.run_name
+    tags = {
+        "mlflow.parentRunId": parent,
+        "mlflow.runName": f"{name}/{stage}",
+        STAGE_TAG: stage,
+        **run_tags(),
+        **stage_tags(stage),
+    }
     return str(client.create_run(experiment, tags=tags).info.run_id)
 
 
@@ -205,6 +225,10 @@ def _resumed(client: Any, folder: Path | None) -> str | None:
     run_id: str = read_json(folder / RUN_FILE)["run_id"]
     client.update_run(run_id, status="RUNNING")
     return run_id
+
+
+def _local_store() -> str:
+    return f"sqlite:///{_root() / 'mlflow.db'}"
 
 
 def _root() -> Path:

@@ -1,0 +1,111 @@
+"""The champion is chosen among runs that compare, and by command only."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from steelseg import champion, tracking
+from steelseg.__main__ import main
+from steelseg.champion import Candidate, choose
+from steelseg.errors import BadInput
+from steelseg.tracking import stage_run
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
+
+
+def candidate(name: str, score: float, **changes: str) -> Candidate:
+    values = {"dataset": "sample", "fold": "0", "folds_md5": "abc", "version": name[-1]} | changes
+    return Candidate(
+        f"{name}-run-id", f"{name}/tune_threshold", "", score=score, baseline=0.6, **values
+    )
+
+
+A, B, C = candidate("exp-1", 0.7), candidate("exp-2", 0.9), candidate("exp-3", 0.8)
+
+
+def test_the_best_score_wins_and_the_latest_of_equals() -> None:
+    """Whatever their order."""
+    assert choose([A, B, C]) == B
+    assert choose([C, B, A]) == B
+    again = candidate("exp-4", 0.9)
+    assert choose([A, B, again]) == again
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dataset": "severstal"}, {"fold": "1"}, {"folds_md5": "other"}]
+)
+def test_runs_on_other_images_are_not_compared(changes: dict[str, str]) -> None:
+    """A score on other images says nothing; naming a run is no comparison."""
+    other = candidate("exp-4", 0.95, **changes)
+    with pytest.raises(BadInput, match="scores do not compare") as error:
+        choose([A, other])
+    assert "sample fold 0 of abc" in str(error.value)
+    assert choose([A, other], run="exp-4") == other
+
+
+def test_one_can_be_named_in_many_ways() -> None:
+    """By experiment, run name, run id or its beginning, and version."""
+    for name in ("exp-1", "exp-1/tune_threshold", "exp-1-run-id", "exp-1-r"):
+        assert choose([A, B, C], run=name) == A
+    assert choose([A, B, C], version="3") == C
+    with pytest.raises(BadInput, match="no finished run with a model is run 'exp-9'"):
+        choose([A, B], run="exp-9")
+    with pytest.raises(BadInput, match="is version 9"):
+        choose([A, B], version="9")
+    with pytest.raises(BadInput, match="make repro"):
+        choose([])
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A store in an empty repository."""
+    for name in ("DVC_EXP_NAME", "DVC_ROOT", tracking.SWITCH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def finish(client: MlflowClient, name: str, score: float, dataset: str = "sample") -> None:
+    """Leave what tune_threshold leaves: a score, tags and a logged model."""
+    Path("params.yaml").write_text(f"dataset: {dataset}\nfold: 0\nlr: {score}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_EXP_NAME", name)
+        with stage_run("tune_threshold") as tracker:
+            tracker.summary({"pair_dice": score, "all_empty_pair_dice": 0.6})
+            with mlflow.start_run(run_id=tracker.run_id):
+                model = mlflow.initialize_logged_model(name="model")
+                mlflow.finalize_logged_model(model.model_id, "READY")
+
+
+def alias(client: MlflowClient) -> str:
+    run_id = client.get_model_version_by_alias("steelseg", champion.ALIAS).run_id
+    return str(client.get_run(run_id).info.run_name)
+
+
+def test_the_alias_moves_when_told_to(client: MlflowClient, capsys: pytest.CaptureFixture) -> None:
+    """To the best, with what it was compared with; unregistered runs are registered on the way."""
+    finish(client, "first", 0.7)
+    main(["champion"])
+    assert alias(client) == "first/tune_threshold"
+    finish(client, "second", 0.8)
+    assert alias(client) == "first/tune_threshold"  # never silently
+    capsys.readouterr()
+    main(["champion"])
+    assert alias(client) == "second/tune_threshold"
+    said = capsys.readouterr().out
+    assert "version 2 is now the champion, instead of version 1" in said
+    assert "0.8000 +0.2000" in said
+    assert "first/tune_threshold" in said
+    main(["champion"])
+    assert "stays the champion" in capsys.readouterr().out
+    main(["champion", "--version", "1"])
+    assert alias(client) == "first/tune_threshold"
+    finish(client, "third", 0.9, "severstal")
+    with pytest.raises(SystemExit, match="scores do not compare"):
+        main(["champion"])
+    assert alias(client) == "first/tune_threshold"
+    main(["champion", "--dataset", "severstal"])
+    assert alias(client) == "third/tune_threshold"

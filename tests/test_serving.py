@@ -1,0 +1,189 @@
+"""The registered champion, served by a real process, answers as the stage `predict` does."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from servers import free_port, wait_until_up
+
+from steelseg import model_logging, postprocess_rules, prediction, tracking
+from steelseg.__main__ import main
+from steelseg.files import sha256
+from steelseg.images import read_grey
+from steelseg.inference import open_runtime
+from steelseg.model_logging import log_model
+from steelseg.tracking import stage_run
+
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty repository as the working directory."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "params.yaml").write_text("dataset: tiny\nfold: 0\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DVC_EXP_NAME", "DVC_ROOT", tracking.SWITCH):
+            patch.delenv(name, raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def champion(repository: Path, tiny_model: Path, tiny_dataset: Path) -> str:
+    """The address of a model that a stage logged and a person chose."""
+    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
+    with stage_run("tune_threshold") as tracker:
+        tracker.summary({"pair_dice": 0.8, "all_empty_pair_dice": 0.6})
+        log_model(tracker, tiny_model, image_hw)
+    main(["champion"])
+    return "models:/steelseg@champion"
+
+
+@pytest.fixture(scope="module")
+def jpegs(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The test images as JPEG files."""
+    folder = tmp_path_factory.mktemp("jpegs")
+    for path in sorted((tiny_dataset / "test_images").iterdir()):
+        cv2.imwrite(str(folder / f"{path.stem}.jpg"), cv2.imread(str(path)))
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def predicted(jpegs: list[Path], tiny_model: Path) -> list[tuple[int, int, str, int]]:
+    """What the stage `predict` says of them: image, class, RLE, area."""
+    weights = sha256(tiny_model / "model.safetensors")
+    rules = postprocess_rules.read(tiny_model / "postprocess.json", weights).by_class
+    runtime = open_runtime(tiny_model, "onnx")
+    digests = [sha256(path) for path in jpegs]
+    rows = list(prediction.predict_images(jpegs, digests, runtime, rules, 2))
+    numbers = {path.name: number for number, path in enumerate(jpegs)}
+    assert any(row.rle for row in rows)
+    return sorted((numbers[row.image], row.class_id, row.rle, row.area) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def address(champion: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with the champion, by the README's command."""
+    port = free_port()
+    command = ["mlflow", "models", "serve", "--env-manager", "local", "-m", champion]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    environment.pop("PYTHONPATH", None)  # the model brings its code along
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/ping", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, 15)  # its own session: the server's workers, and nothing else
+        server.wait(timeout=20)
+
+
+def ask(address: str, contents: list[bytes]) -> tuple[int, dict]:
+    """Post images, and return the status and the answer."""
+    records = [{"image": base64.b64encode(content).decode()} for content in contents]
+    request = urllib.request.Request(
+        f"{address}/invocations",
+        json.dumps({"dataframe_records": records}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def rows(answer: list[dict]) -> list[tuple[int, int, str, int]]:
+    return [(r["image"], r["class_id"], r["rle"], r["area"]) for r in answer]
+
+
+def test_the_server_answers_jpegs_as_predict_does(
+    address: str, jpegs: list[Path], predicted: list
+) -> None:
+    """Row for row the same RLEs, for several images at once."""
+    status, answer = ask(address, [path.read_bytes() for path in jpegs])
+    assert status == 200
+    assert rows(answer["predictions"]) == predicted
+    assert all(0 < row["confidence"] < 1 for row in answer["predictions"])
+
+
+def test_the_server_says_what_is_wrong_with_an_image(address: str, jpegs: list[Path]) -> None:
+    """The caller's fault, by number and reason, and without a traceback; it goes on serving."""
+    truncated = jpegs[0].read_bytes()[:300]
+    status, answer = ask(address, [jpegs[0].read_bytes(), truncated])
+    assert status == 400
+    assert answer["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert "image 1: cannot be decoded as an image" in answer["message"]
+    assert "Traceback" not in json.dumps(answer)
+    assert ask(address, [jpegs[0].read_bytes()])[0] == 200
+
+
+def test_paths_are_read_where_python_loads_the_model(
+    champion: str, jpegs: list[Path], predicted: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pickle forbidden, from bytes and from paths; a server takes base64, so no paths."""
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    model = mlflow.pyfunc.load_model(champion)
+    for images in ([str(path) for path in jpegs], [path.read_bytes() for path in jpegs]):
+        answer = model.predict(pd.DataFrame({"image": images}))
+        assert rows(answer.to_dict("records")) == predicted
+    with pytest.raises(mlflow.MlflowException, match=r"image 0: .*gone\.jpg: cannot be read"):
+        model.predict(pd.DataFrame({"image": ["gone.jpg"]}))
+
+
+def test_the_model_says_what_it_takes_and_needs(champion: str) -> None:
+    """Signature, an example that it answers, pinned requirements, and no pickle among its files."""
+    info = mlflow.models.get_model_info(champion)
+    assert [(c.name, c.type.name) for c in info.signature.inputs] == [("image", "binary")]
+    names = [c.name for c in info.signature.outputs]
+    assert names == ["image", "class_id", "rle", "area", "confidence"]
+    folder = Path(mlflow.artifacts.download_artifacts(champion))
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".pyc"}
+    needed = (folder / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in needed)
+    assert "onnxruntime" in {line.partition("==")[0] for line in needed}
+    model = mlflow.pyfunc.load_model(champion)
+    assert len(model.predict(model.input_example)) == 2
+
+
+def test_a_store_without_a_registry_costs_no_stage(
+    repository: Path,
+    tiny_model: Path,
+    tiny_dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The model is logged all the same, and the log says what is missing."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise mlflow.MlflowException("no registry here")
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", refuse)
+    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
+    with stage_run("other") as tracker:
+        log_model(tracker, tiny_model, image_hw)
+    assert "was not registered: no registry here" in caplog.text
+    client = MlflowClient()
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+    assert len(client.search_model_versions(f"name = '{model_logging.REGISTERED}'")) == 1
