@@ -42,8 +42,8 @@ def test_stages_of_one_experiment_share_a_parent(
     monkeypatch.setenv("DVC_EXP_NAME", "brave-hare")
     with stage_run("train") as tracker:
         tracker.params({"lr": 0.1})
-        tracker.metrics({"val_loss": 0.5}, 0)
-        tracker.metrics({"val_loss": 0.4}, 1)
+        tracker.epoch({"epoch": 0, "val_loss": 0.5}, 0)
+        tracker.epoch({"epoch": 1, "val_loss": 0.4}, 1)
         tracker.summary({"pair_dice": 0.7})
     with stage_run("tune_threshold") as tracker:
         tracker.params({"smoothing": 0.75})
@@ -86,23 +86,67 @@ def test_a_stage_that_raises_does_not_stay_running(
     assert type(error).__name__ in runs(repository)["train"][0].data.tags["traceback"]
 
 
-def test_a_resumed_stage_goes_on_with_its_run(repository: Path) -> None:
-    """Interrupted and started again with the same work folder, it is one run."""
-    folder = repository / "work"
+def test_a_killed_stage_goes_on_with_its_run(repository: Path) -> None:
+    """Killed and started again with the same work folder, it is one run, each epoch there once.
 
-    def interrupted() -> None:
-        with stage_run("train", folder) as tracker:
-            tracker.params({"lr": 0.1})
-            tracker.metrics({"val_loss": 0.5}, 0)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    with stage_run("train", folder) as tracker:
+    The kill falls between the checkpoint of epoch 1, from which the next start tells of both
+    epochs, and its logging.
+    """
+    killed = (
+        "import os, pathlib, signal; from steelseg.tracking import stage_run\n"
+        "with stage_run('train', pathlib.Path('work')) as tracker:\n"
+        "    tracker.params({'lr': 0.1}); tracker.epoch({'epoch': 0, 'val_loss': 0.5}, 0)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    assert runs(repository)["train"][0].info.status == "RUNNING"
+    with stage_run("train", repository / "work") as tracker:
         tracker.params({"lr": 0.1})
-        tracker.metrics({"val_loss": 0.4}, 1)
+        for epoch, loss in enumerate([0.5, 0.4, 0.3]):
+            tracker.epoch({"epoch": epoch, "val_loss": loss}, epoch)
     (run,) = runs(repository)["train"]
     assert run.info.status == "FINISHED"
+    client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4), (2, 0.3)]
+
+
+def test_runs_of_dead_processes_do_not_stay_running(repository: Path) -> None:
+    """A killed stage that nobody goes on with is closed by the next one; a living one is not."""
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    wait = "print('started', flush=True); input()"
+    code = "from steelseg.tracking import stage_run\nwith stage_run('{}'): {}"
+    dead = [sys.executable, "-c", code.format("dead", kill)]
+    assert subprocess.run(dead, check=False).returncode == -9
+    alive = subprocess.Popen(
+        [sys.executable, "-c", code.format("alive", wait)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert alive.stdout is not None
+    assert alive.stdout.readline() == "started\n"
+    with stage_run("next"):
+        found = runs(repository)
+    assert {name: found[name][0].info.status for name in ("dead", "alive", "next")} == {
+        "dead": "KILLED",
+        "alive": "RUNNING",
+        "next": "RUNNING",
+    }
+    alive.communicate("\n", timeout=60)
+    assert runs(repository)["alive"][0].info.status == "FINISHED"
+
+
+def test_a_store_that_goes_away_does_not_undo_the_work(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a stage has written counts; that MLflow does not know is a warning."""
+    with stage_run("train") as tracker:
+        tracker.epoch({"epoch": 0, "val_loss": 0.5}, 0)
+        (repository / "mlflow.db").write_bytes(b"no longer a database")
+        tracker.epoch({"epoch": 1, "val_loss": 0.4}, 1)
+    assert "MLflow lost the metrics of step 1" in caplog.text
+    assert "MLflow does not know that the stage is FINISHED" in caplog.text
 
 
 def test_four_processes_create_the_store_together(repository: Path) -> None:

@@ -9,12 +9,16 @@ import hashlib
 import logging
 import os
 import shlex
+import socket
 import time
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from steelseg.errors import SteelsegError
 from steelseg.files import read_json, sha256, write_json
@@ -25,7 +29,8 @@ EXPERIMENT = "steelseg"
 KEY_TAG = "steelseg.key"
 STAGE_TAG = "steelseg.stage"
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
-RUN_FILE = "mlflow_run.json"
+TOKEN_TAG, TOKEN_FILE = "steelseg.token", "mlflow_run.json"
+PROCESS_TAG = "steelseg.process"
 SAMPLING_SECONDS = 10.0  # between two looks at the machine
 
 
@@ -35,8 +40,11 @@ class Tracker:
     def params(self, values: Mapping[str, Any]) -> None:
         """Log the parameters that mattered."""
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers, `step` being the epoch."""
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Log numbers."""
+
+    def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
+        """Log the scores of an epoch, `epoch` among them, once however often they are told."""
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the numbers that an experiment is compared by, to the experiment's own run too."""
@@ -50,6 +58,7 @@ class MlflowTracker(Tracker):
         self.client = client
         self.run_id = run_id
         self.parent_id = parent_id
+        self._epochs: set[int] | None = None
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; those that a resumed run has already must be the same."""
@@ -58,9 +67,18 @@ class MlflowTracker(Tracker):
         entries = [Param(name, str(value)) for name, value in sorted(values.items())]
         self.client.log_batch(self.run_id, params=entries)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers, `step` being the epoch."""
-        self._metrics(self.run_id, values, step)
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Log numbers."""
+        self._metrics(self.run_id, values, 0)
+
+    def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
+        """Log the scores of an epoch unless the run has them, from before an interruption."""
+        if self._epochs is None:
+            known = self.client.get_metric_history(self.run_id, "epoch")
+            self._epochs = {metric.step for metric in known}
+        if epoch not in self._epochs:
+            self._metrics(self.run_id, scores, epoch)
+            self._epochs.add(epoch)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log numbers to the stage's run and to the experiment's."""
@@ -108,13 +126,24 @@ def stage_run(stage: str, folder: Path | None = None, *, active: bool = True) ->
         with _system_metrics(tracker):
             yield tracker
     except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
-        tracker.client.set_tag(tracker.run_id, "traceback", traceback.format_exc()[-5000:])
-        tracker.client.set_terminated(tracker.run_id, status)
-        tracker.client.set_terminated(tracker.parent_id, status)
+        is_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        _end(tracker, "KILLED" if is_stopped else "FAILED", traceback.format_exc()[-5000:])
         raise
-    tracker.client.set_terminated(tracker.run_id)
-    tracker.client.set_terminated(tracker.parent_id)
+    _end(tracker, "FINISHED")
+
+
+def _end(tracker: MlflowTracker, status: str, trace: str | None = None) -> None:
+    """Close both runs; what the stage has written counts more than a store that has gone away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if trace:
+            tracker.client.set_tag(tracker.run_id, "traceback", trace)
+        for run_id in (tracker.run_id, tracker.parent_id):
+            tracker.client.set_terminated(run_id, status)
+    except MlflowException as error:
+        message = "MLflow does not know that the stage is %s: %s"
+        logging.getLogger(__name__).warning(message, status, error)
 
 
 def _start(stage: str, folder: Path | None) -> MlflowTracker:
@@ -128,16 +157,20 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
         with _first_come():
             client = mlflow.MlflowClient(store_uri())
             experiment = _experiment(client)
+            _close_dead(client, experiment)
             parent = _parent(client, experiment)
-        run_id = _resumed(client, folder) or _child(client, experiment, parent, stage)
+            token = _token(folder)
+            run_id = _resumed(client, experiment, token) or _child(
+                client, experiment, parent, {STAGE_TAG: stage, TOKEN_TAG: token}
+            )
+            for run in (run_id, parent):
+                client.set_tag(run, PROCESS_TAG, _process())
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SteelsegError(
             f"the MLflow store {store_uri()} cannot be used: {reason}. Set MLFLOW_TRACKING_URI, "
             f"or {SWITCH}=off to run without tracking"
         ) from error
-    if folder is not None:
-        write_json(folder / RUN_FILE, {"run_id": run_id})
     return MlflowTracker(client, run_id, parent)
 
 
@@ -206,25 +239,62 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", str(value)
 
 
-def _child(client: Any, experiment: str, parent: str, stage: str) -> str:
+def _child(client: Any, experiment: str, parent: str, own_tags: Mapping[str, str]) -> str:
     # with the experiment in its name, since a chart shows the children of many side by side
-    name = client.get_run(parent).info.run_name
+    name, stage = client.get_run(parent).info.run_name, own_tags[STAGE_TAG]
     tags = {
         "mlflow.parentRunId": parent,
         "mlflow.runName": f"{name}/{stage}",
-        STAGE_TAG: stage,
+        **own_tags,
         **run_tags(),
         **stage_tags(stage),
     }
     return str(client.create_run(experiment, tags=tags).info.run_id)
 
 
-def _resumed(client: Any, folder: Path | None) -> str | None:
-    if folder is None or not (folder / RUN_FILE).is_file():
+def _token(folder: Path | None) -> str:
+    """Return what a stage's run is found again by; it outlives an interruption in the folder.
+
+    It is written before the run is created, so that no moment leaves a run that nobody goes on
+    with.
+    """
+    if folder is None:
+        return uuid.uuid4().hex
+    path = folder / TOKEN_FILE
+    if not path.is_file():
+        write_json(path, {"token": uuid.uuid4().hex})
+    return str(read_json(path)["token"])
+
+
+def _resumed(client: Any, experiment: str, token: str) -> str | None:
+    runs = client.search_runs([experiment], f"tags.`{TOKEN_TAG}` = '{token}'", max_results=1)
+    if not runs:
         return None
-    run_id: str = read_json(folder / RUN_FILE)["run_id"]
+    run_id = str(runs[0].info.run_id)
     client.update_run(run_id, status="RUNNING")
     return run_id
+
+
+def _close_dead(client: Any, experiment: str) -> None:
+    """Mark as killed what runs of this machine say they are running and whose process is gone."""
+    found = client.search_runs(
+        [experiment], f"tags.host = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
+    )
+    for run in found:
+        if not _is_alive(run.data.tags.get(PROCESS_TAG, "")):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _process(pid: int | None = None) -> str:
+    process = psutil.Process(pid)
+    return f"{process.pid} {process.create_time():.2f}"  # since numbers are given out again
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        return _process(int(process.split()[0])) == process
+    except (IndexError, ValueError, psutil.NoSuchProcess):
+        return False
 
 
 def _local_store() -> str:

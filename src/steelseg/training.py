@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,10 @@ class EpochKeeper(Checkpoint):
     """
 
     def __init__(self, folder: Path, config: TrainConfig, log_epoch: LogEpoch) -> None:
-        """Write checkpoints into `folder`; `log_epoch` is told each epoch's scores."""
+        """Write checkpoints into `folder`; `log_epoch` is told each epoch's scores.
+
+        It is told those of earlier epochs again when training goes on: it may have missed the last.
+        """
         self.folder = folder
         self.select_by = config.select_by
         self.epochs = config.epochs
@@ -64,6 +68,12 @@ class EpochKeeper(Checkpoint):
         self.history = state_dict["history"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_weights = state_dict["best_weights"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tell of the epochs before an interruption."""
+        if trainer.is_global_zero:
+            for scores in self.history:
+                self.log_epoch(scores, int(scores["epoch"]))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the scores, keep the weights if they are the best so far, and save."""
@@ -170,7 +180,8 @@ def train(
         config: how to train.
         data: the loaders of one fold.
         folder: for checkpoints.
-        log_epoch: is told the number and the scores of each finished epoch, by one process alone.
+        log_epoch: is told the number and the scores of each finished epoch, by one process alone,
+            and once more when an interrupted training goes on.
 
     Returns:
         The history of the epochs and the weights of the best.
@@ -202,7 +213,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
-    on_gpu = torch.cuda.is_available()
+    on_gpu, on_terminal = torch.cuda.is_available(), sys.stderr.isatty()
     processes = config.num_nodes * (config.devices if isinstance(config.devices, int) else 1)
     # batch-norm statistics are sent round before validation only: with uneven shares of the
     # validation images, sending them in every forward pass would wait for ever
@@ -221,7 +232,8 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
         num_sanity_val_steps=0,
         logger=False,
         enable_model_summary=False,
-        callbacks=[keeper, TQDMProgressBar(refresh_rate=5)],
+        callbacks=[keeper, *([TQDMProgressBar(refresh_rate=5)] if on_terminal else [])],
+        enable_progress_bar=on_terminal,
         plugins=[SafetensorsIO()],
     )
 
