@@ -1,6 +1,6 @@
 """Models save and load exactly, and say what does not fit."""
 
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from steelseg import models, onnx_export
+from steelseg import models, onnx_export, sealed_json
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.inference import open_onnx, open_runtime, probability_maps
 from steelseg.losses import build_loss
@@ -103,24 +103,54 @@ def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) ->
         models.load_weights(tmp_path / "part.safetensors", models.load(folder)[0].network, "Unet")
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "card", "missing"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "another model's card", "missing"])
 def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -> None:
     """Weights are checked against the checksum on their card."""
     weights, card = tmp_path / "model.safetensors", tmp_path / "model.json"
     data = bytearray((folder / "model.safetensors").read_bytes())
-    facts = json.loads((folder / "model.json").read_text())
+    facts = sealed_json.read_sealed(folder / "model.json")
     match damage:
         case "flip":
             data[len(data) // 2] ^= 4
         case "truncate":
             data = data[:-10]
-        case "card":
+        case "another model's card":
             facts["weights_sha256"] = "0" * 64
-    card.write_text(json.dumps(facts))
+    sealed_json.write_sealed(card, facts)
     if damage != "missing":
         weights.write_bytes(data)
     with pytest.raises(BadInput, match=r"model\.safetensors"):
         models.load(tmp_path)
+
+
+def test_a_card_with_a_changed_number_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Another mean would be legal, and every prediction wrong in silence."""
+    shutil.copytree(folder, tmp_path / "model")
+    card = tmp_path / "model/model.json"
+    card.write_text(card.read_text().replace('"mean": 0.4', '"mean": 0.5'))
+    with pytest.raises(BadInput, match=r"model\.json: is damaged"):
+        models.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "of other weights", "missing"])
+def test_a_damaged_onnx_export_is_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+    """ONNX Runtime would load flipped weights as they are."""
+    shutil.copytree(folder, tmp_path / "model")
+    path = tmp_path / "model/model.onnx"
+    data = bytearray(path.read_bytes())
+    match damage:
+        case "flip":
+            data[len(data) // 2] ^= 4
+            path.write_bytes(data)
+        case "truncate":
+            path.write_bytes(data[:-10])
+        case "of other weights":
+            other = models.build(config(), 2, 0.4, 0.2)
+            onnx_export.export(other, path)
+        case "missing":
+            path.unlink()
+    with pytest.raises(BadInput, match=r"model\.onnx: "):
+        open_runtime(tmp_path / "model", "onnx")
 
 
 def test_an_encoder_loads_from_a_local_file(tmp_path: Path) -> None:

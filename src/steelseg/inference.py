@@ -5,19 +5,21 @@ its answers back, and decodes the next images while the network works on the las
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from steelseg.errors import BadInput
+from steelseg.files import is_sealed
 from steelseg.images import GreyImage
 from steelseg.padding import pad
 from steelseg.params import Config
+from steelseg.sealed_json import read_sealed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,22 +44,36 @@ def open_runtime(folder: Path, runtime: str) -> Runtime:
         BadInput: the model is missing or damaged.
     """
     if runtime == "onnx" or (runtime == "auto" and not _has_gpu()):
-        return open_onnx(folder / "model.onnx")
+        return open_onnx(folder / "model.onnx", read_sealed(folder / "model.json"))
     return open_torch(folder)
 
 
-def open_onnx(path: Path) -> Runtime:
-    """Load an ONNX export into ONNX Runtime, on all cores."""
+def open_onnx(path: Path, card: Mapping[str, Any] | None = None) -> Runtime:
+    """Load an ONNX export into ONNX Runtime, on all cores.
+
+    Raises:
+        BadInput: the file is missing or damaged, or is of other weights than those of `card`.
+    """
     import onnxruntime
 
     if not path.is_file() or not path.stat().st_size:
         raise BadInput(f"{path}: there is no ONNX export of this model; set `runtime: torch`")
+    if not is_sealed(path):
+        raise BadInput(f"{path}: is damaged (its checksum differs); run `dvc repro -f export_onnx`")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own
         raise BadInput(f"{path}: cannot be loaded: {' '.join(str(error).split())}") from error
+    if (
+        card
+        and session.get_modelmeta().custom_metadata_map.get("weights_sha256")
+        != card["weights_sha256"]
+    ):
+        raise BadInput(
+            f"{path}: was exported from other weights than {path.parent}/model.json says"
+        )
 
     def run(images: npt.NDArray[np.uint8]) -> Probabilities:
         probabilities: Probabilities = session.run(None, {"images": images})[0]

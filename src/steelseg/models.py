@@ -4,6 +4,7 @@ A saved model is two files: the weights as safetensors, and beside them a JSON t
 network they belong to, how its input is normalised, and the checksum of the weights.
 """
 
+import hashlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from steelseg.errors import BadInput, SteelsegError
-from steelseg.files import atomic_path, read_json, sha256, write_json
+from steelseg.files import atomic_path, sha256
 from steelseg.params import Config, nearest
+from steelseg.sealed_json import read_sealed, write_sealed
 
 MODEL_FORMAT = 1
 OWN_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation")
@@ -93,11 +95,13 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
 
 def save_weights(path: Path, segmenter: Segmenter) -> None:
     """Write the network's weights as safetensors, whole or not at all."""
-    tensors = {
-        name: t.detach().cpu().contiguous() for name, t in segmenter.network.state_dict().items()
-    }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(_tensors(segmenter)))
+
+
+def weights_digest(segmenter: Segmenter) -> str:
+    """Return the SHA-256 of the file that `save_weights` makes of these weights."""
+    return hashlib.sha256(save(_tensors(segmenter))).hexdigest()
 
 
 def save_card(
@@ -115,7 +119,20 @@ def save_card(
         "std": float(segmenter.std),
         **facts,
     }
-    write_json(path, card)
+    write_sealed(path, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read what `save_card` wrote.
+
+    Raises:
+        BadInput: the file is missing or damaged, or of another version of this library.
+    """
+    path = folder / "model.json"
+    card = read_sealed(path)
+    if card.get("format") != MODEL_FORMAT:
+        raise BadInput(f"{path}: expected a model of format {MODEL_FORMAT}; run `dvc repro` again")
+    return card
 
 
 def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
@@ -124,11 +141,11 @@ def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
     Raises:
         BadInput: a file is missing or damaged, or the weights are of another network.
     """
-    card = read_json(folder / "model.json")
+    card = read_card(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise BadInput(f"{weights}: no such file; run `dvc repro train`")
-    if card.get("format") != MODEL_FORMAT or sha256(weights) != card["weights_sha256"]:
+    if sha256(weights) != card["weights_sha256"]:
         raise BadInput(
             f"{weights}: is damaged, or is not the file that {folder / 'model.json'} describes"
         )
@@ -157,6 +174,11 @@ def load_weights(path: Path, module: nn.Module, what: str) -> None:
             f"`{name}`: {_shape(own, name)} in the network, {_shape(tensors, name)} in the file"
         )
     module.load_state_dict(tensors)
+
+
+def _tensors(segmenter: Segmenter) -> dict[str, Tensor]:
+    state = segmenter.network.state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def _load_encoder(encoder: nn.Module, path: Path) -> None:

@@ -13,8 +13,8 @@ from torch.export import Dim
 from torch.onnx import ONNXProgram
 
 from steelseg.errors import SteelsegError
-from steelseg.files import atomic_path, write_text
-from steelseg.models import Segmenter
+from steelseg.files import atomic_path, seal, write_text
+from steelseg.models import Segmenter, weights_digest
 from steelseg.padding import MULTIPLE
 from steelseg.params import Config
 
@@ -44,12 +44,13 @@ def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
     """Export a segmenter, or leave an empty file where the param says that torch will do."""
     if runtime == "torch":
         write_text(path, "")
+        seal(path)
     else:
         export(segmenter, path)
 
 
 def export(segmenter: Segmenter, path: Path) -> None:
-    """Write a segmenter as ONNX and compare it with PyTorch on another batch and size.
+    """Write a segmenter as ONNX, compared with PyTorch on another batch and size, and its checksum.
 
     Raises:
         SteelsegError: the network cannot be exported, or computes something else as ONNX.
@@ -77,8 +78,10 @@ def export(segmenter: Segmenter, path: Path) -> None:
             )
             assert program is not None
             _forget_origin(program)
+            program.model.metadata_props["weights_sha256"] = weights_digest(segmenter)
             program.save(temporary, external_data=False)
             _compare(module, temporary)
+        seal(path)
     except SteelsegError:
         raise
     except Exception as error:  # the exporter raises whatever an unusual network leads it to
