@@ -35,7 +35,7 @@ def main() -> None:
         tracker.params(params)
         L.seed_everything(config.seed, verbose=False)
         segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
-        keeper = train(segmenter, config, data, folder, tracker.metrics)
+        keeper = train(segmenter, config, data, folder, tracker.epoch)
         if not first:
             return
         segmenter.network.load_state_dict(keeper.best_weights)

@@ -38,6 +38,9 @@ class Tracker:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers, `step` being the epoch."""
 
+    def epoch(self, values: Mapping[str, float], step: int) -> None:
+        """Log an epoch's numbers, to the experiment's run too: that is what charts compare."""
+
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the numbers that an experiment is compared by, to the experiment's own run too."""
 
@@ -61,6 +64,11 @@ class MlflowTracker(Tracker):
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers, `step` being the epoch."""
         self._metrics(self.run_id, values, step)
+
+    def epoch(self, values: Mapping[str, float], step: int) -> None:
+        """Log an epoch's numbers to the stage's run and to the experiment's."""
+        for run_id in (self.run_id, self.parent_id):
+            self._metrics(run_id, values, step)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log numbers to the stage's run and to the experiment's."""
@@ -170,7 +178,8 @@ def _experiment(client: Any) -> str:
     # not by the environment: MLflow puts there what it is told
     is_local = store_uri() == _local_store()
     location = (_root() / "mlartifacts").as_uri() if is_local else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # what the UI opens with
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
 
 
 def _parent(client: Any, experiment: str) -> str:
