@@ -47,7 +47,7 @@ def test_stages_of_one_experiment_share_a_parent(
     with stage_run("train") as tracker:
         tracker.params({"lr": 0.1})
         tracker.epoch({"val_loss": 0.5}, 0)
-        tracker.epoch({"val_loss": 0.4}, 1)
+        tracker.epoch({"epoch": 1, "val_loss": 0.4}, 1)
         tracker.metrics({"best_epoch": 1})
         tracker.summary({"pair_dice": 0.7})
     with stage_run("tune_threshold") as tracker:

@@ -67,8 +67,9 @@ class MlflowTracker(Tracker):
 
     def epoch(self, values: Mapping[str, float], step: int) -> None:
         """Log an epoch's numbers to the stage's run and to the experiment's."""
+        curves = {name: value for name, value in values.items() if name != "epoch"}
         for run_id in (self.run_id, self.parent_id):
-            self._metrics(run_id, values, step)
+            self._metrics(run_id, curves, step)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log numbers to the stage's run and to the experiment's."""
