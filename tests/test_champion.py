@@ -99,6 +99,13 @@ def test_the_alias_moves_when_told_to(client: MlflowClient, capsys: pytest.Captu
     assert "version 2 is now the champion, instead of version 1" in said
     assert "0.8000 +0.2000" in said
     assert "first/tune_threshold" in said
+    tags = client.get_model_version("steelseg", "2").tags
+    assert tags == {
+        "experiment": "second",
+        "dataset": "sample",
+        "fold": "0",
+        "pair_dice": "0.8000",
+    }
     main(["champion"])
     assert "stays the champion" in capsys.readouterr().out
     main(["champion", "--version", "1"])

@@ -28,7 +28,7 @@ def commands() -> list[list[str]]:
 def test_every_override_is_accepted(command: list[str], tmp_path: Path) -> None:
     """The params that a `-S` line makes are legal for the stages that read them."""
     overrides = [command[i + 1] for i, word in enumerate(command) if word == "-S"]
-    overrides = [re.sub(r"^(lr=[^,]+),.*", r"\1", override) for override in overrides]  # a grid
+    overrides = [re.sub(r"^(\w+=[^,\[{]+),.*", r"\1", override) for override in overrides]  # a grid
     params = tmp_path / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
     apply_overrides(params, overrides)

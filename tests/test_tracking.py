@@ -1,7 +1,11 @@
 """Runs are found again, end as they should, and never share what varies by stage."""
 
+import hashlib
+import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,23 +46,75 @@ def test_stages_of_one_experiment_share_a_parent(
     monkeypatch.setenv("DVC_EXP_NAME", "brave-hare")
     with stage_run("train") as tracker:
         tracker.params({"lr": 0.1})
-        tracker.epoch({"epoch": 0, "val_loss": 0.5}, 0)
+        tracker.epoch({"val_loss": 0.5}, 0)
         tracker.epoch({"epoch": 1, "val_loss": 0.4}, 1)
+        tracker.metrics({"best_epoch": 1})
         tracker.summary({"pair_dice": 0.7})
     with stage_run("tune_threshold") as tracker:
         tracker.params({"smoothing": 0.75})
         tracker.summary({"pair_dice": 0.8})
     found = runs(repository)
     (parent,) = found["brave-hare"]
-    assert parent.data.metrics == {"pair_dice": 0.8}
+    assert parent.data.metrics == {"pair_dice": 0.8, "val_loss": 0.4}
     assert parent.data.params == {"lr": "0.1"}
     for stage in ("train", "tune_threshold"):
         (child,) = found[stage]
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.run_name == f"brave-hare/{stage}"
         assert child.info.status == "FINISHED"
     client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
-    history = client.get_metric_history(found["train"][0].info.run_id, "val_loss")
-    assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4)]
+    for run in (found["train"][0], parent):
+        history = client.get_metric_history(run.info.run_id, "val_loss")
+        assert [(m.step, m.value) for m in history] == [(0, 0.5), (1, 0.4)]
+
+
+def test_runs_say_what_they_were_made_of(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiment, baseline, data, fold and machine; a stage's inputs by hash, its code as one."""
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-hare")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc123")
+    (repository / "params.yaml").write_text("data_root: raw\ndataset: mine\nfold: 2\n")
+    (repository / "folds.parquet").write_bytes(b"folds")
+    (repository / "code.py").write_text("pass\n")
+    deps = ["folds.parquet", "${data_root}/${dataset}/images", "code.py"]
+    (repository / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"deps": deps}}}))
+    folder = {"path": "raw/mine/images", "md5": "0123.dir"}
+    (repository / "dvc.lock").write_text(json.dumps({"stages": {"pivot": {"deps": [folder]}}}))
+    with stage_run("train"):
+        pass
+    found = runs(repository)
+    (parent,), (child,) = found["brave-hare"], found["train"]
+    for tags in (parent.data.tags, child.data.tags):
+        assert (tags["dataset"], tags["fold"]) == ("mine", "2")
+        assert tags["host"] == socket.gethostname()
+        assert tags["device"]
+    assert parent.data.tags["dvc.experiment"] == "brave-hare"
+    assert parent.data.tags["dvc.baseline"] == "abc123"
+    code = hashlib.md5(hashlib.md5(b"pass\n").hexdigest().encode()).hexdigest()
+    hashes = {k: v for k, v in child.data.tags.items() if k.startswith("dep.")}
+    assert hashes == {
+        "dep.folds.parquet": hashlib.md5(b"folds").hexdigest(),
+        "dep.raw/mine/images": "0123.dir",
+        "dep.code": code,
+    }
+
+
+def test_the_machine_is_watched(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors and memory, by time."""
+    monkeypatch.setattr(tracking, "SAMPLING_SECONDS", 0.2)
+    with stage_run("train"):
+        time.sleep(1)
+    (run,) = runs(repository)["train"]
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert 0 < run.data.metrics["system/system_memory_usage_percentage"] <= 100
+
+
+def test_artifacts_outlive_a_temporary_folder(repository: Path) -> None:
+    """They lie beside the local store, not where a stage happened to run."""
+    with stage_run("train"):
+        pass
+    client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment.artifact_location == (repository / "mlartifacts").as_uri()
 
 
 def test_other_params_are_another_experiment(repository: Path) -> None:

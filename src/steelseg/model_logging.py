@@ -75,8 +75,13 @@ def register(client: Any, run_id: str, uri: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    run = client.get_run(run_id)
+    tags = {"experiment": run.info.run_name.rpartition("/")[0]}
+    tags |= {name: run.data.tags[name] for name in ("dataset", "fold") if name in run.data.tags}
+    if "pair_dice" in run.data.metrics:
+        tags["pair_dice"] = f"{run.data.metrics['pair_dice']:.4f}"
     model_id = uri.rpartition("/")[2]
-    version = client.create_model_version(REGISTERED, uri, run_id, model_id=model_id)
+    version = client.create_model_version(REGISTERED, uri, run_id, tags, model_id=model_id)
     return str(version.version)
 
 

@@ -12,6 +12,7 @@ import psutil
 
 from steelseg.params import PARAMS, read_yaml
 
+GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, and WSL
 LOCK, PIPELINE = Path("dvc.lock"), Path("dvc.yaml")
 
 
@@ -55,11 +56,12 @@ def stage_tags(stage: str) -> dict[str, str]:
 
 
 def device() -> str:
-    """Name what this machine computes on: its GPU, or its CPUs."""
-    import torch
+    """Name what this machine computes on: its GPUs, or its CPUs."""
+    if any(Path(driver).exists() for driver in GPU_DRIVERS):  # else torch is not worth its import
+        import torch
 
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+        if torch.cuda.is_available():
+            return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"cpu ({psutil.cpu_count()} cores)"
 
 

@@ -44,7 +44,7 @@ class Tracker:
         """Log numbers."""
 
     def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
-        """Log the scores of an epoch, `epoch` among them, once however often they are told."""
+        """Log an epoch's scores, once however often they are told, to the experiment's run too."""
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the numbers that an experiment is compared by, to the experiment's own run too."""
@@ -58,7 +58,7 @@ class MlflowTracker(Tracker):
         self.client = client
         self.run_id = run_id
         self.parent_id = parent_id
-        self._epochs: set[int] | None = None
+        self._epochs: dict[str, set[int]] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; those that a resumed run has already must be the same."""
@@ -72,13 +72,18 @@ class MlflowTracker(Tracker):
         self._metrics(self.run_id, values, 0)
 
     def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
-        """Log the scores of an epoch unless the run has them, from before an interruption."""
-        if self._epochs is None:
-            known = self.client.get_metric_history(self.run_id, "epoch")
-            self._epochs = {metric.step for metric in known}
-        if epoch not in self._epochs:
-            self._metrics(self.run_id, scores, epoch)
-            self._epochs.add(epoch)
+        """Log an epoch's scores to the stage's run, and to the experiment's, which charts compare.
+
+        A run that has them already, from before an interruption, is left as it is.
+        """
+        curves = {name: value for name, value in scores.items() if name != "epoch"}
+        for run_id in (self.run_id, self.parent_id):
+            if run_id not in self._epochs:
+                known = self.client.get_metric_history(run_id, min(curves))
+                self._epochs[run_id] = {metric.step for metric in known}
+            if epoch not in self._epochs[run_id]:
+                self._metrics(run_id, curves, epoch)
+                self._epochs[run_id].add(epoch)
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log numbers to the stage's run and to the experiment's."""
@@ -203,7 +208,8 @@ def _experiment(client: Any) -> str:
     # not by the environment: MLflow puts there what it is told
     is_local = store_uri() == _local_store()
     location = (_root() / "mlartifacts").as_uri() if is_local else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # what the UI opens with
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
 
 
 def _parent(client: Any, experiment: str) -> str:
