@@ -11,8 +11,9 @@ from steelseg.stage import run
 def main() -> None:
     """Write models/model.onnx; with `runtime: torch`, which does without, an empty file."""
     config = load(ExportConfig)
-    segmenter, _ = models.load(Path("models"))
-    onnx_export.export_for(config.runtime, segmenter, Path("models/model.onnx"))
+    segmenter, card = models.load(Path("models"))
+    path = Path("models/model.onnx")
+    onnx_export.export_for(config.runtime, segmenter, path, card["weights_sha256"])
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     models.save_weights(weights, segmenter)
     facts = {"classes": [1, 2], "size_hw": [48, 80]}
     models.save_card(folder / "model.json", weights, segmenter, config, facts)
-    onnx_export.export(segmenter, folder / "model.onnx")
+    onnx_export.export(segmenter, folder / "model.onnx", sha256(weights))
     rule = ClassRule(threshold=0.5, min_component_area=3)
     rules = postprocess_rules.Rules({1: rule, 2: rule}, sha256(weights))
     postprocess_rules.write(folder / "postprocess.json", rules)

@@ -1,6 +1,5 @@
 """Models save and load exactly, and say what does not fit."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from steelseg import models, onnx_export
 from steelseg.errors import BadInput, SteelsegError
+from steelseg.files import read_sealed_json, sha256, write_sealed_json
 from steelseg.inference import open_onnx, open_runtime, probability_maps
 from steelseg.losses import build_loss
 from steelseg.models import ModelConfig, Segmenter
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
     segmenter = models.build(config(), 2, mean=0.4, std=0.2).eval()
     save(path, segmenter)
-    onnx_export.export(segmenter, path / "model.onnx")
+    onnx_export.export(segmenter, path / "model.onnx", sha256(path / "model.safetensors"))
     return path
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -
     """Weights are checked against the checksum on their card."""
     weights, card = tmp_path / "model.safetensors", tmp_path / "model.json"
     data = bytearray((folder / "model.safetensors").read_bytes())
-    facts = json.loads((folder / "model.json").read_text())
+    facts = read_sealed_json(folder / "model.json")
     match damage:
         case "flip":
             data[len(data) // 2] ^= 4
@@ -116,7 +116,7 @@ def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -
             data = data[:-10]
         case "card":
             facts["weights_sha256"] = "0" * 64
-    card.write_text(json.dumps(facts))
+    write_sealed_json(card, facts)
     if damage != "missing":
         weights.write_bytes(data)
     with pytest.raises(BadInput, match=r"model\.safetensors"):
@@ -166,7 +166,23 @@ def test_an_onnx_file_that_is_none_is_refused(tmp_path: Path, content: bytes) ->
     """An empty one means that the model was made for torch."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BadInput, match=r"model\.onnx"):
-        open_onnx(tmp_path / "model.onnx")
+        open_onnx(tmp_path / "model.onnx", "0" * 64)
+
+
+@pytest.mark.parametrize("place", [10, 5_000, -70, -1])
+def test_a_damaged_onnx_file_is_refused(folder: Path, tmp_path: Path, place: int) -> None:
+    """Wherever a bit is flipped: in the graph, the weights or the seal."""
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[place] ^= 1
+    (tmp_path / "model.onnx").write_bytes(data)
+    with pytest.raises(BadInput, match="is damaged"):
+        open_onnx(tmp_path / "model.onnx", sha256(folder / "model.safetensors"))
+
+
+def test_an_onnx_file_of_other_weights_is_refused(folder: Path) -> None:
+    """It says which weights it was made of."""
+    with pytest.raises(BadInput, match="made of other weights"):
+        open_onnx(folder / "model.onnx", "0" * 64)
 
 
 def test_losses_add_up() -> None:

@@ -9,10 +9,7 @@ page cache costs the same, the resident memory of a process does not grow with w
 and a file that was cut short is an error and not a SIGBUS.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from steelseg.errors import BadInput
-from steelseg.files import read_json, sha256
+from steelseg.files import read_sealed_json, sha256
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -121,16 +118,8 @@ def verify(path: Path, digest: str) -> None:
         raise BadInput(f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`")
 
 
-def manifest_digest(entries: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a manifest's entries, which it carries itself as `sha256`."""
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
-
-
 def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(path)
-    entries = {k: v for k, v in manifest.items() if k != "sha256"} if type(manifest) is dict else {}
-    if not entries or manifest.get("sha256") != manifest_digest(entries):
-        raise BadInput(f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`")
+    entries = read_sealed_json(path)
     if entries["format"] != FORMAT:
         raise BadInput(f"{path}: expected a cache of format {FORMAT}; run `dvc repro` again")
     return entries

@@ -10,9 +10,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from steelseg import rle
-from steelseg.cache import FORMAT, MANIFEST, manifest_digest
+from steelseg.cache import FORMAT, MANIFEST
 from steelseg.errors import BadInput
-from steelseg.files import SEAL, atomic_path, is_sealed, seal, write_json
+from steelseg.files import SEAL, atomic_path, is_sealed, seal, write_sealed_json
 from steelseg.image_table import ImageTable
 from steelseg.images import read_grey
 from steelseg.params import Config
@@ -116,7 +116,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
         "std": std,
         "shards": shards,
     }
-    write_json(folder / MANIFEST, manifest | {"sha256": manifest_digest(manifest)})
+    write_sealed_json(folder / MANIFEST, manifest)
 
 
 def _pooled(means: npt.NDArray[np.float64], stds: npt.NDArray[np.float64]) -> tuple[float, float]:

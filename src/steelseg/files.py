@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,29 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path}: cannot be read as JSON: {error}") from error
 
 
+def write_sealed_json(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write JSON that carries a checksum of its entries, as its entry `sha256`."""
+    write_json(path, {**entries, "sha256": _digest(entries)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed_json` wrote; the checksum is not among the entries.
+
+    Raises:
+        BadInput: the file is missing, is not JSON, or its entries are not what was written.
+    """
+    document = read_json(path)
+    entries = {k: v for k, v in document.items() if k != "sha256"} if type(document) is dict else {}
+    if not entries or document.get("sha256") != _digest(entries):
+        raise BadInput(f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`")
+    return entries
+
+
+def repository_root() -> Path:
+    """Return the repository, or of an experiment in a temporary folder its parent repository."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal digits."""
     with path.open("rb") as file:
@@ -79,6 +102,10 @@ def is_sealed(path: Path) -> bool:
     """Whether a file is there, whole and as it was when it was sealed."""
     digest = path.with_suffix(SEAL)
     return digest.is_file() and path.is_file() and digest.read_text() == sha256(path)
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:

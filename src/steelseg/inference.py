@@ -15,9 +15,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from steelseg.errors import BadInput
+from steelseg.files import read_sealed_json
 from steelseg.images import GreyImage
 from steelseg.padding import pad
 from steelseg.params import Config
+from steelseg.sealed_onnx import read_onnx
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,27 +37,36 @@ class InferenceConfig(Config):
     """images that the network is given at once"""
 
 
+def resolve_runtime(runtime: str) -> str:
+    """Return `torch` or `onnx`: what `auto` stands for on this machine."""
+    if runtime != "auto":
+        return runtime
+    return "torch" if _has_gpu() else "onnx"
+
+
 def open_runtime(folder: Path, runtime: str) -> Runtime:
     """Load a model's weights or its ONNX export from `folder`.
 
     Raises:
         BadInput: the model is missing or damaged.
     """
-    if runtime == "onnx" or (runtime == "auto" and not _has_gpu()):
-        return open_onnx(folder / "model.onnx")
+    if resolve_runtime(runtime) == "onnx":
+        weights = read_sealed_json(folder / "model.json")["weights_sha256"]
+        return open_onnx(folder / "model.onnx", weights)
     return open_torch(folder)
 
 
-def open_onnx(path: Path) -> Runtime:
-    """Load an ONNX export into ONNX Runtime, on all cores."""
+def open_onnx(path: Path, weights_sha256: str) -> Runtime:
+    """Load an ONNX export of the weights with that checksum into ONNX Runtime, on all cores."""
     import onnxruntime
 
     if not path.is_file() or not path.stat().st_size:
         raise BadInput(f"{path}: there is no ONNX export of this model; set `runtime: torch`")
+    model = read_onnx(path, weights_sha256)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own
         raise BadInput(f"{path}: cannot be loaded: {' '.join(str(error).split())}") from error
 

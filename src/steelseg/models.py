@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from steelseg.errors import BadInput, SteelsegError
-from steelseg.files import atomic_path, read_json, sha256, write_json
+from steelseg.files import atomic_path, read_sealed_json, sha256, write_sealed_json
 from steelseg.params import Config, nearest
 
 MODEL_FORMAT = 1
@@ -115,7 +115,7 @@ def save_card(
         "std": float(segmenter.std),
         **facts,
     }
-    write_json(path, card)
+    write_sealed_json(path, card)
 
 
 def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
@@ -124,7 +124,7 @@ def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
     Raises:
         BadInput: a file is missing or damaged, or the weights are of another network.
     """
-    card = read_json(folder / "model.json")
+    card = read_sealed_json(folder / "model.json")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise BadInput(f"{weights}: no such file; run `dvc repro train`")
@@ -157,6 +157,20 @@ def load_weights(path: Path, module: nn.Module, what: str) -> None:
             f"`{name}`: {_shape(own, name)} in the network, {_shape(tensors, name)} in the file"
         )
     module.load_state_dict(tensors)
+
+
+def encoder_file_sha256(config: ModelConfig) -> str | None:
+    """Return the checksum of the file that the encoder's weights come from, None if there is none.
+
+    Raises:
+        BadInput: the file is missing.
+    """
+    if config.encoder_weights is None or not config.encoder_weights.endswith(".safetensors"):
+        return None
+    path = Path(config.encoder_weights)
+    if not path.is_file():
+        raise BadInput(f"`encoder_weights`: {path}: no such file")
+    return sha256(path)
 
 
 def _load_encoder(encoder: nn.Module, path: Path) -> None:

@@ -17,6 +17,7 @@ from steelseg.files import atomic_path, write_text
 from steelseg.models import Segmenter
 from steelseg.padding import MULTIPLE
 from steelseg.params import Config
+from steelseg.sealed_onnx import seal
 
 TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
 
@@ -40,16 +41,18 @@ class Probabilities(nn.Module):
         return torch.sigmoid(self.segmenter(images)).float()
 
 
-def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
+def export_for(runtime: str, segmenter: Segmenter, path: Path, weights_sha256: str) -> None:
     """Export a segmenter, or leave an empty file where the param says that torch will do."""
     if runtime == "torch":
         write_text(path, "")
     else:
-        export(segmenter, path)
+        export(segmenter, path, weights_sha256)
 
 
-def export(segmenter: Segmenter, path: Path) -> None:
+def export(segmenter: Segmenter, path: Path, weights_sha256: str) -> None:
     """Write a segmenter as ONNX and compare it with PyTorch on another batch and size.
+
+    The file carries its own checksum and that of the weights that it was made of.
 
     Raises:
         SteelsegError: the network cannot be exported, or computes something else as ONNX.
@@ -79,6 +82,7 @@ def export(segmenter: Segmenter, path: Path) -> None:
             _forget_origin(program)
             program.save(temporary, external_data=False)
             _compare(module, temporary)
+            seal(temporary, weights_sha256)
     except SteelsegError:
         raise
     except Exception as error:  # the exporter raises whatever an unusual network leads it to

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from steelseg.errors import BadInput
-from steelseg.files import read_json, write_json
+from steelseg.files import read_sealed_json, write_sealed_json
 from steelseg.postprocess import ClassRule
 
 
@@ -20,7 +20,7 @@ class Rules(NamedTuple):
 def write(path: Path, rules: Rules) -> None:
     """Write rules as JSON, whole or not at all."""
     by_class = {str(class_id): rule.model_dump() for class_id, rule in rules.by_class.items()}
-    write_json(path, {"classes": by_class, "weights_sha256": rules.weights_sha256})
+    write_sealed_json(path, {"classes": by_class, "weights_sha256": rules.weights_sha256})
 
 
 def read(path: Path, weights_sha256: str) -> Rules:
@@ -29,7 +29,7 @@ def read(path: Path, weights_sha256: str) -> Rules:
     Raises:
         BadInput: the file is missing, is not what `write` wrote, or is of another model.
     """
-    document = read_json(path)
+    document = read_sealed_json(path)
     try:
         by_class = {int(k): ClassRule(**v) for k, v in document["classes"].items()}
         rules = Rules(dict(sorted(by_class.items())), document["weights_sha256"])

@@ -17,7 +17,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from steelseg import postprocess_rules
 from steelseg.errors import BadInput
-from steelseg.files import read_json
+from steelseg.files import read_sealed_json
 from steelseg.images import GreyImage, decode_grey, read_grey
 from steelseg.inference import open_runtime, probability_maps
 from steelseg.postprocess import postprocess
@@ -31,7 +31,7 @@ class ServedModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the network and the tuned rules from the artifact folder `model`."""
         folder = Path(context.artifacts["model"])
-        weights = read_json(folder / "model.json")["weights_sha256"]
+        weights = read_sealed_json(folder / "model.json")["weights_sha256"]
         self.rules = postprocess_rules.read(folder / "postprocess.json", weights).by_class
         has_onnx = (folder / "model.onnx").stat().st_size > 0
         self.runtime = open_runtime(folder, "onnx" if has_onnx else "torch")
