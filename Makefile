@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 EXTRAS := $(VENV)/.ready-extras
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup setup-extras repro test test-fast check format ui champion demo lock clean
+.PHONY: help setup setup-extras repro test test-fast faults check format ui champion demo lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
@@ -43,6 +43,9 @@ test: setup ## run all tests, on two processes
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m 'not pipeline'
+
+faults: setup ## kill, damage and starve a tiny pipeline, and table what became of it (ARGS='--seed 1')
+	PYTHONPATH=src:tests python -m faults $(ARGS)
 
 check: setup ## lint, format and type checks
 	ruff check .

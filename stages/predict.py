@@ -7,7 +7,7 @@ from tqdm import tqdm
 from steelseg import image_table, postprocess_rules, prediction
 from steelseg.checkpoints import work_folder
 from steelseg.files import sha256, write_json
-from steelseg.inference import InferenceConfig, open_runtime
+from steelseg.inference import InferenceConfig, open_runtime, resolve_runtime
 from steelseg.params import load
 from steelseg.prediction import PredictConfig
 from steelseg.stage import run
@@ -27,6 +27,7 @@ def main() -> None:
     params = config.model_dump() | inference.model_dump()
     identity = {
         "params": params,
+        "runtime": resolve_runtime(inference.runtime),
         "inputs": [sha256(path) for path in (IMAGES, RULES, MODEL / "model.onnx")],
     }
     rows: list[PredictionRow] = []

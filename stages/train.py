@@ -26,7 +26,12 @@ def main() -> None:
     cache = Cache(Path("data/cache"))
     data = FoldData(cache, fold_table.fold_numbers(fold_table.read(FOLDS, cache.names)), config)
     params = network.model_dump() | config.model_dump()
-    identity = {"params": params, "cache": cache.identity, "folds": sha256(FOLDS)}
+    identity = {
+        "params": params,
+        "cache": cache.identity,
+        "folds": sha256(FOLDS),
+        "encoder_weights": models.encoder_file_sha256(network),
+    }
     first = is_first_process()
     with (
         work_folder("train", identity, owner=first) as folder,

@@ -1,82 +1,13 @@
 """The pipeline itself, run by DVC on a tiny sample in clones of this repository."""
 
-import hashlib
 import json
-import os
-import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-TINY = {
-    "n_train: 240": "n_train: 20",
-    "n_test: 24": "n_test: 3",
-    "height: 256": "height: 64",
-    "width: 1600": "width: 100",
-    "epochs: 4": "epochs: 1",
-    "crop: [128, 128]": "crop: [32, 32]",
-    "crops_per_image: 4": "crops_per_image: 1",
-    "n_folds: 5": "n_folds: 2",
-    "[128, 64, 32, 16, 16]": "[16, 8, 8, 4, 4]",
-    "shard_images: 128": "shard_images: 8",
-}
-OUTPUTS = ["data/annotations.parquet", "data/folds.parquet", "data/predictions.parquet"]
-OUTPUTS += ["models/model.safetensors", "models/model.json", "models/postprocess.json"]
-OUTPUTS += ["models/model.onnx"]
-OUTPUTS += ["submission.csv", "plots/train.csv", "data/cache/manifest.json"]
+from clones import clone, hashes, run, stages_run
 
 pytestmark = pytest.mark.pipeline
-
-
-def run(folder: Path, *command: str, fails: bool = False) -> str:
-    """Run a command in a clone, with this interpreter's tools first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_"))}
-    environment |= {"PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    environment |= {"OMP_NUM_THREADS": "1"}  # how a busy machine shares out a sum may round it
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert (result.returncode != 0) == fails, result.stdout + result.stderr
-    return result.stdout + result.stderr
-
-
-def clone(folder: Path) -> Path:
-    """Copy what git would clone, set the tiny preset, and commit it."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in run(ROOT, *listed).splitlines():
-        if (ROOT / name).is_file() and name not in {"dvc.lock"}:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    params = (folder / "params.yaml").read_text()
-    for usual, tiny in TINY.items():
-        assert usual in params, usual
-        params = params.replace(usual, tiny)
-    (folder / "params.yaml").write_text(params)
-    run(folder, "git", "init", "-q")
-    run(folder, "git", "config", "user.email", "test@example.invalid")
-    run(folder, "git", "config", "user.name", "test")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "tiny")
-    return folder
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in OUTPUTS}
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"Running stage '(\w+)'", output)
 
 
 def printed(folder: Path, code: str) -> list[list[str]]:

@@ -225,6 +225,18 @@ def test_an_unusable_store_is_explained(repository: Path, monkeypatch: pytest.Mo
         pass
 
 
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_store_that_is_no_database_is_refused_at_once(repository: Path, is_folder: bool) -> None:
+    """MLflow itself would try again for two minutes."""
+    store = repository / "mlflow.db"
+    if is_folder:
+        store.mkdir()
+    else:
+        store.write_bytes(b"no database " * 1000)
+    with pytest.raises(SteelsegError, match=r"mlflow\.db cannot be used"), stage_run("x"):
+        pass
+
+
 def test_tracking_can_be_switched_off(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written then, and the stage need not know."""
     monkeypatch.setenv(tracking.SWITCH, "off")

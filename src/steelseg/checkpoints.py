@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from steelseg.files import sha256
+from steelseg.files import repository_root, sha256
 from steelseg.params import read_yaml
 
 ROOT = ".checkpoints"
@@ -35,7 +35,7 @@ def work_folder(stage: str, identity: dict[str, Any], *, owner: bool = True) -> 
     """
     text = json.dumps({**identity, "code": code_digests(stage)}, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    root = Path(os.environ.get("DVC_ROOT", ".")).resolve() / ROOT
+    root = repository_root() / ROOT
     if not owner:
         yield root / f"{stage}-{key}"
         return

@@ -64,10 +64,22 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path}: cannot be read as JSON: {error}") from error
 
 
+def repository_root() -> Path:
+    """Return the repository, or of an experiment in a temporary folder its parent repository."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes as hexadecimal digits.
+
+    Raises:
+        BadInput: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def seal(path: Path) -> None:

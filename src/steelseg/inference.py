@@ -37,13 +37,20 @@ class InferenceConfig(Config):
     """images that the network is given at once"""
 
 
+def resolve_runtime(runtime: str) -> str:
+    """Return `torch` or `onnx`: what `auto` stands for on this machine."""
+    if runtime != "auto":
+        return runtime
+    return "torch" if _has_gpu() else "onnx"
+
+
 def open_runtime(folder: Path, runtime: str) -> Runtime:
     """Load a model's weights or its ONNX export from `folder`.
 
     Raises:
         BadInput: the model is missing or damaged.
     """
-    if runtime == "onnx" or (runtime == "auto" and not _has_gpu()):
+    if resolve_runtime(runtime) == "onnx":
         return open_onnx(folder / "model.onnx", read_sealed(folder / "model.json"))
     return open_torch(folder)
 

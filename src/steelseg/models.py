@@ -176,6 +176,20 @@ def load_weights(path: Path, module: nn.Module, what: str) -> None:
     module.load_state_dict(tensors)
 
 
+def encoder_file_sha256(config: ModelConfig) -> str | None:
+    """Return the checksum of the file that the encoder's weights come from, None if there is none.
+
+    Raises:
+        BadInput: the file is missing.
+    """
+    if config.encoder_weights is None or not config.encoder_weights.endswith(".safetensors"):
+        return None
+    path = Path(config.encoder_weights)
+    if not path.is_file():
+        raise BadInput(f"`encoder_weights`: {path}: no such file")
+    return sha256(path)
+
+
 def _tensors(segmenter: Segmenter) -> dict[str, Tensor]:
     state = segmenter.network.state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

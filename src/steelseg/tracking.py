@@ -10,18 +10,19 @@ import logging
 import os
 import shlex
 import socket
+import sqlite3
 import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from steelseg.errors import SteelsegError
-from steelseg.files import read_json, sha256, write_json
+from steelseg.files import read_json, repository_root, sha256, write_json
 from steelseg.params import PARAMS, read_yaml
 from steelseg.provenance import experiment_tags, run_tags, stage_tags
 
@@ -31,6 +32,7 @@ STAGE_TAG = "steelseg.stage"
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
 TOKEN_TAG, TOKEN_FILE = "steelseg.token", "mlflow_run.json"
 PROCESS_TAG = "steelseg.process"
+LOCK_SECONDS = 60.0  # that the store may be locked by another
 SAMPLING_SECONDS = 10.0  # between two looks at the machine
 
 
@@ -160,6 +162,7 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
     mlflow.set_tracking_uri(store_uri())
     try:
         with _first_come():
+            _open_file(store_uri())
             client = mlflow.MlflowClient(store_uri())
             experiment = _experiment(client)
             _close_dead(client, experiment)
@@ -170,7 +173,7 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
             )
             for run in (run_id, parent):
                 client.set_tag(run, PROCESS_TAG, _process())
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, sqlite3.Error) as error:
         reason = " ".join(str(error).split())[:300]
         raise SteelsegError(
             f"the MLflow store {store_uri()} cannot be used: {reason}. Set MLFLOW_TRACKING_URI, "
@@ -196,9 +199,21 @@ def _system_metrics(tracker: MlflowTracker) -> Iterator[None]:
 @contextmanager
 def _first_come() -> Iterator[None]:
     """Let one process at a time create the store, the experiment and the parent run."""
-    with (_root() / ".mlflow.lock").open("w") as lock:
+    with (repository_root() / ".mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _open_file(uri: str) -> None:
+    """Look into a store that is a file: MLflow tries again for minutes where that is in vain.
+
+    Raises:
+        sqlite3.Error: it is no database, or another process has kept it locked for a minute.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and path.exists():
+        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
 
 
 def _experiment(client: Any) -> str:
@@ -207,7 +222,7 @@ def _experiment(client: Any) -> str:
         return str(found.experiment_id)
     # not by the environment: MLflow puts there what it is told
     is_local = store_uri() == _local_store()
-    location = (_root() / "mlartifacts").as_uri() if is_local else None
+    location = (repository_root() / "mlartifacts").as_uri() if is_local else None
     tags = {"mlflow.experimentKind": "custom_model_development"}  # what the UI opens with
     return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
 
@@ -304,8 +319,4 @@ def _is_alive(process: str) -> bool:
 
 
 def _local_store() -> str:
-    return f"sqlite:///{_root() / 'mlflow.db'}"
-
-
-def _root() -> Path:
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    return f"sqlite:///{repository_root() / 'mlflow.db'}"

@@ -1,0 +1,1 @@
+"""Faults done to the pipeline on purpose: kills, damage, a full disk, a store out of reach."""

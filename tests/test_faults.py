@@ -1,0 +1,83 @@
+"""Stages killed in the midst of their work end as if nothing had been, and damage is found."""
+
+import json
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from clones import clone, run
+from faults.damage import damage_inputs, damage_unfinished
+from faults.kills import tracked_once
+from faults.outcome import Outcome, Trial, is_clean, judge, table
+from faults.processes import finish, interrupt, start
+from faults.workplace import OUTS, Workplace
+
+PIECES = {
+    "epochs: 1": "epochs: 3",
+    "shard_images: 8": "shard_images: 1",
+    "part_images: 512": "part_images: 1",
+}
+KEPT = {"cache_masks": "cache/shard-*", "train": "epoch-*.sha256", "predict": "part-*.sha256"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A pipeline that has run, and a copy of it to do harm to."""
+    root = tmp_path_factory.mktemp("faults")
+    finished = clone(root / "finished", PIECES)
+    run(finished, "dvc", "repro")
+    return Workplace(finished, root / "place")
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("stage", KEPT)
+def test_a_killed_stage_goes_on_bit_identically(place: Workplace, stage: str) -> None:
+    """Killed after its first piece of work, the same command ends with the same bytes."""
+    place.remove_outs(stage)
+    log, work = place.folder.with_suffix(".log"), place.folder / ".checkpoints"
+    command = [sys.executable, f"stages/{stage}.py"]
+    process = start(place.folder, command, log)
+    begun = f"{stage}-*/{KEPT[stage]}"
+    assert interrupt(process, signal.SIGKILL, lambda: any(work.glob(begun)))
+    assert finish(process, log).returncode == -signal.SIGKILL
+    assert any(work.glob(begun))
+    ended = place.run(stage, STEELSEG_TRACKING="on")
+    assert ended.returncode == 0, ended.output
+    assert place.is_sound(stage, succeeded=True)
+    if stage != "cache_masks":
+        assert tracked_once(place.folder / "mlflow.db")
+    place.restore()
+
+
+@pytest.mark.pipeline
+def test_damage_is_found(place: Workplace) -> None:
+    """A seeded few of the faults that `make faults` does."""
+    rng = random.Random(3)
+    trials = [*damage_inputs(place, 4, rng), *damage_unfinished(place, rng, ("cache_masks",))]
+    assert is_clean(trials), json.dumps([trial.what + trial.said for trial in trials])
+
+
+@pytest.mark.parametrize(
+    ("returncode", "output", "sound", "outcome"),
+    [
+        (0, "", True, Outcome.SURVIVED),
+        (0, "", False, Outcome.WRONG),
+        (1, "error: x: is damaged", True, Outcome.REFUSED),
+        (1, "error: x: is damaged", False, Outcome.WRONG),  # it left a part of an output
+        (1, "Traceback ... ValueError", True, Outcome.LOST),
+        (-9, "", True, Outcome.LOST),
+    ],
+)
+def test_outcomes(returncode: int, output: str, sound: bool, outcome: Outcome) -> None:
+    """What is neither the undisturbed run nor a clear refusal does not pass."""
+    assert judge(returncode, output, sound=sound) is outcome
+    assert is_clean([Trial("k", "w", outcome)]) == (outcome in {Outcome.SURVIVED, Outcome.REFUSED})
+    assert table([Trial("k", "w", outcome)]).splitlines()[-1].split()[1] == "1"
+
+
+def test_every_stage_of_the_table_is_a_script() -> None:
+    """No fault is done to a stage that is gone."""
+    stages = Path(__file__).parents[1] / "stages"
+    assert all((stages / f"{stage}.py").is_file() for stage in OUTS)
