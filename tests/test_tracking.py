@@ -142,6 +142,24 @@ def test_a_stage_that_raises_does_not_stay_running(
     assert type(error).__name__ in runs(repository)["train"][0].data.tags["traceback"]
 
 
+def test_a_run_whose_process_was_killed_ends(repository: Path) -> None:
+    """`kill -9` leaves no time for a last word; the next stage to start has it. Others live on."""
+    code = (
+        "import os; from steelseg.tracking import stage_run\n"
+        "with stage_run('train'): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert runs(repository)["train"][0].info.status == "RUNNING"
+    with stage_run("tune_threshold"), stage_run("predict"):
+        found = runs(repository)
+        assert found["train"][0].info.status == "KILLED"
+        assert found["tune_threshold"][0].info.status == "RUNNING"
+    assert {run.info.status for r in runs(repository).values() for run in r} == {
+        "FINISHED",
+        "KILLED",
+    }
+
+
 def test_a_resumed_stage_goes_on_with_its_run(repository: Path) -> None:
     """Interrupted and started again with the same work folder, it is one run."""
     folder = repository / "work"

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from steelseg import orphans
 from steelseg.errors import SteelsegError
 from steelseg.files import read_json, sha256, write_json
 from steelseg.params import PARAMS, read_yaml
@@ -137,8 +138,10 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
         with _first_come():
             client = mlflow.MlflowClient(store_uri())
             experiment = _experiment(client)
+            orphans.bury(client, experiment)
             parent = _parent(client, experiment)
         run_id = _resumed(client, folder) or _child(client, experiment, parent, stage)
+        orphans.mark(client, run_id)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SteelsegError(
