@@ -101,7 +101,8 @@ def show(name: str, image_hw: GreyImage, maps_chw: Probabilities, rules: Rules) 
     st.dataframe(rows, hide_index=True)
     rles = {c: p.rle for c, p in found.items()}
     file_name = f"{Path(name).stem}.csv"
-    st.download_button("Download the RLE rows", to_csv(name, rles), file_name, "text/csv")
+    text = to_csv(name, rles)
+    st.download_button("Download the RLE rows", text, file_name, "text/csv", on_click="ignore")
 
 
 def page(folder: str) -> None:
