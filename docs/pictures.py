@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from steelseg import image_table, label_csv, rle
 from steelseg.class_colours import class_colours, hexadecimal
-from steelseg.demo_page import draw
+from steelseg.contours import draw
 from steelseg.images import read_grey
 from steelseg.params import read_yaml
 

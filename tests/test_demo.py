@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -80,14 +81,24 @@ def upload(page, image: Path) -> None:
 def download(page) -> dict[int, str]:
     with page.expect_download() as waiting:
         page.get_by_text("Download the RLE rows").click()
+    if waiting.value.failure():  # the page changed meanwhile
+        page.wait_for_timeout(500)
+        return download(page)
     rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text())))
     return {int(row["ClassId"]): row["EncodedPixels"] for row in rows}
 
 
-def settle(page) -> None:
-    """Wait until the page shows the outcome of the last change."""
-    page.wait_for_timeout(500)
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+def wait_for(page, is_reached: Callable[[dict[int, str]], bool]) -> dict[int, str]:
+    """Download until the rows show the last change; how soon the page has it, nobody promises."""
+    deadline = time.monotonic() + 40
+    while not is_reached(rles := download(page)):
+        assert time.monotonic() < deadline, rles
+        page.wait_for_timeout(300)
+    return rles
+
+
+def area(text: str) -> int:
+    return int(rle.decode(text, (48, 80)).sum())
 
 
 def test_an_image_is_answered_and_thresholds_move_live(
@@ -97,25 +108,20 @@ def test_an_image_is_answered_and_thresholds_move_live(
     upload(page, tiny_dataset / "test_images" / "0012.png")
     picture = page.locator("[data-testid=stImage] img")
     picture.wait_for()
-    settle(page)
-    assert picture.evaluate("image => image.complete && image.naturalWidth") >= 80
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") >= 80
     first = download(page)
     assert set(first) == {1, 2}
-    area = rle.decode(first[1], (48, 80)).sum()
-    assert area > 0
+    assert area(first[1]) > 0
     slider = page.get_by_role("slider").first
     slider.focus()
     for _ in range(5):
         slider.press("ArrowRight")
-    settle(page)
-    second = download(page)
-    assert rle.decode(second[1], (48, 80)).sum() < area
+    second = wait_for(page, lambda rles: area(rles[1]) < area(first[1]))
     assert second[2] == first[2]
     least = page.get_by_role("spinbutton", name="Least area").first
     least.fill("3840")
     least.press("Enter")
-    settle(page)
-    assert download(page)[1] == ""
+    assert wait_for(page, lambda rles: rles[1] == "")[2] == first[2]
     if folder := os.environ.get("STEELSEG_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / "demo.png", full_page=True)
 

@@ -7,23 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import streamlit as st
 
 from steelseg import postprocess_rules
 from steelseg.class_colours import class_colours, hexadecimal
+from steelseg.contours import draw
 from steelseg.errors import SteelsegError
 from steelseg.files import sha256
 from steelseg.images import SUFFIXES, GreyImage, decode_grey
 from steelseg.inference import Probabilities, Runtime, open_runtime, probability_maps
 from steelseg.label_csv import CLASS, IMAGE, PIXELS
-from steelseg.postprocess import ClassRule, Mask, clean_mask, postprocess
+from steelseg.postprocess import ClassRule, clean_mask, postprocess
 
 Rules = dict[int, ClassRule]
 AREA_STEP = 25  # pixels
-WIDTH_PER_STROKE = 800  # of an image, for each pixel of a contour's thickness
 
 
 class Model(NamedTuple):
@@ -47,19 +44,6 @@ def predict(data: bytes, _model: Model) -> tuple[GreyImage, Probabilities]:
     image_hw = decode_grey(data)
     ((_, maps_chw),) = probability_maps([image_hw], lambda image: image, _model.runtime, 1)
     return image_hw, maps_chw
-
-
-def draw(image_hw: GreyImage, masks: Mapping[int, Mask]) -> npt.NDArray[np.uint8]:
-    """Draw the contours of each class in its colour: (H, W, 3) uint8."""
-    picture = cv2.cvtColor(image_hw, cv2.COLOR_GRAY2RGB)
-    colours = class_colours(list(masks))
-    thickness = max(1, image_hw.shape[1] // WIDTH_PER_STROKE)
-    for class_id, mask_hw in masks.items():
-        found = cv2.findContours(
-            np.ascontiguousarray(mask_hw), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(picture, found[0], -1, colours[class_id], thickness)
-    return np.asarray(picture, dtype=np.uint8)
 
 
 def to_csv(image: str, rles: Mapping[int, str]) -> str:
@@ -117,7 +101,8 @@ def show(name: str, image_hw: GreyImage, maps_chw: Probabilities, rules: Rules) 
     st.dataframe(rows, hide_index=True)
     rles = {c: p.rle for c, p in found.items()}
     file_name = f"{Path(name).stem}.csv"
-    st.download_button("Download the RLE rows", to_csv(name, rles), file_name, "text/csv")
+    text = to_csv(name, rles)
+    st.download_button("Download the RLE rows", text, file_name, "text/csv", on_click="ignore")
 
 
 def page(folder: str) -> None:

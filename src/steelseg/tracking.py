@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shlex
-import socket
 import sqlite3
 import time
 import traceback
@@ -19,8 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from steelseg import orphans
 from steelseg.errors import SteelsegError
 from steelseg.files import read_json, repository_root, sha256, write_json
 from steelseg.params import PARAMS, read_yaml
@@ -31,7 +29,6 @@ KEY_TAG = "steelseg.key"
 STAGE_TAG = "steelseg.stage"
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
 TOKEN_TAG, TOKEN_FILE = "steelseg.token", "mlflow_run.json"
-PROCESS_TAG = "steelseg.process"
 LOCK_SECONDS = 60.0  # that the store may be locked by another
 SAMPLING_SECONDS = 10.0  # between two looks at the machine
 
@@ -165,14 +162,13 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
             _open_file(store_uri())
             client = mlflow.MlflowClient(store_uri())
             experiment = _experiment(client)
-            _close_dead(client, experiment)
+            orphans.bury(client, experiment)
             parent = _parent(client, experiment)
             token = _token(folder)
             run_id = _resumed(client, experiment, token) or _child(
                 client, experiment, parent, {STAGE_TAG: stage, TOKEN_TAG: token}
             )
-            for run in (run_id, parent):
-                client.set_tag(run, PROCESS_TAG, _process())
+            orphans.mark(client, run_id)
     except (MlflowException, OSError, sqlite3.Error) as error:
         reason = " ".join(str(error).split())[:300]
         raise SteelsegError(
@@ -294,28 +290,6 @@ def _resumed(client: Any, experiment: str, token: str) -> str | None:
     run_id = str(runs[0].info.run_id)
     client.update_run(run_id, status="RUNNING")
     return run_id
-
-
-def _close_dead(client: Any, experiment: str) -> None:
-    """Mark as killed what runs of this machine say they are running and whose process is gone."""
-    found = client.search_runs(
-        [experiment], f"tags.host = '{socket.gethostname()}' and attributes.status = 'RUNNING'"
-    )
-    for run in found:
-        if not _is_alive(run.data.tags.get(PROCESS_TAG, "")):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _process(pid: int | None = None) -> str:
-    process = psutil.Process(pid)
-    return f"{process.pid} {process.create_time():.2f}"  # since numbers are given out again
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        return _process(int(process.split()[0])) == process
-    except (IndexError, ValueError, psutil.NoSuchProcess):
-        return False
 
 
 def _local_store() -> str:
