@@ -21,6 +21,7 @@ READ_BY = [
     ("data/cache/shard-00000.arrow", "tune_threshold"),
     ("models/model.onnx", "tune_threshold"),
     ("models/model.onnx", "predict"),
+    ("models/model.sha256", "predict"),
     ("models/postprocess.json", "predict"),
     ("data/test_images.parquet", "predict"),
     ("data/predictions.parquet", "submit"),

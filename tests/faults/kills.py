@@ -68,11 +68,12 @@ def _judge(folder: Path, ended: Ended, wanted: dict[str, str]) -> Outcome:
 
 
 def tracked_once(store: Path) -> bool:
-    """Whether no run is left RUNNING and no run has an epoch twice, or one missing."""
+    """Whether epochs are tracked, each once and none missing, and no run is left RUNNING."""
     with sqlite3.connect(store) as db:
         ((running,),) = db.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'")
-        epochs = db.execute("SELECT run_uuid, step FROM metrics WHERE key = 'epoch'").fetchall()
+        epochs = db.execute("SELECT run_uuid, step FROM metrics WHERE key = 'val_loss'").fetchall()
     by_run: dict[str, list[int]] = {}
     for run, step in epochs:
         by_run.setdefault(run, []).append(step)
-    return running == 0 and all(sorted(s) == list(range(len(s))) for s in by_run.values())
+    each_once = (sorted(steps) == list(range(len(steps))) for steps in by_run.values())
+    return running == 0 and bool(by_run) and all(each_once)

@@ -13,7 +13,7 @@ OUTS = {
     "stratified_split": ["data/folds.parquet"],
     "cache_masks": ["data/cache/manifest.json"],
     "train": ["models/model.safetensors", "models/model.json"],
-    "export_onnx": ["models/model.onnx"],
+    "export_onnx": ["models/model.onnx", "models/model.sha256"],
     "tune_threshold": ["models/postprocess.json"],
     "predict": ["data/predictions.parquet"],
     "submit": ["submission.csv"],
