@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -31,23 +33,53 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(finished, root / "place")
 
 
-@pytest.mark.pipeline
-@pytest.mark.parametrize("stage", KEPT)
-def test_a_killed_stage_goes_on_bit_identically(place: Workplace, stage: str) -> None:
-    """Killed after its first piece of work, the same command ends with the same bytes."""
+def kill_after_first_piece(place: Workplace, stage: str) -> None:
     place.remove_outs(stage)
     log, work = place.folder.with_suffix(".log"), place.folder / ".checkpoints"
-    command = [sys.executable, f"stages/{stage}.py"]
-    process = start(place.folder, command, log)
+    process = start(place.folder, [sys.executable, f"stages/{stage}.py"], log)
     begun = f"{stage}-*/{KEPT[stage]}"
     assert interrupt(process, signal.SIGKILL, lambda: any(work.glob(begun)))
     assert finish(process, log).returncode == -signal.SIGKILL
     assert any(work.glob(begun))
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("stage", KEPT)
+def test_a_killed_stage_goes_on_bit_identically(place: Workplace, stage: str) -> None:
+    """Killed after its first piece of work, the same command ends with the same bytes."""
+    kill_after_first_piece(place, stage)
     ended = place.run(stage, STEELSEG_TRACKING="on")
     assert ended.returncode == 0, ended.output
     assert place.is_sound(stage, succeeded=True)
     if stage == "train":
         assert tracked_once(place.folder / "mlflow.db")
+    place.restore()
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("change", ["two classes swapped", "an image deleted"])
+def test_other_data_never_meets_unfinished_work(place: Workplace, change: str) -> None:
+    """Caching was killed, then the data changed: what was cached by then is not used."""
+    kill_after_first_piece(place, "cache_masks")
+    raw, manifest = place.folder / "data/raw/sample", place.folder / "data/cache/manifest.json"
+    if change == "two classes swapped":
+        rows = (raw / "train.csv").read_text()
+        swapped = re.sub(r",([12]),", lambda m: f",{3 - int(m[1])},", rows)
+        (raw / "train.csv").write_text(swapped)
+    else:
+        labelled = (raw / "train.csv").read_text()
+        clean = [p for p in (raw / "train_images").iterdir() if p.name not in labelled]
+        clean[0].unlink()
+    digests = []
+    for unfinished in ("kept", "removed"):
+        if unfinished == "removed":
+            shutil.rmtree(place.folder / ".checkpoints")
+        shutil.rmtree(manifest.parent)
+        for stage in ("pivot_csv", "cache_masks"):
+            assert place.run(stage).returncode == 0
+        digests.append(manifest.read_bytes())
+    assert digests[0] == digests[1]
+    assert digests[0] != (place.finished / "data/cache/manifest.json").read_bytes()
     place.restore()
 
 

@@ -1,11 +1,14 @@
 """The pipeline itself, run by DVC on a tiny sample in clones of this repository."""
 
 import json
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from clones import clone, hashes, run, stages_run
+from faults.processes import finish, start
 
 pytestmark = pytest.mark.pipeline
 
@@ -123,6 +126,19 @@ def test_a_mistyped_parameter_stops_the_pipeline(pipeline: Path) -> None:
         assert "Traceback" not in output
     finally:
         params.write_text(text)
+
+
+def test_two_runs_at_once_refuse_each_other(pipeline: Path, tmp_path: Path) -> None:
+    """The second says who is at work, and the first ends as if nothing had been."""
+    log = tmp_path / "log"
+    first = start(pipeline, ["dvc", "repro", "--force", "--single-item", "train"], log)
+    while "Running stage 'train'" not in log.read_text():
+        assert first.poll() is None, log.read_text()
+        time.sleep(0.05)
+    output = run(pipeline, "dvc", "repro", "--force", "--single-item", "train", fails=True)
+    assert re.search(r"lock|is busy", output), output
+    assert finish(first, log).returncode == 0, log.read_text()
+    assert stages_run(run(pipeline, "dvc", "repro")) == []
 
 
 def test_two_gloo_processes_train_together(pipeline: Path) -> None:

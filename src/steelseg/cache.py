@@ -127,9 +127,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _open_shard(path: Path) -> _Shard:
-    with pa.memory_map(str(path)) as source:
-        start = source.read_buffer(1).address
-        batch = pa.ipc.open_file(source).get_batch(0)
-        pixels, masks = (batch.column(name).buffers()[1] for name in ("pixels", "masks"))
-        names = batch.column("image").to_pylist()
-        return _Shard(path, names, pixels.address - start, masks.address - start)
+    try:
+        with pa.memory_map(str(path)) as source:
+            start = source.read_buffer(1).address
+            batch = pa.ipc.open_file(source).get_batch(0)
+            pixels, masks = (batch.column(name).buffers()[1] for name in ("pixels", "masks"))
+            names = batch.column("image").to_pylist()
+            return _Shard(path, names, pixels.address - start, masks.address - start)
+    except (pa.ArrowException, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path}: cannot be read as a shard of the cache: {reason}") from error
