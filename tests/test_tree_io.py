@@ -1,5 +1,7 @@
 """Nested values survive a round trip through one safetensors file, bit for bit."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,19 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(BadInput):
         load_tree(tmp_path / "x")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    """Files end at 1 KiB here, as on a disk with no more room: one message, no half a checkpoint."""
+    code = (
+        "import pathlib, resource, torch; from steelseg.tree_io import save_tree\n"
+        "from steelseg.errors import SteelsegError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "try: save_tree(pathlib.Path('checkpoint'), {'weight': torch.zeros(1000)})\n"
+        "except SteelsegError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "checkpoint: cannot be written: File too large\n", done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from steelseg.errors import BadInput
@@ -30,7 +30,8 @@ def save_tree(path: Path, tree: Any) -> None:
     tensors: dict[str, Tensor] = {}
     header = json.dumps(_encode(tree, tensors))
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_HEADER: header})
+        # not by safetensors' own writer, whose error on a full disk is no OSError
+        temporary.write_bytes(save(tensors, metadata={_HEADER: header}))
 
 
 def load_tree(path: Path) -> Any:
