@@ -89,7 +89,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    """Files end at 1 KiB here, as on a disk with no more room: one message, no half a checkpoint."""
+    """Files end at 1 KiB here, as on a full disk: one message, and no half of a checkpoint."""
     code = (
         "import pathlib, resource, torch; from steelseg.tree_io import save_tree\n"
         "from steelseg.errors import SteelsegError\n"
