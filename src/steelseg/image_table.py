@@ -13,6 +13,9 @@ import pyarrow as pa
 from steelseg.errors import BadInput
 from steelseg.sealed_parquet import read_sealed, write_sealed
 
+# Arrow's own allocator keeps what the reading of a table took for a moment
+pa.set_memory_pool(pa.system_memory_pool())
+
 METADATA = b"steelseg"
 CLEAN = "clean"
 
