@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from steelseg import annotations, cache_writer, label_csv, rle
 from steelseg.cache import Cache
@@ -14,6 +15,9 @@ from steelseg.inspection import inspect_folder
 REPOSITORY = Path(__file__).parents[1]
 
 cv2.setNumThreads(1)
+# how long an example takes is up to what else the machine does; a hang is found by the run's limit
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
