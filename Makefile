@@ -8,6 +8,8 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export NO_ALBUMENTATIONS_UPDATE := 1
 # threads that wait must not spin: on a machine with other work, that makes training 3 times slower
 export OMP_WAIT_POLICY ?= PASSIVE
+# every stage is a process of its own: without compiled modules kept, each takes 10 seconds to import
+export PYTHONDONTWRITEBYTECODE :=
 export TQDM_MININTERVAL ?= 1
 READY := $(VENV)/.ready
 EXTRAS := $(VENV)/.ready-extras

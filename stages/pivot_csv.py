@@ -7,11 +7,12 @@ from steelseg.annotations import PivotConfig
 from steelseg.files import write_json
 from steelseg.inspection import inspect_folder
 from steelseg.params import load
+from steelseg.sealed_json import write_sealed
 from steelseg.stage import run
 
 
 def main() -> None:
-    """Write the annotation tables of the training and test images, and the data report."""
+    """Write the tables of the training and test images, what was skipped, and the data report."""
     config = load(PivotConfig, "pivot_csv")
     raw = Path(config.data_root) / config.dataset
     labels = label_csv.read(raw / config.csv)
@@ -26,6 +27,7 @@ def main() -> None:
     annotations.check_sample(sample, test_table, raw / "sample_submission.csv")
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)
+    write_sealed(Path("data/skipped_images.json"), {"images": train.skipped})
     report = annotations.report(table, test_table, train, labels)
     write_json(Path("metrics/pivot_csv.json"), report)
     print(annotations.describe(report))

@@ -15,7 +15,7 @@ def main() -> None:
     train = image_table.read(Path("data/annotations.parquet"))
     test = image_table.read(Path("data/test_images.parquet"))
     table = splitting.split(train, config)
-    fold_table.write(Path("data/folds.parquet"), table)
+    fold_table.write(Path("data/folds.parquet"), table, train.identity)
     report = splitting.report(table, train, test)
     write_json(Path("metrics/stratified_split.json"), report)
     print(splitting.describe(report))

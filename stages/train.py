@@ -24,7 +24,11 @@ def main() -> None:
     """Write the model, the history of the epochs and the best epoch's scores."""
     network, config = load(ModelConfig), load(TrainConfig, "train")
     cache = Cache(Path("data/cache"))
-    data = FoldData(cache, fold_table.fold_numbers(fold_table.read(FOLDS, cache.names)), config)
+    data = FoldData(
+        cache,
+        fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations)),
+        config,
+    )
     params = network.model_dump() | config.model_dump()
     identity = {
         "params": params,

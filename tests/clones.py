@@ -26,6 +26,7 @@ OUTPUTS = ["data/annotations.parquet", "data/folds.parquet", "data/predictions.p
 OUTPUTS += ["models/model.safetensors", "models/model.json", "models/postprocess.json"]
 OUTPUTS += ["models/model.onnx"]
 OUTPUTS += ["submission.csv", "plots/train.csv", "data/cache/manifest.json"]
+OUTPUTS += ["data/validation.parquet", "data/landscape.json", "reports/index.html"]
 
 
 def environment(**changes: str) -> dict[str, str]:

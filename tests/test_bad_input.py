@@ -29,6 +29,7 @@ from strategies import (
 
 from steelseg.errors import BadInput
 from steelseg.files import read_json
+from steelseg.sealed_json import read_sealed
 from steelseg.submission import PredictionRow, write_predictions
 
 PIVOT_CSV = REPOSITORY / "stages" / "pivot_csv.py"
@@ -406,6 +407,9 @@ def test_bad_training_images_can_be_skipped(root: Path, stage: ModuleType) -> No
     stage.main()
     report = read_json(Path("metrics/pivot_csv.json"))
     assert report["skipped_bad_images"] == 4
+    skipped = read_sealed(Path("data/skipped_images.json"))["images"]
+    assert list(skipped) == ["b.png", "d.png", "e.png", "x\ny.png"]
+    assert skipped["d.png"] == "expected 6x8 pixels like 2 others, but got 8x6"
     assert report["images"] == 2
     assert report["images_per_class"] == {"1": 1, "2": 1}
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from browsers import open_browser
 from servers import free_port, wait_until_up
 
 from steelseg import rle
 from steelseg.class_colours import PALETTE, class_colours
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs `make setup-extras`")
 pytest.importorskip("streamlit", reason="needs `make setup-extras`")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = pytest.mark.filterwarnings("default")
 
 
 def serve(model: Path, work: Path) -> Iterator[str]:
@@ -53,10 +48,8 @@ def address(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture

@@ -254,12 +254,12 @@ def write_predictions(path: Path) -> None:
 def write_folds(path: Path) -> None:
     """Write a fold table."""
     columns = {"image": ["a", "b", "c"], "fold": [0, 1, 1], "group": [0, 1, 2]}
-    fold_table.write(path, pd.DataFrame(columns).assign(combination=["clean", "1", "1+2"]))
+    fold_table.write(path, pd.DataFrame(columns).assign(combination=["clean", "1", "1+2"]), "x")
 
 
 def read_folds(path: Path) -> Any:
     """Read all of a fold table's content."""
-    return fold_table.read(path, ["a", "b", "c"]).to_dict()
+    return fold_table.read(path, ["a", "b", "c"], "x").to_dict()
 
 
 def write_rules(path: Path) -> None:

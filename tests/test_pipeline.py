@@ -1,16 +1,26 @@
 """The pipeline itself, run by DVC on a tiny sample in clones of this repository."""
 
 import json
+import os
 import re
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from browsers import open_browser
 from clones import clone, hashes, run, stages_run
 from faults.processes import finish, start
 
 pytestmark = pytest.mark.pipeline
+
+UNLOADED = """[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.alt)"""
+# text of a figure that leaves it, by more than a pixel
+CUT_OFF = """[...document.querySelectorAll('figure svg text')].filter(text => {
+  const [t, s] = [text, text.closest('svg')].map(e => e.getBoundingClientRect());
+  return t.left < s.left - 1 || t.right > s.right + 1
+    || t.top < s.top - 1 || t.bottom > s.bottom + 1;
+}).map(text => text.textContent)"""
 
 
 def printed(folder: Path, code: str) -> list[list[str]]:
@@ -25,7 +35,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which the pipeline has run."""
     folder = clone(tmp_path_factory.mktemp("first"))
     output = run(folder, "dvc", "repro")
-    assert stages_run(output)[-1] == "submit"
+    assert stages_run(output)[-1] == "report"
     assert "Traceback" not in output
     assert "Warning" not in output
     run(folder, "git", "add", "-A")  # experiments in temporary folders see what git knows
@@ -43,6 +53,30 @@ def test_it_ends_with_a_submission_and_a_summary(pipeline: Path) -> None:
     scores = json.loads((pipeline / "metrics/tune_threshold.json").read_text())
     assert 0 <= scores["pair_dice"] <= 1
     assert list((pipeline / ".checkpoints").iterdir()) == []
+
+
+def test_the_report_shows_well_in_a_browser(pipeline: Path) -> None:
+    """Every picture is there, nothing is wider than the window, and nothing is asked of anyone."""
+    page_file = (pipeline / "reports/index.html").as_uri()
+    with open_browser() as browser:
+        for width, scheme in [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]:
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            asked: list[str] = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            errors: list[str] = []
+            page.on("console", lambda message, errors=errors: errors.append(message.text))
+            page.goto(page_file)
+            assert page.locator("figure img").count() > 20
+            assert page.locator("figure svg").count() >= 14
+            assert page.evaluate(UNLOADED) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(CUT_OFF) == []
+            assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+            assert errors == []
+            if folder := os.environ.get("STEELSEG_SCREENSHOTS"):
+                name = f"report-{width}-{scheme}.png"
+                page.screenshot(path=Path(folder) / name, full_page=True)
+            page.close()
 
 
 def test_a_second_run_does_nothing(pipeline: Path) -> None:
@@ -84,7 +118,7 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
     runs = printed(pipeline, code)
     (parent,) = [r for r in runs if r[0] == "slow"]
     children = {r[0]: r for r in runs if r[3] == parent[4]}
-    assert set(children) == {"train", "tune_threshold", "predict"}
+    assert set(children) == {"train", "tune_threshold", "predict", "report"}
     assert children["train"][2] == "1e-05"
     assert {r[1] for r in runs} == {"FINISHED"}
     wanted = {"val_pair_dice", "train_loss", "lr", "train_images_per_second", "val_notebook_iou"}

@@ -77,7 +77,7 @@ def test_no_stage_writes_what_another_writes() -> None:
     assert {p.stem for p in (ROOT / "stages").glob("*.py")} == set(STAGES)
 
 
-@pytest.mark.parametrize("name", [n for n in STAGES if n not in {"train", "export_onnx"}])
+@pytest.mark.parametrize("name", [n for n in STAGES if n not in {"train", "export_onnx", "report"}])
 def test_light_stages_import_neither_torch_nor_mlflow(name: str) -> None:
     """Seconds of imports are paid only where the library is needed (by a GPU runtime, at most)."""
     heavy = {"torch", "lightning", "segmentation_models_pytorch", "mlflow", "albumentations"}

@@ -213,7 +213,7 @@ def test_report_puts_the_honest_score_first():
     config = TuneConfig()
     table = fill_from_pixels([(0.4, 1), (0.4, 1), (0.2, 0), (0.2, 0)], config)
     groups = [0, 1, 2, 3]
-    scores = report(table, search(table, config), config, groups, [3])
+    scores = report(table, search(table, config), cross_count(table, config, groups), [3])
     assert scores["pair_dice"] == cross_fit(table, config, groups).mean()
     true_positive, _, true = cross_count(table, config, groups)[:, 0].sum(axis=0)
     assert scores["iou_class_3"] == true_positive / true  # nothing is predicted beside the truth

@@ -22,7 +22,7 @@ from steelseg.files import sha256
 from steelseg.sealed_json import read_sealed
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 GreyImage = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.uint8]
@@ -46,7 +46,8 @@ class Cache:
         classes: class ids, in channel order.
         size_hw: height and width of every image in pixels.
         mean, std: of all grey levels, 0 to 1.
-        identity: SHA-256 over the content of all shards.
+        annotations: identity of the annotations that it was made of.
+        identity: SHA-256 of the manifest, and so of the annotations and of all shards.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,6 +62,7 @@ class Cache:
         self.size_hw: tuple[int, int] = (manifest["height"], manifest["width"])
         self.mean: float = manifest["mean"]
         self.std: float = manifest["std"]
+        self.annotations: str = manifest["annotations"]
         self.identity = sha256(folder / MANIFEST)
         for name, digest in manifest["shards"].items():
             verify(folder / name, digest)
@@ -76,6 +78,17 @@ class Cache:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_files": {}}  # a file descriptor means nothing elsewhere
+
+    def refuse_other(self, identity: str | None, made_of_it: Path) -> None:
+        """Check that a file, which says what cache it was made of, was made of this one.
+
+        Raises:
+            BadInput: it was made of another.
+        """
+        if identity != self.identity:
+            raise BadInput(
+                f"{made_of_it}: was made of another cache than {self.folder}; run `dvc repro`"
+            )
 
     def image(self, row: int) -> GreyImage:
         """Return the grey image of a row: (H, W) uint8."""

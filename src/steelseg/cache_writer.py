@@ -109,6 +109,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
     mean, std = _pooled(np.array(table.column("mean")), np.array(table.column("std")))
     manifest = {
         "format": FORMAT,
+        "annotations": table.identity,
         "images": len(table),
         "height": table.size_hw[0],
         "width": table.size_hw[1],

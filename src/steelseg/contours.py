@@ -1,4 +1,4 @@
-"""Masks drawn on their image, as contours in one colour per class."""
+"""Masks drawn on their image, in one colour per class."""
 
 from collections.abc import Mapping
 
@@ -10,18 +10,29 @@ from steelseg.class_colours import class_colours
 
 Bytes = npt.NDArray[np.uint8]
 WIDTH_PER_STROKE = 800  # of an image, for each pixel of a contour's thickness
+OPACITY = 0.45
 
 
 def draw(
-    image_hw: npt.NDArray[np.uint8], masks: Mapping[int, npt.NDArray[np.uint8]]
-) -> npt.NDArray[np.uint8]:
-    """Draw the contours of each class in its colour: (H, W, 3) uint8."""
-    picture = cv2.cvtColor(image_hw, cv2.COLOR_GRAY2RGB)
+    image_hw: Bytes, masks: Mapping[int, Bytes], filled: Mapping[int, Bytes] | None = None
+) -> Bytes:
+    """Draw the contours of each class in its colour: (H, W, 3) uint8.
+
+    Args:
+        image_hw: (H, W) uint8.
+        masks: for each class (H, W) uint8 of 0 and 1.
+        filled: further masks of the same classes, tinted below the contours.
+    """
+    picture = np.asarray(cv2.cvtColor(image_hw, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
     colours = class_colours(list(masks))
+    for class_id, mask_hw in (filled or {}).items():
+        inside = mask_hw == 1
+        tint = OPACITY * np.array(colours[class_id])
+        picture[inside] = ((1 - OPACITY) * picture[inside] + tint).astype(np.uint8)
     thickness = max(1, image_hw.shape[1] // WIDTH_PER_STROKE)
     for class_id, mask_hw in masks.items():
         found = cv2.findContours(
             np.ascontiguousarray(mask_hw), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
         cv2.drawContours(picture, found[0], -1, colours[class_id], thickness)
-    return np.asarray(picture, dtype=np.uint8)
+    return picture

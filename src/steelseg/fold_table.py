@@ -10,23 +10,35 @@ import pyarrow as pa
 from steelseg.errors import BadInput
 from steelseg.sealed_parquet import read_sealed, write_sealed
 
-
-def write(path: Path, table: pd.DataFrame) -> None:
-    """Write the table as Parquet, whole or not at all."""
-    write_sealed(path, pa.Table.from_pandas(table, preserve_index=False))
+_ANNOTATIONS = b"annotations"
 
 
-def read(path: Path, names: list[str]) -> pd.DataFrame:
+def write(path: Path, table: pd.DataFrame, annotations: str) -> None:
+    """Write the table as Parquet, and the identity of the annotations that it was made of."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {**arrow.schema.metadata, _ANNOTATIONS: annotations.encode()}
+    write_sealed(path, arrow.replace_schema_metadata(metadata))
+
+
+def read(path: Path, names: list[str], annotations: str) -> pd.DataFrame:
     """Read a table that must list exactly the images `names`, in this order.
 
+    Args:
+        path: the file.
+        names: the images of the cache.
+        annotations: the identity of the annotations that the cache was made of.
+
     Raises:
-        BadInput: the file is missing or damaged, or is of other images.
+        BadInput: the file is missing or damaged, or is of other images or other annotations.
     """
-    table: pd.DataFrame = read_sealed(path).to_pandas()
+    arrow = read_sealed(path)
+    table: pd.DataFrame = arrow.to_pandas()
     if not {"image", "fold", "group", "combination"} <= set(table):
         raise BadInput(f"{path}: was not written by stratified_split")
     if table["image"].tolist() != names:
         raise BadInput(f"{path}: lists other images than the cache; run `dvc repro`")
+    if (arrow.schema.metadata or {}).get(_ANNOTATIONS) != annotations.encode():
+        raise BadInput(f"{path}: was made of other annotations than the cache; run `dvc repro`")
     return table
 
 

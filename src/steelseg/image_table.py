@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from steelseg.errors import BadInput
-from steelseg.sealed_parquet import read_sealed, write_sealed
+from steelseg.sealed_parquet import content_digest, read_sealed, write_sealed
 
 # Arrow's own allocator keeps what the reading of a table took for a moment
 pa.set_memory_pool(pa.system_memory_pool())
@@ -50,6 +50,11 @@ class ImageTable:
         return (
             flat[start : start + len(self) * side * side].reshape(-1, side, side).astype(np.float32)
         )
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the content, which says what was made of these annotations."""
+        return content_digest(self.table).decode()
 
     def column(self, name: str) -> list[Any]:
         """One column as a list."""

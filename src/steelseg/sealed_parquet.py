@@ -15,7 +15,7 @@ _ROWS = 256
 
 def write_sealed(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet with a checksum of its content, whole or not at all."""
-    sealed = {**(table.schema.metadata or {}), _SEAL: _digest(table)}
+    sealed = {**(table.schema.metadata or {}), _SEAL: content_digest(table)}
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata(sealed), temporary)
 
@@ -33,7 +33,7 @@ def read_sealed(path: Path) -> pa.Table:
         metadata = dict(table.schema.metadata)
         seal = metadata.pop(_SEAL)
         table = table.replace_schema_metadata(metadata or None)
-        if seal != _digest(table):
+        if seal != content_digest(table):
             raise BadInput(
                 f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`"
             )
@@ -47,8 +47,11 @@ def read_sealed(path: Path) -> pa.Table:
         ) from error
 
 
-def _digest(table: pa.Table) -> bytes:
-    """SHA-256 of columns and values; a format's own checksums leave out how the bytes are read."""
+def content_digest(table: pa.Table) -> bytes:
+    """SHA-256 of columns and values, as hexadecimal digits.
+
+    A format's own checksums leave out how the bytes are read.
+    """
     metadata = sorted((table.schema.metadata or {}).items())
     columns = [(field.name, str(field.type)) for field in table.schema]
     digest = hashlib.sha256(repr((metadata, columns)).encode())

@@ -40,6 +40,7 @@ def summarise(root: Path) -> str:
             f"  Dice where there is a defect: {per_class}",
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",
+            "report        reports/index.html",
             "model         models/ (safetensors, ONNX, postprocess.json)",
             "metrics       dvc metrics show   dvc plots show   dvc exp show",
             f"MLflow        make ui   or   {ui_command()}",

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import shlex
+import socket
 import sqlite3
 import time
 import traceback
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from steelseg import orphans
 from steelseg.errors import SteelsegError
@@ -30,6 +32,7 @@ STAGE_TAG = "steelseg.stage"
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
 TOKEN_TAG, TOKEN_FILE = "steelseg.token", "mlflow_run.json"
 LOCK_SECONDS = 60.0  # that the store may be locked by another
+SERVER_SECONDS = 10.0  # that a tracking server may take to pick up
 SAMPLING_SECONDS = 10.0  # between two looks at the machine
 
 
@@ -47,6 +50,9 @@ class Tracker:
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the numbers that an experiment is compared by, to the experiment's own run too."""
+
+    def artifact(self, path: Path) -> None:
+        """Log a file to the experiment's own run, where people look."""
 
 
 class MlflowTracker(Tracker):
@@ -88,6 +94,10 @@ class MlflowTracker(Tracker):
         """Log numbers to the stage's run and to the experiment's."""
         for run_id in (self.run_id, self.parent_id):
             self._metrics(run_id, values, 0)
+
+    def artifact(self, path: Path) -> None:
+        """Log a file to the experiment's own run."""
+        self.client.log_artifact(self.parent_id, str(path))
 
     def _metrics(self, run_id: str, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -159,7 +169,7 @@ def _start(stage: str, folder: Path | None) -> MlflowTracker:
     mlflow.set_tracking_uri(store_uri())
     try:
         with _first_come():
-            _open_file(store_uri())
+            _look_at(store_uri())
             client = mlflow.MlflowClient(store_uri())
             experiment = _experiment(client)
             orphans.bury(client, experiment)
@@ -200,12 +210,17 @@ def _first_come() -> Iterator[None]:
         yield
 
 
-def _open_file(uri: str) -> None:
-    """Look into a store that is a file: MLflow tries again for minutes where that is in vain.
+def _look_at(uri: str) -> None:
+    """See whether a store is there: MLflow tries again for minutes where that is in vain.
 
     Raises:
-        sqlite3.Error: it is no database, or another process has kept it locked for a minute.
+        OSError: no server listens where it should be.
+        sqlite3.Error: the file is no database, or another process has kept it locked for a minute.
     """
+    server = urlsplit(uri)
+    if server.scheme in {"http", "https"}:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname or "", port), SERVER_SECONDS).close()
     path = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and path.exists():
         with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:

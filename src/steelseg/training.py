@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from steelseg.cache import Cache
 from steelseg.dataset import Batch, EpochSampler, TrainingCrops, WholeImages, collate
-from steelseg.errors import BadInput
+from steelseg.errors import BadInput, SteelsegError
 from steelseg.files import SEAL, is_sealed, seal
 from steelseg.models import Segmenter
 from steelseg.segmentation_task import SegmentationTask
@@ -68,6 +68,21 @@ class EpochKeeper(Checkpoint):
         self.history = state_dict["history"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_weights = state_dict["best_weights"]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """See that all processes go on from the same epoch; on several nodes a folder may lag.
+
+        Raises:
+            SteelsegError: they do not.
+        """
+        path = trainer.ckpt_path
+        number = int(Path(path).stem.rpartition("-")[2]) if path else -1
+        numbers = trainer.strategy.all_gather(torch.tensor(number, device=pl_module.device))
+        if (numbers != number).any():
+            raise SteelsegError(
+                f"the processes found different checkpoints in {self.folder}: is it shared, "
+                "and does no other training work in it?"
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Tell of the epochs before an interruption."""
@@ -217,7 +232,9 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
     processes = config.num_nodes * (config.devices if isinstance(config.devices, int) else 1)
     # batch-norm statistics are sent round before validation only: with uneven shares of the
     # validation images, sending them in every forward pass would wait for ever
-    distributed = DDPStrategy(broadcast_buffers=False)
+    distributed = DDPStrategy(
+        broadcast_buffers=False, find_unused_parameters=config.strategy != "auto"
+    )
     many = processes > 1 or (on_gpu and config.devices == "auto" and torch.cuda.device_count() > 1)
     return L.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -228,6 +245,7 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         deterministic=config.deterministic,
+        sync_batchnorm=config.sync_batchnorm and on_gpu,  # torch has it for GPUs only
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         logger=False,

@@ -55,6 +55,11 @@ class TrainConfig(Config):
     num_workers: NotNegative | Literal["auto"]
     """loader processes; `auto` is none on a CPU, where the network needs the cores"""
     num_nodes: Positive
+    strategy: Literal["auto", "ddp_find_unused_parameters_true"]
+    """of Lightning; `auto` is DDP where there are several processes, the other is for networks that
+    do not use all of their parameters"""
+    sync_batchnorm: bool
+    """batch-norm statistics over all GPUs instead of each one's own share of the batch"""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
     """`auto` is 32-true on a CPU and 16-mixed on a GPU"""
     channels_last: bool

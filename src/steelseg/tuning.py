@@ -151,11 +151,12 @@ def cross_count(
 def report(
     table: ComponentTable,
     rules: Sequence[ClassRule],
-    config: TuneConfig,
-    groups: npt.ArrayLike,
+    honest: Counts,
     classes: Sequence[int],
 ) -> dict[str, float]:
     """Score the search: every metric of `summarise`, cross-fitted, and two pair-Dices beside them.
+
+    `honest` is what `cross_count` gave.
 
     `optimistic_pair_dice` is that of `rules` on the very images that they were chosen on, and
     `untuned_pair_dice` that of the threshold nearest to 0.5 and nothing else.
@@ -163,7 +164,7 @@ def report(
     nearest = min(table.thresholds, key=lambda threshold: abs(threshold - 0.5))
     untuned = [ClassRule(threshold=nearest)] * table.n_classes
     return {
-        **summarise(cross_count(table, config, groups), classes),
+        **summarise(honest, classes),
         "optimistic_pair_dice": float(evaluate(table, rules).mean()),
         "untuned_pair_dice": float(evaluate(table, untuned).mean()),
     }

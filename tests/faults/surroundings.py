@@ -29,6 +29,8 @@ def store_out_of_reach(place: Workplace, stage: str = "predict") -> Iterator[Tri
     )
     unknown = {"MLFLOW_TRACKING_URI": "nosuch://store"}
     yield place.try_fault(kind, "no such kind", stage, _nothing, STEELSEG_TRACKING="on", **unknown)
+    silent = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}  # a port that nobody listens on
+    yield place.try_fault(kind, "no server", stage, _nothing, STEELSEG_TRACKING="on", **silent)
     yield place.try_fault(kind, "a folder is in its place", stage, _folder, STEELSEG_TRACKING="on")
     (place.folder / "mlflow.db").rmdir()
     yield place.try_fault(kind, "no database", stage, _no_database, STEELSEG_TRACKING="on")

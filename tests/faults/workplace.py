@@ -14,9 +14,10 @@ OUTS = {
     "cache_masks": ["data/cache/manifest.json"],
     "train": ["models/model.safetensors", "models/model.json"],
     "export_onnx": ["models/model.onnx", "models/model.sha256"],
-    "tune_threshold": ["models/postprocess.json"],
+    "tune_threshold": ["models/postprocess.json", "data/validation.parquet"],
     "predict": ["data/predictions.parquet"],
     "submit": ["submission.csv"],
+    "report": ["reports/index.html"],
 }
 Fault = Callable[[Path], None]
 
@@ -32,7 +33,7 @@ class Workplace:
 
     def restore(self) -> None:
         """Undo a fault and what the stages wrote."""
-        for name in ("data", "models", ".checkpoints", "submission.csv"):
+        for name in ("data", "models", ".checkpoints", "submission.csv", "reports"):
             place, source = self.folder / name, self.finished / name
             shutil.rmtree(place, ignore_errors=True)
             place.unlink(missing_ok=True)

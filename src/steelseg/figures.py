@@ -1,0 +1,52 @@
+"""Matplotlib figures as SVG that stands in a page: in the page's own colours, light or dark."""
+
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_INK = "#010203"  # stands for the page's text colour
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text, in the page's font
+    "svg.hashsalt": "steelseg",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor"], _INK),
+    **dict.fromkeys(["xtick.color", "ytick.color"], _INK),
+}
+in_page_style = mpl.rc_context(_STYLE)
+"""Decorates what draws figures: legends and labels take their colours when they are made."""
+SIZE_INCHES = (4.2, 2.7)
+NEUTRAL = "#8a8f98"  # for what is of no class
+
+
+def figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """Begin a figure of one set of axes; to be called `in_page_style`."""
+    drawing = Figure(figsize=SIZE_INCHES, layout="constrained")
+    axes = drawing.add_subplot()
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    return drawing, axes
+
+
+def to_svg(drawing: Figure, description: str) -> Markup:
+    """Write a figure as an `<svg>` element that scales with its column.
+
+    Args:
+        drawing: the figure.
+        description: what it shows, for those who cannot see it.
+    """
+    file = io.StringIO()
+    drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r' id="[A-Za-z]+_\d+"', "", text)  # `axes_1` in every figure
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    label = Markup('<svg role="img" aria-label="{}"').format(description)
+    return Markup(text.replace("<svg", label, 1))  # noqa: S704  # matplotlib escapes what it writes

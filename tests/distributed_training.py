@@ -1,0 +1,77 @@
+"""A tiny training for `test_distributed.py`, alone or as one of the processes of torchrun.
+
+Its network has no batch-norm, whose statistics would be those of each process's own share.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from steelseg import models, training
+from steelseg.cache import Cache
+from steelseg.models import ModelConfig
+from steelseg.params import load
+from steelseg.stage import is_first_process
+from steelseg.training import EpochKeeper, FoldData
+from steelseg.training_config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+FOLDS = np.array([0, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])  # five to validate on: no even share
+GLOBAL_BATCH = 4
+MOVING = 1e-3
+STILL = 1e-30  # a learning rate at which the weights stay what they are
+
+
+def without_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.Identity())
+        else:
+            without_norms(child)
+
+
+def run(cache: Cache, folder: Path, processes: int, lr: float, killed: bool = False) -> EpochKeeper:
+    """Train two epochs; `killed` kills the whole process group after the first."""
+
+    def log_epoch(_: dict[str, float], epoch: int) -> None:
+        if killed and epoch == 0:
+            os.killpg(0, signal.SIGKILL)
+
+    changes = {"epochs": 2, "crop": [32, 32], "crops_per_image": 2, "num_workers": 0}
+    changes |= {"batch_size": GLOBAL_BATCH // processes, "devices": processes, "lr": lr}
+    changes |= {"loss": "bce", "scheduler": "constant", "validation_batch_size": 2}
+    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
+    config = TrainConfig(**base | changes)
+    network = ModelConfig(
+        arch="Unet",
+        encoder="resnet18",
+        encoder_weights=None,
+        in_channels=1,
+        arch_options={"decoder_channels": [16, 8, 8, 4, 4]},
+    )
+    L.seed_everything(config.seed, verbose=False)
+    segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+    without_norms(segmenter.network)
+    return training.train(segmenter, config, FoldData(cache, FOLDS, config), folder, log_epoch)
+
+
+def main(cache: Path, work: Path, trainings: list[str]) -> None:
+    """Train in a process of torchrun; the first one writes what it saw."""
+    torch.set_num_threads(1)
+    for name in trainings:
+        lr = STILL if name == "still" else MOVING
+        keeper = run(Cache(cache), work / name, 2, lr, killed="killed" in trainings)
+        if is_first_process():
+            weights = {name: tensor.tolist() for name, tensor in keeper.best_weights.items()}
+            (work / f"{name}.json").write_text(json.dumps([keeper.history, weights]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

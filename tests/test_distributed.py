@@ -1,0 +1,101 @@
+"""Two gloo processes train as one does, score every image once, and survive a kill."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import distributed_training as tiny
+import pytest
+import torch
+from faults.processes import Ended, finish, start
+from servers import free_port
+
+from steelseg.cache import Cache
+from steelseg.training import newest_checkpoint
+
+pytestmark = pytest.mark.pipeline
+
+TIMINGS = {"train_images_per_second", "val_images_per_second"}
+History = list[dict[str, float]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compare what we compute, not how threads of a busy machine share out a sum."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def two_processes(cache: Cache, work: Path, *trainings: str) -> Ended:
+    """Run tiny trainings by torchrun."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    torchrun += ["--master_port", str(free_port()), tiny.__file__]
+    variables = {"PYTHONPATH": str(tiny.ROOT / "src")}
+    command = [*torchrun, str(cache.folder), str(work), *trainings]
+    log = work / "log"
+    return finish(start(work, command, log, **variables), log)
+
+
+def seen(work: Path, training: str) -> tuple[History, dict[str, Any]]:
+    history, weights = json.loads((work / f"{training}.json").read_text())
+    return without_timings(history), weights
+
+
+def without_timings(history: History) -> History:
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in history]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two undisturbed trainings, one of them with weights that stay."""
+    work = tmp_path_factory.mktemp("undisturbed")
+    ended = two_processes(tiny_cache, work, "moving", "still")
+    assert ended.returncode == 0, ended.output
+    assert ended.output.count("epoch 1/2:") == 2  # one process alone speaks
+    return work
+
+
+def test_half_batches_give_the_losses_of_whole_ones(
+    tiny_cache: Cache, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Three steps an epoch from the same crops: loss and metrics are those of one process."""
+    alone = without_timings(tiny.run(tiny_cache, tmp_path, 1, tiny.MOVING).history)
+    together, _ = seen(undisturbed, "moving")
+    assert len(alone) == len(together) == 2
+    for one, two in zip(alone, together, strict=True):
+        assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
+        assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
+        assert two == pytest.approx(one, abs=1e-3)
+
+
+def test_every_validation_image_is_counted_once(
+    tiny_cache: Cache, undisturbed: Path, tmp_path: Path
+) -> None:
+    """With weights that stay, five images shared out unevenly give exactly the same metrics."""
+    alone = without_timings(tiny.run(tiny_cache, tmp_path, 1, tiny.STILL).history)
+    together, _ = seen(undisturbed, "still")
+    for one, two in zip(alone, together, strict=True):
+        exact = {k for k in one if k.startswith("val_") and k != "val_loss"}
+        assert len(exact) > 5
+        assert {k: two[k] for k in exact} == {k: one[k] for k in exact}
+        assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-6)
+
+
+def test_a_killed_training_of_two_goes_on_bit_identically(
+    tiny_cache: Cache, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Killed after the first epoch, both go on from its checkpoint to the same weights."""
+    killed = two_processes(tiny_cache, tmp_path, "moving", "killed")
+    assert killed.returncode != 0
+    assert not (tmp_path / "moving.json").exists()
+    newest = newest_checkpoint(tmp_path / "moving")
+    assert newest is not None
+    assert newest.stem == "epoch-0000"
+    resumed = two_processes(tiny_cache, tmp_path, "moving")
+    assert resumed.returncode == 0, resumed.output
+    assert resumed.output.count("resuming after epoch-0000") == 1
+    assert seen(tmp_path, "moving") == seen(undisturbed, "moving")

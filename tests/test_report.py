@@ -1,0 +1,254 @@
+"""The report: what it chooses to show, what it says, and that it escapes what the data says."""
+
+import base64
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from steelseg import (
+    advice,
+    annotations,
+    data_figures,
+    gallery,
+    label_csv,
+    model_figures,
+    report_page,
+    validation_table,
+)
+from steelseg.cache import Cache
+from steelseg.contours import OPACITY, draw
+from steelseg.errors import BadInput
+from steelseg.gallery import Picture
+from steelseg.image_table import ImageTable
+from steelseg.inspection import inspect_folder
+from steelseg.postprocess import ClassRule
+from steelseg.report_page import ReportConfig
+from steelseg.training_config import TrainConfig
+from steelseg.validation_table import Landscape
+
+HOSTILE = '"><script>alert(1)</script>.png'
+
+# (true, predicted, true positive, confidence) of the classes 1 and 2
+PAIRS = {
+    "perfect": [(10, 10, 10, 0.9), (0, 0, 0, 0.1)],
+    "clean": [(0, 0, 0, 0.2), (0, 0, 0, 0.2)],
+    "missed": [(10, 0, 0, 0.6), (20, 0, 0, 0.6)],
+    "half": [(10, 10, 5, 0.9), (0, 0, 0, 0.1)],
+    "sure of nothing": [(0, 0, 0, 0.99), (0, 0, 0, 0.1)],
+}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    """Five validation images, written and read back."""
+    pairs = np.array(list(PAIRS.values()))
+    counts = pairs[..., [2, 1, 0]].astype(np.int64)
+    path = tmp_path / "validation.parquet"
+    confidences = pairs[..., 3].astype(np.float32)
+    validation_table.write(path, list(PAIRS), [1, 2], confidences, counts, counts // 2)
+    read = validation_table.read(path)
+    assert np.array_equal(validation_table.counts_of(read), counts)
+    assert np.array_equal(
+        validation_table.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2
+    )
+    return read
+
+
+@pytest.fixture(scope="module")
+def images(tiny_dataset: Path) -> ImageTable:
+    labels = label_csv.read(tiny_dataset / "train.csv")
+    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
+    return annotations.build(inspection, labels, [1, 2], Path("train.csv"))
+
+
+def test_images_are_chosen_by_how_they_are_predicted(table: pd.DataFrame) -> None:
+    """The best shows a defect, the worst misses some, and no image is chosen twice."""
+    chosen = gallery.choose(table, 1)
+    assert chosen == {"best": ["perfect"], "worst": ["missed"], "surprising": ["sure of nothing"]}
+    everything = [name for names in gallery.choose(table, 3).values() for name in names]
+    assert sorted(everything) == sorted(PAIRS)
+
+
+def test_captions_say_what_is_there_and_what_was_found(table: pd.DataFrame) -> None:
+    """Pixels and Dice of what is there or was found, and confidence that came to nothing."""
+    texts = gallery.captions(table)
+    assert texts["half"] == "class 1: Dice 0.50 (10 px found, 10 true)"
+    assert texts["clean"] == "clean, and found so"
+    assert texts["sure of nothing"] == "class 1: rightly none, at confidence 0.99"
+
+
+def test_class_scores_are_cross_fitted(table: pd.DataFrame) -> None:
+    """From the counts of rules chosen without the image; a class that is nowhere has no Dice."""
+    rules = {1: ClassRule(), 2: ClassRule(enabled=False)}
+    first, second = report_page.class_scores(table, rules)
+    # perfect: 2 * 5 / (5 + 10), half: 2 * 2 / (5 + 10), missed: 0, and two empty pairs
+    assert first["pair_dice"] == pytest.approx((10 / 15 + 4 / 15 + 0 + 1 + 1) / 5)
+    assert first["all_empty"] == pytest.approx(2 / 5)
+    assert first["images"] == 3
+    nowhere = report_page.class_scores(table[table["image"] == "clean"], rules)[1]
+    assert nowhere["positive_dice"] is None
+    assert second["positive_dice"] == 0
+
+
+def test_examples_go_from_the_largest_to_the_smallest() -> None:
+    """Of each class, without its empty images; a class that no image shows has none."""
+    rles: dict[int, list[str | None]] = {1: ["1 5", None, "1 1", "1 9 20 9", "4 2"], 2: [None] * 5}
+    assert gallery.examples(rles, 2) == {1: [3, 2], 2: []}
+    assert gallery.examples(rles, 9)[1] == [3, 0, 4, 2]
+
+
+def test_a_picture_survives_its_address() -> None:
+    """As a JPEG of the same colours; a wide one is made smaller."""
+    picture = np.full((8, 2 * gallery.MAX_WIDTH, 3), (200, 100, 50), dtype=np.uint8)
+    kind, data = gallery.to_source(picture).split(",")
+    assert kind == "data:image/jpeg;base64"
+    read = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert read.shape == (4, gallery.MAX_WIDTH, 3)
+    assert np.abs(read.astype(int) - (200, 100, 50)).max() < 6
+
+
+def test_truth_is_tinted_and_what_was_found_is_outlined() -> None:
+    """Inside the truth the grey shines through the class's colour, elsewhere it is left alone."""
+    image = np.full((20, 20), 100, dtype=np.uint8)
+    truth, found = np.zeros((2, 20, 20), dtype=np.uint8)
+    truth[2:8, 2:8] = 1
+    found[12:18, 12:18] = 1
+    picture = draw(image, {1: found}, filled={1: truth})
+    colour = np.array((230, 159, 0))
+    assert np.array_equal(picture[12, 12], colour)
+    assert np.array_equal(picture[15, 15], (100, 100, 100))
+    assert np.array_equal(picture[4, 4], (100 * (1 - OPACITY) + colour * OPACITY).astype(np.uint8))
+
+
+def test_black_bands_are_measured_in_widths() -> None:
+    """A quarter of the columns is black; dark spots that are no band do not count."""
+    thumbnails = np.full((2, 32, 32), 90, dtype=np.float32)
+    thumbnails[0, :, :8] = 3
+    thumbnails[1, 4:20, 4] = 0
+    assert data_figures.black_shares(thumbnails).tolist() == [0.25, 0]
+
+
+SCORES = {
+    "pair_dice": 0.8,
+    "all_empty_pair_dice": 0.6,
+    "optimistic_pair_dice": 0.805,
+    "positive_dice_class_1": 0.7,
+    "positive_dice_class_2": 0.4,
+}
+DATA = {"images": 100, "images_per_class": {"1": 50, "2": 10}}
+PREDICTED = {"test_images": 100, "images_class_1": 48, "images_class_2": 11}
+
+
+@pytest.mark.parametrize(
+    ("scores", "losses", "predicted", "weights", "expected"),
+    [
+        ({}, [2, 1, 1.05], {}, "imagenet", ["Class 2 is found worst"]),
+        ({}, [2, 1, 1.05], {}, None, ["pretrained weights", "Class 2 is found worst"]),
+        ({}, [3, 2, 1], {}, "x", ["-S epochs=6", "Class 2"]),
+        ({}, [3, 1, 2], {}, "x", ["lowest in epoch 2 of 3", "Class 2"]),
+        ({"pair_dice": 0.6}, [2, 1, 1], {}, "x", ["no better than", "Class 2", "flatters"]),
+        ({}, [2, 1, 1], {"images_class_2": 60}, "x", ["Class 2 is found", "60% of the test"]),
+    ],
+)
+def test_advice_follows_from_the_figures(
+    scores: dict, losses: list, predicted: dict, weights: str | None, expected: list[str]
+) -> None:
+    """Each sign brings its advice, and only that; what is within chance brings none."""
+    metrics = {
+        "tune_threshold": SCORES | scores,
+        "pivot_csv": DATA,
+        "predict": PREDICTED | predicted,
+    }
+    history = pd.DataFrame({"val_loss": losses})
+    rules = {1: ClassRule(), 2: ClassRule()}
+    lines = advice.advise(metrics, history, rules, weights)
+    assert len(lines) == len(expected), lines
+    assert all(part in line for part, line in zip(expected, lines, strict=True)), lines
+
+
+def test_a_disabled_class_is_named() -> None:
+    """It would be missed in the submission otherwise."""
+    metrics = {"tune_threshold": SCORES, "pivot_csv": DATA, "predict": PREDICTED}
+    rules = {1: ClassRule(enabled=False), 2: ClassRule()}
+    lines = advice.advise(metrics, pd.DataFrame({"val_loss": [1, 2]}), rules, "x")
+    assert any("Class 1 is disabled" in line for line in lines)
+
+
+def test_a_landscape_reads_back_and_damage_is_found(tmp_path: Path) -> None:
+    """As every file between the stages."""
+    path = tmp_path / "landscape.json"
+    written = Landscape([0.4, 0.5], [0, 9, 90], {3: np.arange(6.0).reshape(2, 3)})
+    validation_table.write_landscape(path, written)
+    read = validation_table.read_landscape(path)
+    assert read[:2] == written[:2]
+    assert np.array_equal(read.by_class[3], written.by_class[3])
+    path.write_text(path.read_text().replace("0.4", "0.3"))
+    with pytest.raises(BadInput, match="is damaged"):
+        validation_table.read_landscape(path)
+
+
+def test_a_page_escapes_what_the_data_says(
+    table: pd.DataFrame, images: ImageTable, tiny_cache: Cache
+) -> None:
+    """Names of files and reasons are text on it, whatever they hold; our own figures are drawn."""
+    rules = {1: ClassRule(), 2: ClassRule(enabled=False)}
+    metrics = {
+        "tune_threshold": SCORES | {"positive_dice": 0.5},
+        "train": {"best_epoch": 1},
+        "stratified_split": {
+            "images_per_fold": {"0": 5},
+            "images_with_near_duplicates": 0,
+            "test_images_with_training_twin": 0,
+        },
+        "pivot_csv": DATA | {"height": 48, "width": 80, "clean_images": 3, "test_images": 3},
+        "submit": {"rows": 6, "masks": 2},
+    }
+    lines = [column for columns in model_figures.CURVES.values() for column in columns]
+    history = pd.DataFrame({"epoch": [0, 1]} | {line: [2, 1] for line in lines})
+    landscape = Landscape([0.4, 0.5], [0, 9], {1: np.eye(2), 2: np.eye(2)})
+    bad = Picture("data:,", HOSTILE, "")
+    page = report_page.render(
+        tiny_cache.classes,
+        {
+            "config": ReportConfig(
+                dataset=HOSTILE, examples_per_class=1, crops=2, gallery_images=1
+            ),
+            "network": {"arch": "Unet", "encoder": "resnet18"},
+            "fold": 0,
+            "metrics": metrics,
+            "advice": [HOSTILE, f"`{HOSTILE}`"],
+            "facts": data_figures.class_facts(images),
+            "data_figures": data_figures.data_figures(images),
+            "skipped": {HOSTILE: HOSTILE},
+            "examples": [bad, *report_page.example_pictures(tiny_cache, images, 1)],
+            "crops": [bad],
+            "curves": model_figures.training_curves(history),
+            "class_scores": report_page.class_scores(table, rules),
+            "landscapes": model_figures.landscapes(landscape, rules),
+            "confidence_figures": model_figures.confidence_figures(table),
+            "gallery": {"best": [bad], "worst": [], "surprising": []},
+            "submission_figure": data_figures.submission_shares(
+                images, {"share_class_1": 0.3, "share_class_2": 0.1}
+            ),
+        },
+    )
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;.png") >= 10
+    assert page.count("<svg") == 5 + 3 + 2 + 2 + 1
+    assert page.count("currentColor") > 20
+    assert "1 training images were left out" in page
+
+
+def test_the_crops_shown_are_those_of_the_first_epoch(tiny_cache: Cache) -> None:
+    """As many as asked for, each of a training image, drawn at the size that the network gets."""
+    config = TrainConfig.model_construct(
+        crop=[16, 24], crop_on_defect=0.5, augment=[], seed=3, crops_per_image=1
+    )
+    rows = np.array([2, 5, 7])
+    pictures = list(report_page.crop_pictures(tiny_cache, rows, config, 9))
+    assert sorted(p.image for p in pictures) == [tiny_cache.names[r] for r in rows]
+    data = base64.b64decode(pictures[0].source.split(",")[1])
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (16, 24, 3)
