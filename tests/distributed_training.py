@@ -3,6 +3,7 @@
 Its network has no batch-norm, whose statistics would be those of each process's own share.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -69,7 +71,8 @@ def main(cache: Path, work: Path, trainings: list[str]) -> None:
         lr = STILL if name == "still" else MOVING
         keeper = run(Cache(cache), work / name, 2, lr, killed="killed" in trainings)
         if is_first_process():
-            weights = {name: tensor.tolist() for name, tensor in keeper.best_weights.items()}
+            tensors = {key: tensor.contiguous() for key, tensor in keeper.best_weights.items()}
+            weights = hashlib.sha256(safetensors.torch.save(tensors)).hexdigest()
             (work / f"{name}.json").write_text(json.dumps([keeper.history, weights]))
 
 

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import distributed_training as tiny
 import pytest
@@ -40,7 +39,7 @@ def two_processes(cache: Cache, work: Path, *trainings: str) -> Ended:
     return finish(start(work, command, log, **variables), log)
 
 
-def seen(work: Path, training: str) -> tuple[History, dict[str, Any]]:
+def seen(work: Path, training: str) -> tuple[History, str]:
     history, weights = json.loads((work / f"{training}.json").read_text())
     return without_timings(history), weights
 
