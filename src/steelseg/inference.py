@@ -44,19 +44,26 @@ def resolve_runtime(runtime: str) -> str:
     return "torch" if _has_gpu() else "onnx"
 
 
-def open_runtime(folder: Path, runtime: str) -> Runtime:
+def open_runtime(folder: Path, runtime: str, threads: int | None = None) -> Runtime:
     """Load a model's weights or its ONNX export from `folder`.
+
+    Args:
+        folder: of the model.
+        runtime: `auto`, `torch` or `onnx`.
+        threads: that the network may use on a CPU; None for all there are.
 
     Raises:
         BadInput: the model is missing or damaged.
     """
     if resolve_runtime(runtime) == "onnx":
-        return open_onnx(folder / "model.onnx", read_sealed(folder / "model.json"))
-    return open_torch(folder)
+        return open_onnx(folder / "model.onnx", read_sealed(folder / "model.json"), threads)
+    return open_torch(folder, threads)
 
 
-def open_onnx(path: Path, card: Mapping[str, Any] | None = None) -> Runtime:
-    """Load an ONNX export into ONNX Runtime, on all cores.
+def open_onnx(
+    path: Path, card: Mapping[str, Any] | None = None, threads: int | None = None
+) -> Runtime:
+    """Load an ONNX export into ONNX Runtime, on as many threads, or on all cores.
 
     Raises:
         BadInput: the file is missing or damaged, or is of other weights than those of `card`.
@@ -68,7 +75,7 @@ def open_onnx(path: Path, card: Mapping[str, Any] | None = None) -> Runtime:
     if not is_sealed(path):
         raise BadInput(f"{path}: is damaged (its checksum differs); run `dvc repro -f export_onnx`")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own
@@ -89,12 +96,14 @@ def open_onnx(path: Path, card: Mapping[str, Any] | None = None) -> Runtime:
     return run
 
 
-def open_torch(folder: Path) -> Runtime:
+def open_torch(folder: Path, threads: int | None = None) -> Runtime:
     """Load a model into PyTorch, on the GPU if there is one (in half precision there)."""
     import torch
 
     from steelseg.models import load
 
+    if threads:
+        torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     segmenter = load(folder)[0].to(device)
 

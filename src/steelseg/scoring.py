@@ -1,0 +1,104 @@
+"""Scoring of one share of the images: read, network, post-processing, rows; engines schedule it."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from steelseg import postprocess_rules
+from steelseg.errors import BadInput
+from steelseg.images import GreyImage, decode_grey
+from steelseg.inference import open_runtime, probability_maps
+from steelseg.postprocess import postprocess
+from steelseg.score_store import Place, ScoreStore, read_bytes
+from steelseg.sealed_json import read_sealed
+from steelseg.submission import PredictionRow
+
+READERS = 8  # images that are read at once: an object store answers late, but many at a time
+
+
+class ScoringJob(NamedTuple):
+    """What every worker is told; all of it can be sent to another machine."""
+
+    images_folder: Place
+    out: Place
+    version: str
+    model: Path
+    runtime: str
+    batch_size: int
+    threads: int | None
+    """of a worker's network; None for all there are"""
+
+
+class Tally(NamedTuple):
+    """How many images were scored, and how many were not."""
+
+    scored: int
+    failed: int
+
+
+class Scorer:
+    """A worker: holds the network, and turns shares of the images into files of rows."""
+
+    def __init__(self, job: ScoringJob) -> None:
+        """Load the network and the tuned rules.
+
+        Raises:
+            BadInput: the model is missing or damaged.
+        """
+        self.job = job
+        weights = read_sealed(job.model / "model.json")["weights_sha256"]
+        self.rules = postprocess_rules.read(job.model / "postprocess.json", weights).by_class
+        self.runtime = open_runtime(job.model, job.runtime, job.threads)
+        self.store = ScoreStore(job.out, job.version)
+
+    def score(self, images: Sequence[str]) -> Tally:
+        """Score images and write what became of them, all at once."""
+        errors: dict[str, str] = {}
+        rows = [row for batch in self._batches(images, errors) for row in self._rows(batch)]
+        self.store.write(images, rows, errors)
+        return Tally(len(images) - len(errors), len(errors))
+
+    def _batches(
+        self, images: Sequence[str], errors: dict[str, str]
+    ) -> Iterator[list[tuple[str, GreyImage]]]:
+        """Yield neighbouring images of one size, a batch at a time; note those that are unsound."""
+        sound = self._sound(images, errors)
+        for _, of_one_size in groupby(sound, lambda item: item[1].shape):
+            while batch := list(islice(of_one_size, self.job.batch_size)):
+                yield batch
+
+    def _sound(
+        self, images: Sequence[str], errors: dict[str, str]
+    ) -> Iterator[tuple[str, GreyImage]]:
+        for image, found in _read_ahead(self.job.images_folder, images):
+            if isinstance(found, BadInput):
+                errors[image] = str(found)
+            else:
+                yield image, found
+
+    def _rows(self, batch: list[tuple[str, GreyImage]]) -> Iterator[PredictionRow]:
+        maps = probability_maps(batch, lambda item: item[1], self.runtime, self.job.batch_size)
+        for (image, _), maps_chw in maps:
+            for (class_id, rule), probability_hw in zip(self.rules.items(), maps_chw, strict=True):
+                yield PredictionRow(image, class_id, *postprocess(probability_hw, rule))
+
+
+def _read_ahead(folder: Place, images: Sequence[str]) -> Iterator[tuple[str, GreyImage | BadInput]]:
+    """Decode images in their order, some ahead of the one that is asked for."""
+
+    def decode(image: str) -> GreyImage | BadInput:
+        try:
+            return decode_grey(read_bytes(folder, image))
+        except BadInput as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[GreyImage | BadInput]] = deque()
+        for number, image in enumerate([*images, *[None] * READERS]):
+            if image is not None:
+                waiting.append(pool.submit(decode, image))
+            if number >= READERS:
+                yield images[number - READERS], waiting.popleft().result()

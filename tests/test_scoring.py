@@ -1,0 +1,289 @@
+"""Batch scoring: rows as `predict` writes them, nothing lost, nothing done twice."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from servers import free_port, wait_until_up
+
+from steelseg import postprocess_rules
+from steelseg.__main__ import main
+from steelseg.files import sha256
+from steelseg.images import read_grey
+from steelseg.inference import open_runtime, probability_maps
+from steelseg.postprocess import postprocess
+from steelseg.score_store import find_images, place
+
+CLASSES = 2
+RAY_IMAGES = int(os.environ.get("STEELSEG_RAY_IMAGES", "200"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images in two folders, two of one name, one of another size, and two that are bad."""
+    folder = tmp_path_factory.mktemp("coils")
+    rng = np.random.default_rng(3)
+    for i in range(10):
+        shape = (48, 80) if i != 4 else (32, 96)
+        path = folder / f"coil {i % 2}" / f"{i // 2:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), rng.integers(0, 255, shape, dtype=np.uint8))
+    (folder / "coil 0" / "cut.png").write_bytes((folder / "coil 0" / "00.png").read_bytes()[:60])
+    (folder / "coil 1" / "empty.jpg").touch()
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def score(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    main(["score", *map(str, words)])
+    return capsys.readouterr().out
+
+
+def rows_of(out: Path) -> pd.DataFrame:
+    table = pq.read_table(out).to_pandas()
+    return table.sort_values(["image", "class_id"], ignore_index=True)
+
+
+def errors_of(out: Path) -> dict[str, str]:
+    table = pa.concat_tables(pq.read_table(p) for p in sorted(out.glob("_errors/*/*")))
+    return dict(zip(*table.to_pydict().values(), strict=True))
+
+
+def test_rows_are_what_predict_has_and_bad_images_are_errors(
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids are paths below the folder; sizes may differ; the same command again does nothing."""
+    words = ["--model", tiny_model, "--images", images, "--out", tmp_path / "o", "--share", 5]
+    assert "10 images scored, 20 rows, 2 errors" in score(capsys, *words)
+    rows = rows_of(tmp_path / "o")
+    assert rows["image"].nunique() == 10
+    assert rows["model_version"].nunique() == 1
+    errors = errors_of(tmp_path / "o")
+    assert set(errors) == {"coil 0/cut.png", "coil 1/empty.jpg"}
+    assert "truncated" in errors["coil 0/cut.png"]
+    runtime = open_runtime(tiny_model, "auto")
+    weights = sha256(tiny_model / "model.safetensors")
+    rules = postprocess_rules.read(tiny_model / "postprocess.json", weights).by_class
+    for image in ("coil 0/00.png", "coil 0/02.png", "coil 1/04.png"):
+        image_hw = read_grey(images / image).image_hw
+        ((_, maps),) = probability_maps([image_hw], lambda one: one, runtime, 1)
+        expected = [postprocess(m, rule) for m, rule in zip(maps, rules.values(), strict=True)]
+        found = rows[rows["image"] == image]
+        assert found["rle"].tolist() == [e.rle for e in expected]
+        assert found["area"].tolist() == [e.area for e in expected]
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")}
+    assert "0 of 12 images to score" in score(capsys, *words)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")} == before
+
+
+def test_new_images_and_mended_ones_are_scored_later(
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New ones by the same command, those in `_errors` when asked for."""
+    own = tmp_path / "images"
+    shutil.copytree(images, own)
+    words = ["--model", tiny_model, "--images", own, "--out", tmp_path / "o"]
+    score(capsys, *words)
+    shutil.copy(own / "coil 0" / "00.png", own / "coil 0" / "cut.png")
+    shutil.copy(own / "coil 0" / "00.png", own / "new.png")
+    output = score(capsys, *words)
+    assert "1 of 13 images to score" in output
+    assert "11 images scored, 22 rows, 2 errors" in output
+    output = score(capsys, *words, "--retry-errors")
+    assert "2 of 13 images to score" in output
+    assert "12 images scored, 24 rows, 1 errors" in output
+
+
+def test_two_workers_give_the_same_rows(
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However the images are shared out, and whatever the batch."""
+    words = ["--model", tiny_model, "--images", images, "--out"]
+    score(capsys, *words, tmp_path / "one")
+    score(capsys, *words, tmp_path / "two", "--workers", 2, "--share", 3, "--batch-size", 2)
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert one.drop(columns="confidence").equals(two.drop(columns="confidence"))
+    np.testing.assert_allclose(one["confidence"], two["confidence"], atol=1e-6)
+    assert errors_of(tmp_path / "one") == errors_of(tmp_path / "two")
+
+
+def test_a_killed_driver_goes_on(tiny_model: Path, images: Path, tmp_path: Path) -> None:
+    """Nothing is lost or doubled, and no half-written file is left to be read."""
+    words = [sys.executable, "-m", "steelseg", "score", "--model", str(tiny_model)]
+    words += ["--images", str(images), "--out", str(tmp_path / "o"), "--share", "1"]
+    driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not list((tmp_path / "o").glob("model_version=*/part-*")):
+        assert driver.poll() is None
+        time.sleep(0.002)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert "10 images scored, 20 rows, 2 errors" in ended.stdout
+    assert not rows_of(tmp_path / "o").duplicated(["image", "class_id"]).any()
+
+
+def test_another_model_of_the_same_version_is_refused(
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows of two models under one name would be mixed for ever."""
+    words = ["--images", images, "--out", tmp_path / "o", "--model"]
+    score(capsys, *words, tiny_model)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    rules = postprocess_rules.read(other / "postprocess.json", sha256(other / "model.safetensors"))
+    changed = {c: rule.model_copy(update={"threshold": 0.6}) for c, rule in rules.by_class.items()}
+    postprocess_rules.write(other / "postprocess.json", rules._replace(by_class=changed))
+    with pytest.raises(SystemExit, match="rows of another model of this version"):
+        score(capsys, *words, other)
+
+
+def test_globs_and_tables_name_images_too(images: Path, tmp_path: Path) -> None:
+    """With ids below the last folder without wildcards, or as the table has them."""
+    assert find_images(f"{images}/coil 1/0[0-2].png").images == ["00.png", "01.png", "02.png"]
+    assert len(find_images(f"{images}/*/*.png").images) == 11
+    pq.write_table(pa.table({"image": ["coil 1/01.png", "gone.png"]}), images / "list.parquet")
+    try:
+        assert find_images(f"{images}/list.parquet").images == ["coil 1/01.png", "gone.png"]
+    finally:
+        (images / "list.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "nowhere"], "nowhere: cannot be listed"),
+        (["--images", "nothing/*.png"], "expected images"),
+        (["--images", "ftp2://x/y"], "ftp2://x/y: cannot be opened"),
+        (["--model", "nowhere"], "nowhere/model.json: no such file"),
+        (["--workers", "0"], "--workers: invalid number of at least 1 value: '0'"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    words: list[str],
+    message: str,
+    tiny_model: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One message, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nothing").mkdir()
+    usual = {"--model": str(tiny_model), "--images": str(images), "--out": "o"}
+    usual |= dict([words])
+    with pytest.raises(SystemExit) as exit_:
+        main(["score", *(word for pair in usual.items() for word in pair)])
+    assert message in str(exit_.value.code) + capsys.readouterr().err
+    assert not list(tmp_path.glob("o/model_version*"))
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A bucket of a real S3 server on this machine: an address that takes a path."""
+    pytest.importorskip("moto", reason="needs `make setup-extras`")
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (tmp_path / "moto.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    wait_until_up(f"http://127.0.0.1:{port}/moto-api/", server, tmp_path / "moto.log")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    options = f"endpoint_override=http://127.0.0.1:{port}&region=us-east-1"
+    place(f"s3://steel?{options}&allow_bucket_creation=true").filesystem.create_dir("steel")
+    yield f"s3://steel/{{}}?{options}"
+    server.terminate()
+    server.wait(timeout=20)
+
+
+def test_an_object_store_round_trip(
+    bucket: str,
+    tiny_model: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Images come from S3 and rows go there; they equal those of folders."""
+    store = place(bucket.format("coils"))
+    for path in images.rglob("*.*"):
+        target = store / path.relative_to(images).as_posix()
+        with target.filesystem.open_output_stream(target.path) as stream:
+            stream.write(path.read_bytes())
+    words = ["--model", tiny_model, "--share", 4]
+    score(capsys, *words, "--images", images, "--out", tmp_path / "here")
+    words += ["--images", bucket.format("coils"), "--out", bucket.format("rows")]
+    assert "10 images scored, 20 rows, 2 errors" in score(capsys, *words)
+    assert "0 of 12 images to score" in score(capsys, *words)
+    rows = place(bucket.format("rows"))
+    table = pq.read_table(rows.path, filesystem=rows.filesystem).to_pandas()
+    table = table.sort_values(["image", "class_id"], ignore_index=True)
+    assert table.equals(rows_of(tmp_path / "here"))
+
+
+def test_ray_survives_killed_workers_and_a_killed_driver(
+    tiny_model: Path, images: Path, tmp_path: Path
+) -> None:
+    """Two actors; one is killed at work, then the driver, then another actor: no row is missing."""
+    pytest.importorskip("ray", reason="needs `make setup-extras`")
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(RAY_IMAGES):
+        corrupt = i % 100 == 7
+        shutil.copy(
+            images / "coil 0" / f"{'cut' if corrupt else f'{i % 5:02d}'}.png", many / f"{i}.png"
+        )
+    n_corrupt = len(range(7, RAY_IMAGES, 100))
+    words = [sys.executable, "-m", "steelseg", "score", "--model", str(tiny_model)]
+    words += ["--images", str(many), "--share", "4", "--out"]
+    subprocess.run([*words, str(tmp_path / "local")], check=True, timeout=500)
+    words += [str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]
+    first = start_driver(words, tmp_path)
+    kill_a_worker(first, tmp_path, 1)
+    wait_for_parts(first, tmp_path, RAY_IMAGES // 4 // 2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = start_driver(words, tmp_path)
+    kill_a_worker(second, tmp_path, parts(tmp_path) + 1)
+    assert second.wait(timeout=500) == 0, (tmp_path / "log").read_text()
+    n_sound = RAY_IMAGES - n_corrupt
+    said = (tmp_path / "log").read_text()
+    assert f"{n_sound} images scored, {n_sound * CLASSES} rows, {n_corrupt} errors" in said
+    assert rows_of(tmp_path / "ray").equals(rows_of(tmp_path / "local"))
+    assert errors_of(tmp_path / "ray") == errors_of(tmp_path / "local")
+
+
+def start_driver(words: list[str], work: Path) -> subprocess.Popen:
+    with (work / "log").open("w") as log:
+        return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+
+
+def parts(work: Path) -> int:
+    return len(list((work / "ray").glob("model_version=*/part-*")))
+
+
+def wait_for_parts(driver: subprocess.Popen, work: Path, wanted: int) -> None:
+    while parts(work) < wanted:
+        assert driver.poll() is None, (work / "log").read_text()
+        time.sleep(0.005)
+
+
+def kill_a_worker(driver: subprocess.Popen, work: Path, after_parts: int) -> None:
+    """Kill an actor once as many files of rows are there."""
+    wait_for_parts(driver, work, after_parts)
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
+    actors = re.findall(r"^ *(\d+) ray::.*MapBatches\(_Actor\)", listed.stdout, re.MULTILINE)
+    assert actors, listed.stdout
+    os.kill(int(actors[0]), signal.SIGKILL)
