@@ -1,6 +1,8 @@
 """Models save and load exactly, and say what does not fit."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from steelseg import models, onnx_export, sealed_json
 from steelseg.errors import BadInput, SteelsegError
+from steelseg.gpu import has_gpu
 from steelseg.inference import open_onnx, open_runtime, probability_maps
 from steelseg.losses import build_loss
 from steelseg.models import ModelConfig, Segmenter
+
+ROOT = Path(__file__).parents[1]
 
 
 def config(**changes: Any) -> ModelConfig:
@@ -259,3 +264,20 @@ def test_losses_that_punish_false_alarms_on_clean_images(loss: str) -> None:
 def test_losses_that_pass_over_clean_classes(loss: str) -> None:
     """smp's Dice and Tversky are 0 for a class that no image of the batch shows."""
     assert float(build_loss(loss)(torch.full((1, 2, 8, 8), 4.0), torch.zeros(1, 2, 8, 8))) == 0
+
+
+def test_without_a_gpu_prediction_does_not_import_torch(folder: Path) -> None:
+    """`auto` finds that there is no GPU, and runs the network, without importing torch."""
+    if has_gpu():
+        pytest.skip("there is a GPU, for which torch is needed")
+    code = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "sys.path.insert(0, 'src'); import stages.predict\n"
+        "from steelseg.inference import open_runtime\n"
+        "run = open_runtime(Path(sys.argv[1]), 'auto')\n"
+        "assert run(np.zeros((1, 1, 32, 32), np.uint8)).shape == (1, 2, 32, 32)\n"
+        "print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"

@@ -1,5 +1,6 @@
 """Training resumes bit-identically, learns, selects its best epoch, and stops at a lost loss."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,18 @@ def test_pixel_counts_of_a_hand_made_case() -> None:
     masks = torch.tensor([[[[1, 1], [0, 0]]]], dtype=torch.uint8)
     counts = pixel_counts(logits, masks, thresholds=(0.5, 0.8, 0.3))
     assert counts.tolist() == [[[[1, 2, 2], [1, 1, 2], [1, 3, 2]]]]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pixel_counts_are_those_of_a_plain_sum(layout: torch.memory_format) -> None:
+    """What counts on the CPU agrees with boolean arithmetic, in any layout, at any threshold."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 2, 20, 30, generator=generator).to(memory_format=layout)
+    masks = (torch.rand(3, 2, 20, 30, generator=generator) < 0.3).to(torch.uint8)
+    masks[1, 0] = 0
+    counts = pixel_counts(logits, masks, (0.5, 0.7))
+    for index, level in enumerate((0.0, math.log(0.7 / 0.3))):
+        predicted = logits > level
+        pixels = [predicted & masks.bool(), predicted, masks.bool()]
+        expected = torch.stack([p.sum(dim=(-2, -1)) for p in pixels], dim=-1)
+        assert torch.equal(counts[:, :, index], expected)

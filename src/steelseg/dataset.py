@@ -57,7 +57,7 @@ class TrainingCrops(Dataset[Batch]):
         row = int(self.rows[number % len(self.rows)])
         rng = np.random.default_rng((self.seed, number))
         masks_chw = self.cache.masks(row)
-        shown = np.flatnonzero(masks_chw.any(axis=(1, 2)))
+        shown = np.flatnonzero(masks_chw.view(bool).any(axis=(1, 2)))
         if len(shown) and rng.random() < self.on_defect:
             window = defect_window(rng, masks_chw[rng.choice(shown)], self.crop_hw)
         else:
@@ -128,7 +128,7 @@ def defect_window(
     rng: np.random.Generator, mask_hw: npt.NDArray[np.uint8], crop_hw: tuple[int, int]
 ) -> tuple[slice, slice]:
     """Draw a crop that holds a random pixel of a mask (not an empty one) at a random place."""
-    pixels = np.flatnonzero(mask_hw)
+    pixels = np.flatnonzero(mask_hw.view(bool))  # several times as fast as on uint8
     pixel_hw = divmod(int(pixels[rng.integers(len(pixels))]), mask_hw.shape[1])
     top, left = (
         min(max(pixel - int(rng.integers(crop)), 0), max(size - crop, 0))

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from steelseg.errors import BadInput
 from steelseg.files import is_sealed
+from steelseg.gpu import has_gpu
 from steelseg.images import GreyImage
 from steelseg.padding import pad
 from steelseg.params import Config
@@ -41,7 +42,7 @@ def resolve_runtime(runtime: str) -> str:
     """Return `torch` or `onnx`: what `auto` stands for on this machine."""
     if runtime != "auto":
         return runtime
-    return "torch" if _has_gpu() else "onnx"
+    return "torch" if has_gpu() else "onnx"
 
 
 def open_runtime(folder: Path, runtime: str, threads: int | None = None) -> Runtime:
@@ -149,9 +150,3 @@ def _one_ahead(items: Sequence[T], function: Callable[[T], R]) -> Iterator[R]:
             if following is not None:
                 pending.append(pool.submit(function, following))
             yield current.result()
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
+from steelseg.gpu import has_gpu
 from steelseg.params import PARAMS, read_yaml
 
-GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, and WSL
 LOCK, PIPELINE = Path("dvc.lock"), Path("dvc.yaml")
 
 
@@ -57,11 +57,10 @@ def stage_tags(stage: str) -> dict[str, str]:
 
 def device() -> str:
     """Name what this machine computes on: its GPUs, or its CPUs."""
-    if any(Path(driver).exists() for driver in GPU_DRIVERS):  # else torch is not worth its import
+    if has_gpu():
         import torch
 
-        if torch.cuda.is_available():
-            return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"cpu ({psutil.cpu_count()} cores)"
 
 
