@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tables import SMALL, dice, fill_from_pixels, fill_table, images
 
 from steelseg.component_table import ComponentTable
+from steelseg.inference import open_runtime, probability_maps
 from steelseg.postprocess import ClassRule, clean_mask
 from steelseg.tuning import (
     TuneConfig,
@@ -268,3 +269,19 @@ def test_config_refuses_what_makes_no_sense(field):
     """Lists that do not increase, values out of range and unknown names are errors."""
     with pytest.raises(ValidationError):
         TuneConfig(**field)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_what_is_found_does_not_depend_on_the_batch(tiny_model, tiny_cache, runtime):
+    """Rules, counts and scores are the same to the last digit, whole batches or not."""
+    found = []
+    for batch_size in (1, 3, 5):
+        table = ComponentTable(TuneConfig().thresholds, 2)
+        network = open_runtime(tiny_model, runtime)
+        rows = range(len(tiny_cache))
+        for row, maps_chw in probability_maps(rows, tiny_cache.image, network, batch_size):
+            table.add(maps_chw, tiny_cache.masks(row))
+        rules = search(table, TuneConfig())
+        honest = cross_count(table, TuneConfig(), list(rows))
+        found.append((rules, count(table, rules).tolist(), report(table, rules, honest, [1, 2])))
+    assert found[0] == found[1] == found[2]
