@@ -200,7 +200,7 @@ def _files(folder: Place) -> list[str]:
 
 def _put_table(where: Place, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     _put(where, sink.getvalue())
 
 
