@@ -40,8 +40,11 @@ def stream(scale: Scale, device: str = "cpu") -> Batches:
     """Make up logits and masks (B, C, H, W), as validation has them."""
     masks = mask_sets(scale.n_images, scale.size_hw)
     probabilities = torch.from_numpy(guess(np.random.default_rng(0), masks))
-    logits = torch.logit(probabilities).to(device).split(BATCH_SIZE)
-    return list(zip(logits, torch.from_numpy(masks).to(device).split(BATCH_SIZE), strict=True))
+    logits, truth = torch.logit(probabilities).to(device), torch.from_numpy(masks).to(device)
+    return [
+        (logits[i : i + BATCH_SIZE], truth[i : i + BATCH_SIZE])
+        for i in range(0, len(truth), BATCH_SIZE)
+    ]
 
 
 def ours(batches: Batches) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Shuffled batches of images and masks: seconds for each image."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmarks.inputs import DataSet, Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
 from steelseg import label_csv, rle
-from steelseg.dataset import Batch, TrainingCrops, collate
+from steelseg.dataset import Batch, TrainingCrops, WholeImages, collate
 from steelseg.images import read_grey
 
 BATCH_SIZE = 4
@@ -42,35 +43,36 @@ class OnTheFly(Dataset[Batch]):
 
 
 def rows(scale: Scale) -> Iterator[Row]:
-    """One process and two workers, without any flip; what is loaded is the same, as checked."""
+    """One process and two workers, without any flip; what is loaded is the same, as checked.
+
+    Ours are the whole images of validation, which come by the batch, and beside them the data set of
+    training (uncropped), which draws each sample by itself.
+    """
     with data_set(scale) as data:
         datasets = ours(data), notebooks(data), OnTheFly(data)
         check_equal(*datasets)
+        crops = TrainingCrops(data.cache, np.arange(len(data.cache)), None, 0.0, [], seed=0)
         n_images = len(data.cache)
         for n_workers, target in ((0, 25.0), (2, None)):
-            loaders = dict(
-                zip(
-                    ("ours", "notebook", "on the fly"),
-                    (loader(d, n_workers) for d in datasets),
-                    strict=True,
-                )
-            )
-            batch = next(iter(loaders["ours"]))
-            ways = {name: lambda x=x: sum(1 for _ in x) for name, x in loaders.items()}
-            ways["copy"] = lambda b=batch: [
-                [tensor.clone() for tensor in b] for _ in range(n_images // len(b.rows))
-            ]
+            names = "ours", "notebook", "on the fly"
+            loaders = [loader(dataset, n_workers) for dataset in datasets]
+            ways = {n: partial(load_all, x) for n, x in zip(names, loaders, strict=True)}
+            ways["crops"] = partial(load_all, loader(crops, n_workers))
+            batch = next(iter(loaders[0]))
+            ways["copy"] = partial(copy_all, batch, n_images // len(batch.rows))
             total = in_turns(ways, scale.rounds)
             times = {name: seconds / n_images for name, seconds in total.items()}
             what = f"loading, {f'{n_workers} workers' if n_workers else 'one process'}"
             yield Row(what, times["ours"], "the notebook", times["notebook"], target)
+            name = f"{what}, whole images as training crops"
+            yield Row(name, times["crops"], "the notebook", times["notebook"], target)
             yield Row(what, times["ours"], "our own decoding, no cache", times["on the fly"])
             yield Row(what, times["ours"], "a copy of the same bytes", times["copy"])
 
 
-def ours(data: DataSet) -> TrainingCrops:
-    """Return the training images, whole and without augmentation."""
-    return TrainingCrops(data.cache, np.arange(len(data.cache)), None, 0.0, [], seed=0)
+def ours(data: DataSet) -> WholeImages:
+    """Return the images as validation reads them."""
+    return WholeImages(data.cache, np.arange(len(data.cache)))
 
 
 def notebooks(data: DataSet) -> notebook_way.Images:
@@ -90,6 +92,18 @@ def loader(dataset: Any, n_workers: int) -> DataLoader[Any]:
         persistent_workers=n_workers > 0,
         collate_fn=None if isinstance(dataset, notebook_way.Images) else collate,
     )
+
+
+def load_all(batches: DataLoader[Any]) -> None:
+    """Load an epoch, dropping each batch for the next."""
+    for _ in batches:
+        pass
+
+
+def copy_all(batch: Batch, n_batches: int) -> None:
+    """Copy as many bytes as an epoch has."""
+    for _ in range(n_batches):
+        batch.images.clone(), batch.masks.clone()
 
 
 def check_equal(ours: Dataset[Batch], theirs: notebook_way.Images, on_the_fly: OnTheFly) -> None:

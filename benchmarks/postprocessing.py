@@ -1,6 +1,7 @@
 """From a probability map to an RLE: threshold, components, area filter, run lengths."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import cv2
 import numpy as np
@@ -23,10 +24,10 @@ def rows(scale: Scale) -> Iterator[Row]:
         foreground_hw = (probability_hw > 0.5).view(np.uint8)
         times = in_turns(
             {
-                "ours": lambda p=probability_hw: ours(p),
-                "notebook": lambda p=probability_hw: notebooks(p),
-                "opencv": lambda f=foreground_hw: cv2.connectedComponentsWithStats(f),
-                "maximum": lambda p=probability_hw: p.max(),
+                "ours": partial(ours, probability_hw),
+                "notebook": partial(notebooks, probability_hw),
+                "opencv": partial(cv2.connectedComponentsWithStats, foreground_hw),
+                "maximum": probability_hw.max,
             },
             scale.rounds,
         )

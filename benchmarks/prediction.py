@@ -20,7 +20,7 @@ from steelseg.models import ModelConfig, Segmenter
 from steelseg.postprocess import ClassRule
 from steelseg.prediction import predict_parts
 
-N_IMAGES = 6
+N_IMAGES = 8
 RULE = ClassRule(threshold=0.5, min_component_area=600)
 
 
@@ -68,7 +68,9 @@ def untrained(cache: Cache) -> Segmenter:
     segmenter = models.build(config, len(cache.classes), cache.mean, cache.std).eval()
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(np.stack([cache.image(0)])[:, None]))
-        head = segmenter.network.segmentation_head[0]
+        head = segmenter.network.get_submodule("segmentation_head.0")
+        assert isinstance(head, torch.nn.Conv2d)
+        assert head.bias is not None
         scale = 1 / logits.std()
         head.weight *= scale
         head.bias.copy_((head.bias - logits.mean()) * scale - 2)
