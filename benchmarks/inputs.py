@@ -3,11 +3,12 @@
 import csv
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -39,10 +40,12 @@ class Scale(NamedTuple):
     n_stages: int | None = None
     """stages whose start-up is measured; None for all"""
     rounds: int = 5
+    arch_options: Mapping[str, Any] = MappingProxyType({})
+    """of the Unet that prediction is measured with"""
 
 
 FULL = Scale()
-TINY = Scale((64, 96), 8, 4, (4, 8), 2, 1)
+TINY = Scale((64, 96), 8, 4, (4, 8), 2, 1, {"encoder_depth": 3, "decoder_channels": [16, 8, 8]})
 
 
 class DataSet(NamedTuple):

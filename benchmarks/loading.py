@@ -45,8 +45,8 @@ class OnTheFly(Dataset[Batch]):
 def rows(scale: Scale) -> Iterator[Row]:
     """One process and two workers, without any flip; what is loaded is the same, as checked.
 
-    Ours are the whole images of validation, which come by the batch, and beside them the data set of
-    training (uncropped), which draws each sample by itself.
+    Ours are the whole images of validation, which come by the batch, and beside them the data set
+    of training (uncropped), which draws each sample by itself.
     """
     with data_set(scale) as data:
         datasets = ours(data), notebooks(data), OnTheFly(data)

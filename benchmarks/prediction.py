@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def rows(scale: Scale) -> Iterator[Row]:
         table = build_unannotated(inspection, data.cache.size_hw, folder)
         table = ImageTable(table.table.slice(0, N_IMAGES), table.size_hw, table.classes)
         images = [data.cache.image(row)[None, None] for row in range(N_IMAGES)]
-        segmenter = untrained(data.cache)
+        segmenter = untrained(data.cache, dict(scale.arch_options))
         onnx_export.export(segmenter, Path(temporary) / "model.onnx")
         run = open_onnx(Path(temporary) / "model.onnx")
         rules = dict.fromkeys(data.cache.classes, RULE)
@@ -59,11 +60,15 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield Row(what, mine, "the bare ONNX Runtime", runtime, 0.93)
 
 
-def untrained(cache: Cache) -> Segmenter:
+def untrained(cache: Cache, arch_options: dict[str, Any]) -> Segmenter:
     """Build a network of random weights whose answers are foreground in a few percent of pixels."""
     torch.manual_seed(0)
     config = ModelConfig(
-        arch="Unet", encoder="resnet18", encoder_weights=None, in_channels=1, arch_options={}
+        arch="Unet",
+        encoder="resnet18",
+        encoder_weights=None,
+        in_channels=1,
+        arch_options=arch_options,
     )
     segmenter = models.build(config, len(cache.classes), cache.mean, cache.std).eval()
     with torch.inference_mode():

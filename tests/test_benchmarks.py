@@ -72,6 +72,7 @@ def test_a_row_says_whether_it_reaches_its_target() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools with NumPy 2
 @pytest.mark.parametrize("group", command.GROUPS)
 def test_every_group_runs_on_tiny_inputs(
     group: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
