@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for group in ["gpu"] if options.gpu else options.only:
         print(f"measuring {group} ...", flush=True)
         rows += import_module(f"benchmarks.{group}").rows(scale)
+        write_json(options.out, rows, machine())  # so that a failure costs one group, not all
     print(as_markdown(rows))
-    write_json(options.out, rows, machine())
 
 
 def machine() -> str:
