@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 EXTRAS := $(VENV)/.ready-extras
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup setup-extras repro test test-fast faults check format ui champion demo lock clean
+.PHONY: help setup setup-extras repro test test-fast faults bench bench-gpu check format ui champion demo lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
@@ -48,6 +48,12 @@ test-fast: setup ## run the tests that take seconds
 
 faults: setup ## kill, damage and starve a tiny pipeline, and table what became of it (ARGS='--seed 1')
 	PYTHONPATH=src:tests python -m faults $(ARGS)
+
+bench: setup ## measure speed against the notebook's way, as a table (ARGS='--only loading')
+	PYTHONPATH=src python -m benchmarks $(ARGS)
+
+bench-gpu: setup ## the same for what a GPU does, where there is one
+	PYTHONPATH=src python -m benchmarks --gpu --out benchmarks/results-gpu.json $(ARGS)
 
 check: setup ## lint, format and type checks
 	ruff check .

@@ -111,3 +111,12 @@ def test_bad_augmentations_are_refused(tiny_cache: Cache, entry: dict, message: 
     """A mistyped transform or argument is named, not passed over."""
     with pytest.raises(BadInput, match=message):
         TrainingCrops(tiny_cache, ROWS, None, 0, [entry], seed=0)
+
+
+def test_a_batch_at_once_is_its_images_stacked(tiny_cache: Cache) -> None:
+    """The loader's short way to a batch of whole images gives what the long way gives."""
+    images = WholeImages(tiny_cache, ROWS)
+    at_once = collate(images.__getitems__([7, 0, 3]))
+    for one, other in zip(at_once, collate([images[7], images[0], images[3]]), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)

@@ -1,0 +1,1 @@
+"""Speed, side by side: our way and another, in turns, as `make bench` prints it."""

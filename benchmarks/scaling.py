@@ -1,0 +1,144 @@
+"""How time and memory grow with the number of images: caching, loading and the threshold search.
+
+Each size is measured in a process of its own, on small images: time should be linear in their
+number, and memory should not depend on it.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from timeit import Timer
+
+import cv2
+import numpy as np
+
+from benchmarks.inputs import ROOT, Scale, guess, mask_sets
+from benchmarks.table import Row
+from steelseg import annotations, cache_writer, image_table, label_csv, rle, tuning
+from steelseg.cache import Cache
+from steelseg.component_table import ComponentTable
+from steelseg.inspection import inspect_folder
+from steelseg.tuning import TuneConfig
+
+SIZE_HW = (64, 96)
+SHARD_IMAGES = 64
+MEBIBYTE = 1024  # kibibytes
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    """Seconds for each image, and growth of the memory while it works, at the extremes."""
+    few, *_, many = scale.n_growth
+    with tempfile.TemporaryDirectory() as temporary:
+        for n in scale.n_growth:
+            draw(Path(temporary) / str(n), n)
+        for job in JOBS:
+            found: dict[int, list[dict[str, float]]] = {n: [] for n in scale.n_growth}
+            for _ in range(scale.rounds):
+                for n in scale.n_growth:
+                    found[n].append(in_process(job, Path(temporary) / str(n)))
+            for n in scale.n_growth:
+                seconds, mebibytes = (
+                    median(turn[key] for turn in found[n]) for key in ("seconds", "mebibytes")
+                )
+                print(f"{job}, {n:,} images: {seconds:.3g} s, +{mebibytes:.3g} MiB")
+            at = {
+                n: {key: median(turn[key] for turn in found[n]) for key in found[n][0]}
+                for n in (few, many)
+            }
+            each = {n: at[n]["seconds"] / n for n in (few, many)}
+            yield Row(f"{job}: an image of {many:,}", each[many], f"of {few:,}", each[few], 0.8)
+            memory = {n: max(at[n]["mebibytes"], 1.0) for n in (few, many)}
+            what = f"{job}: memory at {many:,} images"
+            yield Row(what, memory[many], f"at {few:,}", memory[few], None, "MiB")
+
+
+def draw(folder: Path, n_images: int) -> None:
+    """Write a data set of noise with squares, and the table of its images."""
+    rng = np.random.default_rng(0)
+    (folder / "train_images").mkdir(parents=True)
+    lines = ["ImageId,ClassId,EncodedPixels"]
+    for i in range(n_images):
+        image_hw = rng.integers(90, 140, SIZE_HW).astype(np.uint8)
+        if i % 2:
+            mask_hw = np.zeros(SIZE_HW, dtype=np.uint8)
+            top, left = (int(rng.integers(size - 20)) for size in SIZE_HW)
+            mask_hw[top : top + 20, left : left + 20] = 1
+            image_hw[mask_hw == 1] += 80
+            lines.append(f"{i:05d}.jpg,{1 + i // 2 % 4},{rle.encode(mask_hw)}")
+        cv2.imwrite(str(folder / "train_images" / f"{i:05d}.jpg"), image_hw)
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    inspection = inspect_folder(folder / "train_images", skip_bad=False)
+    labels = label_csv.read(folder / "train.csv")
+    table = annotations.build(inspection, labels, [1, 2, 3, 4], folder / "train.csv")
+    image_table.write(folder / "annotations.parquet", table)
+
+
+def in_process(job: str, folder: Path) -> dict[str, float]:
+    """Run one job in a fresh process: `seconds`, and `mebibytes` that it took at its peak."""
+    words = [sys.executable, "-m", "benchmarks.scaling", job, str(folder)]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    measured: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return measured
+
+
+def cache_masks(folder: Path) -> Callable[[], object]:
+    """Write the cache anew."""
+    table = image_table.read(folder / "annotations.parquet")
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    images = folder / "train_images"
+    return lambda: list(cache_writer.write(folder / "cache", images, table, SHARD_IMAGES))
+
+
+def load_batches(folder: Path) -> Callable[[], object]:
+    """Load every image once, whole."""
+    from torch.utils.data import DataLoader
+
+    from steelseg.dataset import WholeImages, collate
+
+    cache = Cache(folder / "cache")
+    images = WholeImages(cache, np.arange(len(cache)))
+    loader = DataLoader(images, batch_size=8, shuffle=True, collate_fn=collate)
+    next(iter(loader))
+    return lambda: sum(1 for _ in loader)
+
+
+def tune_threshold(folder: Path) -> Callable[[], object]:
+    """Measure the components of every image, and search the whole grid."""
+    masks = mask_sets(16, SIZE_HW)
+    probabilities = guess(np.random.default_rng(0), masks)
+    n_images = len(Cache(folder / "cache"))
+    config = TuneConfig(thresholds=[0.3, 0.5, 0.7])  # more would take longer and show the same
+
+    def measure_and_search() -> object:
+        table = ComponentTable(config.thresholds, masks.shape[1])
+        for i in range(n_images):
+            table.add(probabilities[i % len(masks)], masks[i % len(masks)])
+        return tuning.search(table, config)
+
+    return measure_and_search
+
+
+JOBS = {job.__name__: job for job in (cache_masks, load_batches, tune_threshold)}
+
+
+def peak() -> int:
+    """Return the largest resident memory so far, in KiB (`getrusage` tells the parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
+def main(job: str, folder: Path) -> None:
+    """Run a job and print what it took."""
+    work = JOBS[job](folder)
+    before = peak()
+    seconds = Timer(work).timeit(1)
+    print(json.dumps({"seconds": seconds, "mebibytes": (peak() - before) / MEBIBYTE}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,124 @@
+"""Our training loop against a bare one on tensors in memory: seconds for each image."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from timeit import Timer
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch.optim import Adam
+
+from benchmarks.inputs import ROOT, DataSet, Scale, data_set
+from benchmarks.table import Row
+from steelseg import models, training
+from steelseg.dataset import Batch, TrainingCrops, collate
+from steelseg.losses import build_loss
+from steelseg.models import ModelConfig, Segmenter
+from steelseg.params import load
+from steelseg.segmentation_task import SegmentationTask
+from steelseg.training import EpochKeeper, FoldData
+from steelseg.training_config import TrainConfig
+
+N_VALIDATION = 2
+
+
+class Turns(L.Callback):
+    """Times the steps of each epoch, and after each epoch as many steps of the bare loop.
+
+    Lightning runs the loop, so that its own part of the turns is timed between two of its hooks.
+    """
+
+    def __init__(self, bare: Callable[[], None]) -> None:
+        """Take turns with `bare`, an epoch's number of steps."""
+        self.bare = Timer(bare)
+        self.started = 0.0
+        self.ours: list[float] = []
+        self.theirs: list[float] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the watch."""
+        self.started = perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop the watch, as all steps are done."""
+        synchronise()
+        self.ours.append(perf_counter() - self.started)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the other have its turn."""
+        self.theirs.append(self.bare.timeit(1))
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    """The sample's recipe: network, crop, batch, loss and augmentation of params.yaml."""
+    config = recipe(epochs=scale.rounds + 1, crops_per_image=2)
+    if scale.size_hw[0] < 128:
+        config = recipe(epochs=2, crop=[32, 32], batch_size=2, crops_per_image=1)
+    with data_set(scale) as data:
+        yield compare(data, config, "training step", 0.95)
+
+
+def recipe(**changes: Any) -> TrainConfig:
+    """Return the training parameters of params.yaml, with changes."""
+    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
+    return TrainConfig(**base | {"scheduler": "constant"} | changes)
+
+
+def compare(data: DataSet, config: TrainConfig, what: str, target: float | None) -> Row:
+    """Train for some epochs, of which the first is not counted, in turns with the bare loop."""
+    L.seed_everything(0, verbose=False)
+    cache = data.cache
+    network = load(ModelConfig, path=ROOT / "params.yaml")
+    segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+    segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    folds = (np.arange(len(cache)) >= N_VALIDATION).astype(int)
+    n_steps = (len(cache) - N_VALIDATION) * config.crops_per_image // config.batch_size
+    with tempfile.TemporaryDirectory() as folder:
+        fold_data = FoldData(cache, folds, config)
+        turns = Turns(bare_loop(copy.deepcopy(segmenter), config, fold_data, n_steps))
+        training._quieten()
+        trainer = training._trainer(config, EpochKeeper(Path(folder), config, lambda *_: None))
+        trainer.callbacks.append(turns)  # type: ignore[attr-defined]
+        trainer.fit(SegmentationTask(segmenter, config, cache), datamodule=fold_data)
+    n_images = n_steps * config.batch_size
+    ours, theirs = (median(seconds[1:]) / n_images for seconds in (turns.ours, turns.theirs))
+    return Row(what, ours, "forward, backward, step on tensors in memory", theirs, target)
+
+
+def bare_loop(
+    segmenter: Segmenter, config: TrainConfig, data: FoldData, n_steps: int
+) -> Callable[[], None]:
+    """Return a function that trains on one batch again and again."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    segmenter.to(device).train()
+    loss_of = build_loss(config.loss, config.class_weights, config.label_smoothing)
+    optimizer = Adam(segmenter.parameters(), lr=config.lr)
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+    crops = TrainingCrops(data.cache, data.training_rows, config.crop_hw, 1.0, config.transforms, 0)
+    samples = [crops[i % len(crops)] for i in range(config.batch_size)]
+    batch = Batch(*(tensor.to(device) for tensor in collate(samples)))
+    masks = batch.masks.float()
+
+    def steps() -> None:
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+                loss = loss_of(segmenter(batch.images), masks)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        synchronise()
+
+    return steps
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
