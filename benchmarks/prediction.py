@@ -36,12 +36,13 @@ def rows(scale: Scale) -> Iterator[Row]:
         segmenter = untrained(data.cache, dict(scale.arch_options))
         onnx_export.export(segmenter, Path(temporary) / "model.onnx")
         run = open_onnx(Path(temporary) / "model.onnx")
+        many = open_onnx(Path(temporary) / "model.onnx", many=True)
         rules = dict.fromkeys(data.cache.classes, RULE)
         batches = [torch.from_numpy(image) for image in images]
 
         def ours() -> int:
             with tempfile.TemporaryDirectory() as work:
-                parts = predict_parts(Path(work), table, folder, run, rules, N_IMAGES, 1)
+                parts = predict_parts(Path(work), table, folder, many, rules, N_IMAGES, 1)
                 return sum(len(part) for part in parts)
 
         def bare_torch() -> None:

@@ -37,7 +37,7 @@ def main() -> None:
         tqdm(desc="predicting", total=len(images), unit="image", disable=None) as bar,
     ):
         tracker.params(params)
-        runtime = open_runtime(MODEL, inference.runtime)
+        runtime = open_runtime(MODEL, inference.runtime, many=True)
         parts = prediction.predict_parts(
             work,
             images,

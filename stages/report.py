@@ -47,7 +47,7 @@ def main() -> None:
     history = pd.read_csv("plots/train.csv")
     metrics = {stage: read_json(Path(f"metrics/{stage}.json")) for stage in STAGES}
     with stage_run("report") as tracker:
-        runtime = open_runtime(MODEL, inference.runtime)
+        runtime = open_runtime(MODEL, inference.runtime, many=True)
         sections = {
             "config": config,
             "network": network,

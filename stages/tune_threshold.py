@@ -38,7 +38,7 @@ def main() -> None:
         stage_run("tune_threshold", folder) as tracker,
     ):
         tracker.params(config.model_dump() | inference.model_dump())
-        runtime = open_runtime(MODEL, inference.runtime)
+        runtime = open_runtime(MODEL, inference.runtime, many=True)
         maps = probability_maps(rows, cache.image, runtime, inference.inference_batch_size)
         table = ComponentTable(config.thresholds, len(cache.classes))
         for row, probability_chw in tqdm(maps, "validating", len(rows), unit="image", disable=None):

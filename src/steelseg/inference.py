@@ -1,14 +1,15 @@
 """From images to probability maps: one code path for tune_threshold, predict and serving.
 
-A runtime maps a batch of padded grey images to probabilities; `probability_maps` feeds it and cuts
-its answers back, and decodes the next images while the network works on the last.
+A runtime maps a batch of padded grey images to probabilities; `probability_maps` feeds it from
+several threads, each of which decodes images and runs the network, and cuts its answers back.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,20 @@ from steelseg.sealed_json import read_sealed
 T = TypeVar("T")
 R = TypeVar("R")
 Probabilities = npt.NDArray[np.float32]
-Runtime = Callable[[npt.NDArray[np.uint8]], Probabilities]
+Network = Callable[[npt.NDArray[np.uint8]], Probabilities]
 """Maps images (B, 1, H, W) uint8, H and W multiples of 32, to probabilities (B, C, H, W)."""
+CALLS = (4, 3, 2, 1)  # at once, whichever shares out the threads; each holds a batch's activations
+
+
+class Runtime(NamedTuple):
+    """A network that is ready to run, and how many threads should call it at once."""
+
+    network: Network
+    calls: int
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Probabilities:
+        """Run the network."""
+        return self.network(images)
 
 
 class InferenceConfig(Config):
@@ -45,26 +58,35 @@ def resolve_runtime(runtime: str) -> str:
     return "torch" if has_gpu() else "onnx"
 
 
-def open_runtime(folder: Path, runtime: str, threads: int | None = None) -> Runtime:
+def open_runtime(
+    folder: Path, runtime: str, threads: int | None = None, *, many: bool = False
+) -> Runtime:
     """Load a model's weights or its ONNX export from `folder`.
 
     Args:
         folder: of the model.
         runtime: `auto`, `torch` or `onnx`.
-        threads: that the network may use on a CPU; None for all there are.
+        threads: that may be used on a CPU; None for all there are.
+        many: whether it is for many images, of which several are then worked on at once by few
+            threads each: that keeps the cores busier than all threads on one image.
 
     Raises:
         BadInput: the model is missing or damaged.
     """
     if resolve_runtime(runtime) == "onnx":
-        return open_onnx(folder / "model.onnx", read_sealed(folder / "model.json"), threads)
+        card = read_sealed(folder / "model.json")
+        return open_onnx(folder / "model.onnx", card, threads, many=many)
     return open_torch(folder, threads)
 
 
 def open_onnx(
-    path: Path, card: Mapping[str, Any] | None = None, threads: int | None = None
+    path: Path,
+    card: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+    *,
+    many: bool = False,
 ) -> Runtime:
-    """Load an ONNX export into ONNX Runtime, on as many threads, or on all cores.
+    """Load an ONNX export into ONNX Runtime (see `open_runtime`).
 
     Raises:
         BadInput: the file is missing or damaged, or is of other weights than those of `card`.
@@ -75,8 +97,10 @@ def open_onnx(
         raise BadInput(f"{path}: there is no ONNX export of this model; set `runtime: torch`")
     if not is_sealed(path):
         raise BadInput(f"{path}: is damaged (its checksum differs); run `dvc repro -f export_onnx`")
+    threads = threads or os.cpu_count() or 1
+    calls = next(n for n in CALLS if threads % n == 0) if many else 1
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads // calls
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own
@@ -94,11 +118,14 @@ def open_onnx(
         probabilities: Probabilities = session.run(None, {"images": images})[0]
         return probabilities
 
-    return run
+    return Runtime(run, calls)
 
 
 def open_torch(folder: Path, threads: int | None = None) -> Runtime:
-    """Load a model into PyTorch, on the GPU if there is one (in half precision there)."""
+    """Load a model into PyTorch, on the GPU if there is one (in half precision there).
+
+    There two threads call it, so that one reads images while the GPU works for the other.
+    """
     import torch
 
     from steelseg.models import load
@@ -114,7 +141,7 @@ def open_torch(folder: Path, threads: int | None = None) -> Runtime:
             probabilities: Probabilities = torch.sigmoid(logits.float()).cpu().numpy()
         return probabilities
 
-    return run
+    return Runtime(run, calls=2 if device.type == "cuda" else 1)
 
 
 def probability_maps(
@@ -124,29 +151,30 @@ def probability_maps(
 
     Args:
         items: what to predict, in order.
-        read: turns an item into a grey image (H, W) uint8; called on another thread. All images
-            must have one size.
-        runtime: the network.
+        read: turns an item into a grey image (H, W) uint8; called on other threads. All images
+            of a batch must have one size.
+        runtime: the network; asked by as many threads as it can answer at once.
         batch_size: images that the network is given at once.
     """
-    batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
 
-    def read_batch(batch: Sequence[T]) -> list[GreyImage]:
-        return [read(item) for item in batch]
-
-    for batch, images in zip(batches, _one_ahead(batches, read_batch), strict=True):
+    def predict(batch: Sequence[T]) -> Probabilities:
+        images = [read(item) for item in batch]
         height, width = images[0].shape
         padded = np.stack([pad(image_hw) for image_hw in images])[:, None]
-        probabilities = runtime(padded)[..., :height, :width]
+        return runtime(padded)[..., :height, :width]
+
+    batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+    for batch, probabilities in zip(batches, _ahead(batches, predict, runtime.calls), strict=True):
         yield from zip(batch, probabilities, strict=True)
 
 
-def _one_ahead(items: Sequence[T], function: Callable[[T], R]) -> Iterator[R]:
-    """Map a function over items on another thread, which is always one item ahead."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = [pool.submit(function, item) for item in items[:1]]
-        for following in [*items[1:], None]:
-            current = pending.pop()
-            if following is not None:
-                pending.append(pool.submit(function, following))
-            yield current.result()
+def _ahead(items: Sequence[T], function: Callable[[T], R], n_threads: int) -> Iterator[R]:
+    """Map a function over items on other threads, which are at most one item ahead each."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        pending: deque[Future[R]] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > n_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

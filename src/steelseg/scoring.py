@@ -51,7 +51,7 @@ class Scorer:
         self.job = job
         weights = read_sealed(job.model / "model.json")["weights_sha256"]
         self.rules = postprocess_rules.read(job.model / "postprocess.json", weights).by_class
-        self.runtime = open_runtime(job.model, job.runtime, job.threads)
+        self.runtime = open_runtime(job.model, job.runtime, job.threads, many=True)
         self.store = ScoreStore(job.out, job.version)
 
     def score(self, images: Sequence[str]) -> Tally:
