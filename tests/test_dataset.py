@@ -15,6 +15,7 @@ from steelseg.dataset import (
     collate,
     defect_window,
     random_window,
+    unpack_window,
 )
 from steelseg.errors import BadInput
 
@@ -57,6 +58,19 @@ def test_images_and_masks_stay_together(tiny_cache: Cache) -> None:
     covered = [bool(torch.all(b)) for b in bright]
     # class 2 is painted later and may hide a part of class 1
     assert np.mean(covered) > 0.8
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.data())
+def test_a_window_is_unpacked_as_the_whole_is(width: int, height: int, data: st.DataObject) -> None:
+    """Wherever it begins and ends within a byte; one that leaves the image ends at its edge."""
+    masks = np.random.default_rng(width).integers(0, 2, (2, height, width), dtype=np.uint8)
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    window = (
+        slice(top, top + data.draw(st.integers(1, 12))),
+        slice(left, left + data.draw(st.integers(1, 50))),
+    )
+    unpacked = unpack_window(np.packbits(masks, axis=-1), width, window)
+    np.testing.assert_array_equal(unpacked, masks[:, *window])
 
 
 def test_whole_images_are_padded_and_masks_are_not(tiny_cache: Cache) -> None:

@@ -56,14 +56,16 @@ class TrainingCrops(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         row = int(self.rows[number % len(self.rows)])
         rng = np.random.default_rng((self.seed, number))
-        masks_chw = self.cache.masks(row)
-        shown = np.flatnonzero(masks_chw.view(bool).any(axis=(1, 2)))
+        packed = self.cache.packed_masks(row)
+        width = self.cache.size_hw[1]
+        shown = np.flatnonzero(packed.any(axis=(1, 2)))
         if len(shown) and rng.random() < self.on_defect:
-            window = defect_window(rng, masks_chw[rng.choice(shown)], self.crop_hw)
+            mask_hw = np.unpackbits(packed[rng.choice(shown)], axis=-1, count=width)
+            window = defect_window(rng, mask_hw, self.crop_hw)
         else:
             window = random_window(rng, self.cache.size_hw, self.crop_hw)
         image_hw = self.cache.image(row)[window]
-        masks_chw = masks_chw[:, *window]
+        masks_chw = unpack_window(packed, width, window)
         image_hw, masks_chw = augment(
             self.augmentation, image_hw, masks_chw, seed=int(rng.integers(2**31))
         )
@@ -143,6 +145,23 @@ def defect_window(
         for pixel, crop, size in zip(pixel_hw, crop_hw, mask_hw.shape, strict=True)
     )
     return slice(top, top + crop_hw[0]), slice(left, left + crop_hw[1])
+
+
+def unpack_window(
+    packed: npt.NDArray[np.uint8], width: int, window: tuple[slice, slice]
+) -> npt.NDArray[np.uint8]:
+    """Unpack the pixels of a window, and hardly any others: (C, h, w) uint8 of 0 and 1.
+
+    Args:
+        packed: (C, H, ceil(W / 8)) as `Cache.packed_masks` returns them.
+        width: W, in pixels.
+        window: rows and columns.
+    """
+    rows, columns = window
+    left, right = columns.start, min(columns.stop, width)
+    first = left // 8  # byte
+    unpacked = np.unpackbits(packed[:, rows, first : -(-right // 8)], axis=-1)
+    return unpacked[..., left - 8 * first : right - 8 * first]
 
 
 def collate(samples: list[Batch] | Batch) -> Batch:
