@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import psutil
@@ -49,9 +50,10 @@ def _end_with_dvc() -> None:
 
     DVC starts a stage through a shell, which may or may not put the stage in its own place.
     """
-    parents = psutil.Process().parents()
-    dvc = next((i for i, p in enumerate(parents) if any("dvc" in a for a in p.cmdline()[:3])), 0)
-    ancestors = parents[: dvc + 1]
-    while all(ancestor.is_running() for ancestor in ancestors):
-        time.sleep(WATCH_SECONDS)
+    with suppress(psutil.NoSuchProcess):  # one that has ended while it was looked at
+        parents = psutil.Process().parents()
+        are_dvc = (any("dvc" in word for word in parent.cmdline()[:3]) for parent in parents)
+        dvc = next((i for i, is_dvc in enumerate(are_dvc) if is_dvc), 0)
+        while all(ancestor.is_running() for ancestor in parents[: dvc + 1]):
+            time.sleep(WATCH_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
