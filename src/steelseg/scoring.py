@@ -16,6 +16,7 @@ from steelseg.score_store import Place, ScoreStore, read_bytes
 from steelseg.sealed_json import read_sealed
 from steelseg.submission import PredictionRow
 
+BATCHES = 16  # that are in memory, so that the network can be given several at once
 READERS = 8  # images that are read at once: an object store answers late, but many at a time
 
 
@@ -57,18 +58,18 @@ class Scorer:
     def score(self, images: Sequence[str]) -> Tally:
         """Score images and write what became of them, all at once."""
         errors: dict[str, str] = {}
-        rows = [row for batch in self._batches(images, errors) for row in self._rows(batch)]
+        rows = [row for some in self._of_one_size(images, errors) for row in self._rows(some)]
         self.store.write(images, rows, errors)
         return Tally(len(images) - len(errors), len(errors))
 
-    def _batches(
+    def _of_one_size(
         self, images: Sequence[str], errors: dict[str, str]
     ) -> Iterator[list[tuple[str, GreyImage]]]:
-        """Yield neighbouring images of one size, a batch at a time; note those that are unsound."""
+        """Yield neighbouring images of one size, some batches; note those that are unsound."""
         sound = self._sound(images, errors)
         for _, of_one_size in groupby(sound, lambda item: item[1].shape):
-            while batch := list(islice(of_one_size, self.job.batch_size)):
-                yield batch
+            while some := list(islice(of_one_size, BATCHES * self.job.batch_size)):
+                yield some
 
     def _sound(
         self, images: Sequence[str], errors: dict[str, str]
@@ -79,8 +80,8 @@ class Scorer:
             else:
                 yield image, found
 
-    def _rows(self, batch: list[tuple[str, GreyImage]]) -> Iterator[PredictionRow]:
-        maps = probability_maps(batch, lambda item: item[1], self.runtime, self.job.batch_size)
+    def _rows(self, some: list[tuple[str, GreyImage]]) -> Iterator[PredictionRow]:
+        maps = probability_maps(some, lambda item: item[1], self.runtime, self.job.batch_size)
         for (image, _), maps_chw in maps:
             for (class_id, rule), probability_hw in zip(self.rules.items(), maps_chw, strict=True):
                 yield PredictionRow(image, class_id, *postprocess(probability_hw, rule))
