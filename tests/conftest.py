@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,17 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent (set STEELSEG_DATA)")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compare what we compute, not how threads of a busy machine share out a sum."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def draw_dataset(root: Path, n_images: int = 12, size_hw: tuple[int, int] = (48, 80)) -> Path:

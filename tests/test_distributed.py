@@ -2,31 +2,20 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import distributed_training as tiny
 import pytest
-import torch
 from faults.processes import Ended, finish, start
 from servers import free_port
 
 from steelseg.cache import Cache
+from steelseg.history import TIMINGS
 from steelseg.training import newest_checkpoint
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("one_thread")]
 
-TIMINGS = {"train_images_per_second", "val_images_per_second"}
 History = list[dict[str, float]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compare what we compute, not how threads of a busy machine share out a sum."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def two_processes(cache: Cache, work: Path, *trainings: str) -> Ended:

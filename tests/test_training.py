@@ -1,7 +1,6 @@
 """Training resumes bit-identically, learns, selects its best epoch, and stops at a lost loss."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from steelseg import models, training
 from steelseg.cache import Cache
 from steelseg.errors import BadInput, SteelsegError
+from steelseg.history import TIMINGS
 from steelseg.models import ModelConfig
 from steelseg.params import load
 from steelseg.segmentation_task import SegmentationTask, pixel_counts
@@ -20,16 +20,9 @@ from steelseg.training import EpochKeeper, FoldData, newest_checkpoint
 from steelseg.training_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FOLDS = np.arange(12) // 4  # each fold shows both classes, so that each is trained on
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compare what we compute, not how threads of a busy machine share out a sum."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -60,8 +53,7 @@ def run(cache: Cache, folder: Path, settings: TrainConfig, stop_after: int = 99)
 
 
 def without_timings(keeper: EpochKeeper) -> list[dict[str, float]]:
-    timings = ("train_images_per_second", "val_images_per_second")
-    return [{k: v for k, v in row.items() if k not in timings} for row in keeper.history]
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in keeper.history]
 
 
 @pytest.mark.parametrize("scheduler", ["constant", "plateau", "cosine", "one_cycle"])
