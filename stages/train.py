@@ -8,7 +8,7 @@ from steelseg import fold_table, models
 from steelseg.cache import Cache
 from steelseg.checkpoints import work_folder
 from steelseg.files import sha256, write_json
-from steelseg.history import best_scores, write_history
+from steelseg.history import without_timings, write_history
 from steelseg.models import ModelConfig
 from steelseg.params import load
 from steelseg.stage import is_first_process, run
@@ -52,7 +52,7 @@ def main() -> None:
         facts = {"classes": cache.classes, "size_hw": cache.size_hw, "cache": cache.identity}
         models.save_card(CARD, WEIGHTS, segmenter, network, facts)
         write_history(Path("plots/train.csv"), keeper.history)
-        scores = best_scores(keeper.history, keeper.best_epoch)
+        scores = {"best_epoch": keeper.best_epoch, **without_timings(keeper.kept_scores)}
         write_json(Path("metrics/train.json"), scores)
         tracker.metrics({f"best_{name}": value for name, value in scores.items()})
 

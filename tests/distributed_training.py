@@ -10,21 +10,17 @@ import signal
 import sys
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import safetensors.torch
 import torch
+from tiny_training import config, network
 from torch import nn
 
-from steelseg import models, training
+from steelseg import training
 from steelseg.cache import Cache
-from steelseg.models import ModelConfig
-from steelseg.params import load
 from steelseg.stage import is_first_process
 from steelseg.training import EpochKeeper, FoldData
-from steelseg.training_config import TrainConfig
 
-ROOT = Path(__file__).parents[1]
 FOLDS = np.array([0, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])  # five to validate on: no even share
 GLOBAL_BATCH = 4
 MOVING = 1e-3
@@ -49,19 +45,11 @@ def run(cache: Cache, folder: Path, processes: int, lr: float, killed: bool = Fa
     changes = {"epochs": 2, "crop": [32, 32], "crops_per_image": 2, "num_workers": 0}
     changes |= {"batch_size": GLOBAL_BATCH // processes, "devices": processes, "lr": lr}
     changes |= {"loss": "bce", "scheduler": "constant", "validation_batch_size": 2}
-    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
-    config = TrainConfig(**base | changes)
-    network = ModelConfig(
-        arch="Unet",
-        encoder="resnet18",
-        encoder_weights=None,
-        in_channels=1,
-        arch_options={"decoder_channels": [16, 8, 8, 4, 4]},
-    )
-    L.seed_everything(config.seed, verbose=False)
-    segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+    settings = config(**changes)
+    segmenter = network(cache, settings)
     without_norms(segmenter.network)
-    return training.train(segmenter, config, FoldData(cache, FOLDS, config), folder, log_epoch)
+    data = FoldData(cache, FOLDS, settings)
+    return training.train(segmenter, settings, data, folder, log_epoch)
 
 
 def main(cache: Path, work: Path, trainings: list[str]) -> None:

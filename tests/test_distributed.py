@@ -8,6 +8,7 @@ import distributed_training as tiny
 import pytest
 from faults.processes import Ended, finish, start
 from servers import free_port
+from tiny_training import ROOT
 
 from steelseg.cache import Cache
 from steelseg.history import TIMINGS
@@ -22,7 +23,7 @@ def two_processes(cache: Cache, work: Path, *trainings: str) -> Ended:
     """Run tiny trainings by torchrun."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     torchrun += ["--master_port", str(free_port()), tiny.__file__]
-    variables = {"PYTHONPATH": str(tiny.ROOT / "src")}
+    variables = {"PYTHONPATH": str(ROOT / "src")}
     command = [*torchrun, str(cache.folder), str(work), *trainings]
     log = work / "log"
     return finish(start(work, command, log, **variables), log)

@@ -20,12 +20,11 @@ def write_history(path: Path, history: Sequence[Scores]) -> None:
         writer.writerows(history)
 
 
-def best_scores(history: Sequence[Scores], best_epoch: int) -> Scores:
-    """Return the validation scores of the best epoch under plain names, and its number."""
-    row = history[best_epoch]
-    scores = {
-        name.removeprefix("val_"): value
-        for name, value in row.items()
-        if name.startswith("val_") and name not in TIMINGS
-    }
-    return {"best_epoch": best_epoch, **scores}
+def validation_scores(row: Scores) -> Scores:
+    """Return the validation scores of an epoch under plain names."""
+    return {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
+
+
+def without_timings(scores: Scores) -> Scores:
+    """Leave out what differs from run to run."""
+    return {name: value for name, value in scores.items() if f"val_{name}" not in TIMINGS}

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
 import torch
@@ -22,7 +22,11 @@ from steelseg.params import Config, nearest
 from steelseg.sealed_json import read_sealed, write_sealed
 
 MODEL_FORMAT = 1
-OWN_OPTIONS = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation")
+OWN_OPTIONS = (
+    *("encoder_name", "encoder_weights", "in_channels", "classes", "activation"),
+    "aux_params",  # of `label_head`
+)
+Gate = Literal["none", "hard", "soft"]
 
 
 class ModelConfig(Config):
@@ -38,6 +42,9 @@ class ModelConfig(Config):
     """1, or 3 to feed the grey image three times"""
     arch_options: dict[str, Any]
     """further arguments of the architecture, such as `decoder_channels`"""
+    label_head: Gate = "none"
+    """a second head on the encoder that says of each class whether the image shows it at all; it
+    gates the pixels, hard or soft (see `gate`)"""
 
 
 class Segmenter(nn.Module):
@@ -46,21 +53,49 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, in_channels: int, mean: float, std: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        in_channels: int,
+        mean: float,
+        std: float,
+        label_head: Gate = "none",
+    ) -> None:
         """Wrap a network; mean and std are those of grey levels from 0 to 1."""
         super().__init__()
         self.network = network
         self.in_channels = in_channels
+        self.label_head: Gate = label_head
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 1, H, W) uint8, H and W multiples of 32, to logits (B, C, H, W)."""
+        return gate(*self.heads(images), self.label_head)
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits of the pixels, ungated, and those of the labels: (B, C), or None."""
         x = (images.float() / 255 - self.mean) / self.std
         if self.in_channels > 1:
             x = x.expand(-1, self.in_channels, -1, -1)
-        logits: Tensor = self.network(x)
+        answer = self.network(x)
+        return answer if self.label_head != "none" else (answer, None)
+
+
+def gate(logits: Tensor, label_logits: Tensor | None, kind: Gate) -> Tensor:
+    """Let the labels have a say in the pixels: logits (B, C, H, W).
+
+    `soft` multiplies the probability p of a pixel by that of its class being in the image, q. With
+    `hard` a pixel is no surer than the label, min(p, q): below the pixel threshold, or the tuned
+    gate of the class, the label empties the mask, and above it changes nothing.
+    """
+    if label_logits is None:
         return logits
+    labels = label_logits[..., None, None]
+    if kind == "hard":
+        return torch.minimum(logits, labels)
+    # 1 / (p q) - 1 = exp(-a) + exp(-b) + exp(-a - b) of the logits a and b
+    return -torch.logaddexp(torch.logaddexp(-logits, -labels), -logits - labels)
 
 
 def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segmenter:
@@ -84,13 +119,14 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
             encoder_weights=download,
             in_channels=config.in_channels,
             classes=n_classes,
+            aux_params={"classes": n_classes} if config.label_head != "none" else None,
             **config.arch_options,
         )
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise _explain(error, config, download) from error
     if local:
         _load_encoder(network.encoder, Path(str(config.encoder_weights)))
-    return Segmenter(network, config.in_channels, mean, std)
+    return Segmenter(network, config.in_channels, mean, std, config.label_head)
 
 
 def save_weights(path: Path, segmenter: Segmenter) -> None:

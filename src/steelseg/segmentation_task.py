@@ -9,7 +9,9 @@ import lightning as L
 import numpy as np
 import torch
 import torch.distributed as dist
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
@@ -18,7 +20,7 @@ from steelseg.cache import Cache
 from steelseg.dataset import Batch
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.losses import build_loss
-from steelseg.models import Segmenter
+from steelseg.models import Segmenter, gate
 from steelseg.training_config import TrainConfig
 from steelseg.tree_io import random_state, set_random_state
 
@@ -64,6 +66,11 @@ def _pixel_counts_on_cpu(logits: Tensor, masks: Tensor, levels: Sequence[float])
             overlap = np.count_nonzero(predicted_hw & truth_hw) if true else 0
             counts[pair, index] = overlap, np.count_nonzero(predicted_hw), true
     return torch.from_numpy(counts.reshape(n_images, n_classes, len(levels), 3))
+
+
+def cut_back(logits: Tensor, batch: Batch) -> Tensor:
+    """Cut logits of padded images back to the size of their masks: (B, C, h, w)."""
+    return logits[..., : batch.masks.shape[-2], : batch.masks.shape[-1]]
 
 
 class EpochTotals:
@@ -114,17 +121,21 @@ class SegmentationTask(L.LightningModule):
         self.n_pixels = cache.size_hw[0] * cache.size_hw[1]
         _check_class_weights(config, self.classes)
         self.loss = build_loss(config.loss, config.class_weights, config.label_smoothing)
+        self.average = None
+        if config.ema_decay is not None:
+            self.average = ModelEmaV3(segmenter, config.ema_decay, use_warmup=True)
+            self.average.requires_grad_(requires_grad=False)
         self.epoch_scores: dict[str, float] = {}
         self._plateau: ReduceLROnPlateau | None = None
         self._training = self._validation = EpochTotals()
         self._unchecked: list[tuple[int, Tensor, Tensor]] = []
+        self._averaged_step = 0
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and, for schedules that run by steps, the scheduler."""
         kind = {"adam": Adam, "adamw": AdamW}[self.config.optimizer]
-        optimizer = kind(
-            self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
-        )
+        groups = self._parameter_groups()
+        optimizer = kind(groups, lr=self.config.lr, weight_decay=self.config.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         match self.config.scheduler:
             case "plateau":
@@ -135,41 +146,65 @@ class SegmentationTask(L.LightningModule):
             case "cosine":
                 scheduler: Any = CosineAnnealingLR(optimizer, T_max=steps)
             case "one_cycle":
-                scheduler = OneCycleLR(optimizer, max_lr=self.config.lr, total_steps=steps)
+                highest = [group["lr"] for group in groups]
+                scheduler = OneCycleLR(optimizer, max_lr=highest, total_steps=steps)
             case "constant":
                 return optimizer
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the logits of a batch, cut back to the masks' size: (B, C, h, w)."""
-        logits: Tensor = self.segmenter(batch.images)
-        return logits[..., : batch.masks.shape[-2], : batch.masks.shape[-1]]
+    @property
+    def judged(self) -> Segmenter:
+        """What is validated and kept: the segmenter, or its moving average."""
+        if self.average is None:
+            return self.segmenter
+        average: Segmenter = self.average.module
+        return average
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return a batch's logits, cut back to the masks' size (B, C, h, w), and its labels'."""
+        logits, label_logits = self.segmenter.heads(batch.images)
+        return cut_back(logits, batch), label_logits
 
     def on_train_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Start counting anew, with the encoder frozen or not."""
         self._training = EpochTotals()
+        if self.current_epoch < self.config.freeze_encoder_epochs:
+            self.segmenter.network.freeze_encoder()  # type: ignore[operator]
+        elif self.config.freeze_encoder_epochs:
+            self.segmenter.network.unfreeze_encoder()  # type: ignore[operator]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch."""
-        logits = self(batch)
+        logits, label_logits = self(batch)
         loss: Tensor = self.loss(logits, batch.masks.float())
+        if label_logits is not None:
+            shown = batch.masks.amax(dim=(-2, -1)).float()
+            of_labels = binary_cross_entropy_with_logits(label_logits, shown)
+            loss = loss + self.config.label_loss_weight * of_labels
         losses = loss.detach().expand(len(batch.rows))
-        self._training.add(losses, pixel_counts(logits.detach(), batch.masks), batch.rows)
+        answer = gate(logits, label_logits, self.segmenter.label_head).detach()
+        self._training.add(losses, pixel_counts(answer, batch.masks), batch.rows)
         self._unchecked.append((batch_index, loss.detach(), batch.rows))
         if self.device.type == "cpu" or len(self._unchecked) == GPU_CHECK_EVERY:
             self._refuse_lost_loss()
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Take the step's weights into their moving average; with `accumulate`, not every batch."""
+        if self.average is not None and self.trainer.global_step > self._averaged_step:
+            self._averaged_step = self.trainer.global_step
+            self.average.update(self.segmenter, step=self._averaged_step)
+
     def on_validation_epoch_start(self) -> None:
         """Start counting anew, with the first process's batch-norm statistics everywhere."""
         self._validation = EpochTotals()
         if dist.is_initialized():
-            for buffer in self.segmenter.buffers():
+            for buffer in self.judged.buffers():
                 dist.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count pixels and losses of a batch of whole images."""
-        logits = self(batch).float()
+        logits = cut_back(self.judged(batch.images), batch).float()
         pairs = zip(logits, batch.masks.float(), strict=True)
         losses = torch.stack([self.loss(one[None], mask[None]) for one, mask in pairs])
         self._validation.add(losses, pixel_counts(logits, batch.masks, THRESHOLDS), batch.rows)
@@ -178,12 +213,16 @@ class SegmentationTask(L.LightningModule):
         """Sum the epoch up; runs after the validation and before the checkpoint."""
         self._refuse_lost_loss()
         training = self._training.summarise(self.classes, self.n_pixels)
-        validation = self._validation.summarise(self.classes, self.n_pixels)
+        validation = self.validation_scores()
         scores = {f"train_{k}": v for k, v in training.items()}
         scores |= {f"val_{k}": v for k, v in validation.items()}
         self.epoch_scores = scores | {"lr": self._optimizer().param_groups[0]["lr"]}
         if self._plateau is not None:
             self._plateau.step(validation["loss"])
+
+    def validation_scores(self) -> dict[str, float]:
+        """Compute the metrics of the last validation, over the images of all processes."""
+        return self._validation.summarise(self.classes, self.n_pixels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random generators and the plateau scheduler."""
@@ -201,8 +240,19 @@ class SegmentationTask(L.LightningModule):
         if restored is None:
             return
         set_random_state(restored["random_state"])
+        self._averaged_step = self.trainer.global_step
         if self._plateau is not None:
             self._plateau.load_state_dict(restored["plateau"])
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Share the parameters out by learning rate, the one that is reported first."""
+        if self.config.encoder_lr_factor == 1:
+            return [{"params": list(self.segmenter.parameters()), "lr": self.config.lr}]
+        encoder = list(self.segmenter.network.encoder.parameters())  # type: ignore[union-attr]
+        own = {id(parameter) for parameter in encoder}
+        others = [p for p in self.segmenter.parameters() if id(p) not in own]
+        encoder_lr = self.config.lr * self.config.encoder_lr_factor
+        return [{"params": others, "lr": self.config.lr}, {"params": encoder, "lr": encoder_lr}]
 
     def _optimizer(self) -> Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from steelseg.cache import Cache
 from steelseg.dataset import Batch, EpochSampler, TrainingCrops, WholeImages, collate
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.files import SEAL, is_sealed, seal
+from steelseg.history import validation_scores
 from steelseg.models import Segmenter
 from steelseg.segmentation_task import SegmentationTask
 from steelseg.training_config import TrainConfig
@@ -34,6 +35,7 @@ LOWER_IS_BETTER = frozenset({"loss"})
 
 Rows = npt.NDArray[np.int64]
 LogEpoch = Callable[[dict[str, float], int], None]
+Weights = dict[str, Tensor]
 
 
 class EpochKeeper(Checkpoint):
@@ -51,23 +53,33 @@ class EpochKeeper(Checkpoint):
         self.select_by = config.select_by
         self.epochs = config.epochs
         self.log_epoch = log_epoch
+        self.average_best = config.average_best
         self.history: list[dict[str, float]] = []
-        self.best_epoch = -1
-        self.best_weights: dict[str, Tensor] = {}
+        self.best: dict[int, Weights] = {}  # by epoch, the best first
+        self.kept_scores: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
         return {
             "history": self.history,
-            "best_epoch": self.best_epoch,
-            "best_weights": self.best_weights,
+            "best": self.best,
         }
+
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch so far, of equals the first; -1 before there is one."""
+        return next(iter(self.best), -1)
+
+    @property
+    def best_weights(self) -> Weights:
+        """The weights to keep: those of the best epoch, or the mean of the best epochs'."""
+        return mean_weights(list(self.best.values()))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the state of an interrupted training."""
         self.history = state_dict["history"]
-        self.best_epoch = state_dict["best_epoch"]
-        self.best_weights = state_dict["best_weights"]
+        self.best = state_dict["best"]
+        self.kept_scores = validation_scores(self.history[self.best_epoch])
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """See that all processes go on from the same epoch; on several nodes a folder may lag.
@@ -95,10 +107,11 @@ class EpochKeeper(Checkpoint):
         assert isinstance(pl_module, SegmentationTask)
         epoch = trainer.current_epoch
         self.history.append({"epoch": epoch, **pl_module.epoch_scores})
-        if self.best_epoch < 0 or self._score(epoch) > self._score(self.best_epoch):
-            self.best_epoch = epoch
-            weights = pl_module.segmenter.network.state_dict()
-            self.best_weights = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        weights = pl_module.judged.network.state_dict()
+        self.best[epoch] = {k: v.detach().cpu().clone() for k, v in weights.items()}
+        ranking = sorted(self.best, key=self._score, reverse=True)  # stable: of equals the first
+        self.best = {kept: self.best[kept] for kept in ranking[: self.average_best]}
+        self.kept_scores = validation_scores(self.history[self.best_epoch])
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
@@ -110,6 +123,19 @@ class EpochKeeper(Checkpoint):
     def _score(self, epoch: int) -> float:
         value = self.history[epoch][f"val_{self.select_by}"]
         return -value if self.select_by in LOWER_IS_BETTER else value
+
+
+def mean_weights(weights: Sequence[Weights]) -> Weights:
+    """Average weights and batch-norm statistics; what is counted in integers is the first's."""
+    first, *others = weights
+    if not others:
+        return first
+    return {
+        name: torch.stack([of_one[name] for of_one in weights]).mean(dim=0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in first.items()
+    }
 
 
 class SafetensorsIO(CheckpointIO):
@@ -191,7 +217,7 @@ def train(
     """Train a segmenter, going on from the newest sound checkpoint in `folder` if there is one.
 
     Args:
-        segmenter: trained in place; it is left with the weights of the last epoch.
+        segmenter: trained in place; it is not left with the weights to keep.
         config: how to train.
         data: the loaders of one fold.
         folder: for checkpoints.
@@ -199,23 +225,27 @@ def train(
             and once more when an interrupted training goes on.
 
     Returns:
-        The history of the epochs and the weights of the best.
+        The history of the epochs, the weights to keep, and their scores.
 
     Raises:
         SteelsegError: the loss is no longer finite.
     """
     _quieten()
     task = SegmentationTask(segmenter, config, data.cache)
-    if config.channels_last:
-        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in (segmenter, task.judged) if config.channels_last else ():
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
-        segmenter.compile()
+        segmenter.network.compile()
     keeper = EpochKeeper(folder, config, log_epoch)
     trainer = _trainer(config, keeper)
     resume = newest_checkpoint(folder)
     if resume is not None and trainer.is_global_zero:
         print(f"resuming after {resume.stem}")  # noqa: T201 - a person waits for this
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
+    if config.average_best > 1:
+        task.judged.network.load_state_dict(keeper.best_weights)
+        trainer.validate(task, datamodule=data, verbose=False)
+        keeper.kept_scores = task.validation_scores()
     return keeper
 
 
@@ -233,7 +263,8 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
     # batch-norm statistics are sent round before validation only: with uneven shares of the
     # validation images, sending them in every forward pass would wait for ever
     distributed = DDPStrategy(
-        broadcast_buffers=False, find_unused_parameters=config.strategy != "auto"
+        broadcast_buffers=False,
+        find_unused_parameters=config.strategy != "auto" or config.freeze_encoder_epochs > 0,
     )
     many = processes > 1 or (on_gpu and config.devices == "auto" and torch.cuda.device_count() > 1)
     return L.Trainer(

@@ -42,6 +42,17 @@ class TrainConfig(Config):
     crops_per_image: Positive
     """how often an epoch shows each image"""
     weight_decay: Annotated[float, Field(ge=0)]
+    encoder_lr_factor: Annotated[float, Field(gt=0)]
+    """learning rate of the encoder as a share of `lr`, for pretrained encoders"""
+    freeze_encoder_epochs: NotNegative
+    """first epochs in which the encoder stays as it is, with its batch-norm statistics"""
+    label_loss_weight: Annotated[float, Field(ge=0)]
+    """factor of the labels' cross-entropy in the loss, where the network has a `label_head`"""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None
+    """validate and keep an exponential moving average of the weights with at most this decay a step
+    (1 - (1 + step)^(-2/3) in the beginning) instead of the weights themselves"""
+    average_best: Positive
+    """keep the mean of the weights of this many best epochs; 1 keeps the best"""
     class_weights: list[Annotated[float, Field(ge=0)]] | None
     """factors of the classes in the loss `bce`, in the order of the class ids; null weighs alike"""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]

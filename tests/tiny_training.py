@@ -1,0 +1,56 @@
+"""A training of seconds that several test files share: a small network on the tiny cache."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from steelseg import models, training
+from steelseg.cache import Cache
+from steelseg.models import ModelConfig, Segmenter
+from steelseg.params import load
+from steelseg.training import EpochKeeper, FoldData
+from steelseg.training_config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+FOLDS = np.arange(12) // 4  # each fold shows both classes, so that each is trained on
+NETWORK = ModelConfig(
+    arch="Unet",
+    encoder="resnet18",
+    encoder_weights=None,
+    in_channels=1,
+    arch_options={"decoder_channels": [16, 8, 8, 4, 4]},
+)
+
+
+def config(**changes: Any) -> TrainConfig:
+    """The sample's recipe, made tiny."""
+    tiny = {"epochs": 3, "batch_size": 4, "crop": [32, 32], "crops_per_image": 1, "num_workers": 0}
+    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
+    return TrainConfig(**base | tiny | changes)
+
+
+def network(cache: Cache, settings: TrainConfig, label_head: models.Gate = "none") -> Segmenter:
+    """The network as the seed makes it."""
+    L.seed_everything(settings.seed, verbose=False)
+    recipe = NETWORK.model_copy(update={"label_head": label_head})
+    return models.build(recipe, len(cache.classes), cache.mean, cache.std)
+
+
+def run(
+    cache: Cache,
+    folder: Path,
+    settings: TrainConfig,
+    stop_after: int = 99,
+    segmenter: Segmenter | None = None,
+) -> EpochKeeper:
+    """Train from the seed, or go on from `folder`; `stop_after` epochs it is interrupted."""
+
+    def log_epoch(_: dict[str, float], epoch: int) -> None:
+        if epoch + 1 == stop_after:
+            raise InterruptedError
+
+    segmenter = segmenter or network(cache, settings)
+    data = FoldData(cache, FOLDS, settings)
+    return training.train(segmenter, settings, data, folder, log_epoch)
