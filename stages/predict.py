@@ -6,8 +6,9 @@ from tqdm import tqdm
 
 from steelseg import image_table, postprocess_rules, prediction
 from steelseg.checkpoints import work_folder
+from steelseg.ensemble import open_ensemble
 from steelseg.files import sha256, write_json
-from steelseg.inference import InferenceConfig, open_runtime, resolve_runtime
+from steelseg.inference import InferenceConfig, resolve_runtime
 from steelseg.params import load
 from steelseg.prediction import PredictConfig
 from steelseg.stage import run
@@ -37,7 +38,7 @@ def main() -> None:
         tqdm(desc="predicting", total=len(images), unit="image", disable=None) as bar,
     ):
         tracker.params(params)
-        runtime = open_runtime(MODEL, inference.runtime, many=True)
+        runtime = open_ensemble(MODEL, rules.views, inference.runtime, many=True)
         parts = prediction.predict_parts(
             work,
             images,

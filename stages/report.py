@@ -17,16 +17,19 @@ from steelseg import (
     validation_table,
 )
 from steelseg.cache import Cache
+from steelseg.ensemble import by_fold, member_folders, out_of_fold_maps
 from steelseg.files import read_json, sha256, write_text
-from steelseg.inference import InferenceConfig, open_runtime
+from steelseg.inference import InferenceConfig
 from steelseg.models import ModelConfig
 from steelseg.params import load
 from steelseg.report_page import ReportConfig
 from steelseg.stage import run
 from steelseg.tracking import stage_run
 from steelseg.training_config import TrainConfig
+from steelseg.views import Probabilities
 
 DATA, MODEL, OUT = Path("data"), Path("models"), Path("reports/index.html")
+FOLDS = DATA / "folds.parquet"
 STAGES = ["pivot_csv", "stratified_split", "train", "tune_threshold", "predict", "submit"]
 
 
@@ -36,18 +39,22 @@ def main() -> None:
     network, training = load(ModelConfig), load(TrainConfig, "train")
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
-    folds = fold_table.fold_numbers(
-        fold_table.read(DATA / "folds.parquet", cache.names, cache.annotations)
-    )
+    folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
     trained_on = np.flatnonzero(folds != training.fold)
     table = validation_table.read(DATA / "validation.parquet")
     landscape = validation_table.read_landscape(DATA / "landscape.json")
     weights = sha256(MODEL / "model.safetensors")
-    rules = postprocess_rules.read(MODEL / "postprocess.json", weights).by_class
+    rules, _, views = postprocess_rules.read(MODEL / "postprocess.json", weights)
+    members = member_folders(MODEL, views.ensemble)
+    models = by_fold(members, training.fold, cache.identity, sha256(FOLDS))
+
+    def predict(rows: list[int]) -> dict[int, Probabilities]:
+        rows_of = {fold: [row for row in rows if folds[row] == fold] for fold in models}
+        return dict(out_of_fold_maps(models, rows_of, cache.image, inference, views))
+
     history = pd.read_csv("plots/train.csv")
     metrics = {stage: read_json(Path(f"metrics/{stage}.json")) for stage in STAGES}
     with stage_run("report") as tracker:
-        runtime = open_runtime(MODEL, inference.runtime, many=True)
         sections = {
             "config": config,
             "network": network,
@@ -64,7 +71,7 @@ def main() -> None:
             "landscapes": model_figures.landscapes(landscape, rules),
             "confidence_figures": model_figures.confidence_figures(table),
             "gallery": report_page.gallery_pictures(
-                cache, table, runtime, rules, config.gallery_images, inference.inference_batch_size
+                cache, table, predict, rules, config.gallery_images
             ),
             "submission_figure": data_figures.submission_shares(images, metrics["predict"]),
         }

@@ -49,7 +49,13 @@ def main() -> None:
             return
         segmenter.network.load_state_dict(keeper.best_weights)
         models.save_weights(WEIGHTS, segmenter)
-        facts = {"classes": cache.classes, "size_hw": cache.size_hw, "cache": cache.identity}
+        facts = {
+            "classes": cache.classes,
+            "size_hw": cache.size_hw,
+            "cache": cache.identity,
+            "fold": config.fold,
+            "folds": sha256(FOLDS),
+        }
         models.save_card(CARD, WEIGHTS, segmenter, network, facts)
         write_history(Path("plots/train.csv"), keeper.history)
         scores = {"best_epoch": keeper.best_epoch, **without_timings(keeper.kept_scores)}

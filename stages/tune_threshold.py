@@ -9,8 +9,9 @@ from steelseg import fold_table, postprocess_rules, tuning, validation_table
 from steelseg.cache import Cache
 from steelseg.checkpoints import work_folder
 from steelseg.component_table import ComponentTable
+from steelseg.ensemble import by_fold, member_folders, out_of_fold_maps
 from steelseg.files import sha256, write_json
-from steelseg.inference import InferenceConfig, open_runtime, probability_maps
+from steelseg.inference import InferenceConfig
 from steelseg.model_logging import log_model
 from steelseg.params import load
 from steelseg.postprocess_rules import Rules
@@ -19,27 +20,33 @@ from steelseg.stage import run
 from steelseg.tracking import stage_run, ui_command
 from steelseg.tuning import TuneConfig
 from steelseg.validation_table import Landscape
+from steelseg.views import ViewsConfig
 
-MODEL = Path("models")
+MODEL, FOLDS = Path("models"), Path("data/folds.parquet")
 VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.json")
 
 
 def main() -> None:
     """Write models/postprocess.json and the scores of the validation fold."""
     config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
+    views = load(ViewsConfig)
     cache = Cache(Path("data/cache"))
     cache.refuse_other(read_sealed(MODEL / "model.json").get("cache"), MODEL / "model.json")
-    folds = fold_table.read(Path("data/folds.parquet"), cache.names, cache.annotations)
-    rows = np.flatnonzero(folds["fold"] == config.fold).tolist()
+    folds = fold_table.read(FOLDS, cache.names, cache.annotations)
+    folders = member_folders(MODEL, views.ensemble)
+    models = by_fold(folders, config.fold, cache.identity, sha256(FOLDS))
+    rows_of = {fold: np.flatnonzero(folds["fold"] == fold).tolist() for fold in models}
+    rows = [row for of_fold in rows_of.values() for row in of_fold]
     weights = sha256(MODEL / "model.safetensors")
-    identity = {"params": config.model_dump(), "weights": weights, "cache": cache.identity}
+    params = config.model_dump() | inference.model_dump() | views.model_dump()
+    identity = {"params": params, "weights": weights, "cache": cache.identity}
     with (
         work_folder("tune_threshold", identity) as folder,
         stage_run("tune_threshold", folder) as tracker,
     ):
-        tracker.params(config.model_dump() | inference.model_dump())
-        runtime = open_runtime(MODEL, inference.runtime, many=True)
-        maps = probability_maps(rows, cache.image, runtime, inference.inference_batch_size)
+        tracker.params(params)
+        tracker.tag("fold", ", ".join(map(str, models)))
+        maps = out_of_fold_maps(models, rows_of, cache.image, inference, views)
         table = ComponentTable(config.thresholds, len(cache.classes))
         for row, probability_chw in tqdm(maps, "validating", len(rows), unit="image", disable=None):
             table.add(probability_chw, cache.masks(row))
@@ -47,7 +54,7 @@ def main() -> None:
         rules = tuning.search(table, config)
         honest = tuning.cross_count(table, config, folds["group"].to_numpy()[rows])
         scores = tuning.report(table, rules, honest, cache.classes)
-        tuned = Rules(dict(zip(cache.classes, rules, strict=True)), weights)
+        tuned = Rules(dict(zip(cache.classes, rules, strict=True)), weights, views)
         postprocess_rules.write(MODEL / "postprocess.json", tuned)
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
@@ -59,7 +66,7 @@ def main() -> None:
         landscape = Landscape(config.thresholds, config.min_component_areas, by_class)
         validation_table.write_landscape(LANDSCAPE, landscape)
         tracker.summary(scores)
-        log_model(tracker, MODEL, cache.image(rows[0]))
+        log_model(tracker, folders, cache.image(rows[0]))
     print(f"MLflow runs: {ui_command()}")
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -19,11 +20,12 @@ from servers import free_port, wait_until_up
 
 from steelseg import model_logging, postprocess_rules, prediction, tracking
 from steelseg.__main__ import main
+from steelseg.ensemble import WEIGHTS, add_member, member_folders, open_ensemble
 from steelseg.files import sha256
 from steelseg.images import read_grey
-from steelseg.inference import open_runtime
 from steelseg.model_logging import log_model
 from steelseg.tracking import stage_run
+from steelseg.views import ViewsConfig
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
 
@@ -42,12 +44,28 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def champion(repository: Path, tiny_model: Path, tiny_dataset: Path) -> str:
+def flipped_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model tuned for flips and for a member, and another member that takes no part."""
+    folder = tmp_path_factory.mktemp("flipped") / "model"
+    shutil.copytree(tiny_model, folder)
+    name = add_member(tiny_model, folder)
+    shutil.copytree(tiny_model, folder / "members" / "unused")
+    rules = postprocess_rules.read(folder / "postprocess.json", sha256(folder / WEIGHTS))
+    views = ViewsConfig(tta="flips", ensemble=[name])
+    postprocess_rules.write(folder / "postprocess.json", rules._replace(views=views))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def champion(repository: Path, flipped_model: Path, tiny_dataset: Path) -> str:
     """The address of a model that a stage logged and a person chose."""
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("tune_threshold") as tracker:
         tracker.summary({"pair_dice": 0.8, "all_empty_pair_dice": 0.6})
-        log_model(tracker, tiny_model, image_hw)
+        views = postprocess_rules.read(
+            flipped_model / "postprocess.json", sha256(flipped_model / WEIGHTS)
+        ).views
+        log_model(tracker, member_folders(flipped_model, views.ensemble), image_hw)
     main(["champion"])
     return "models:/steelseg@champion"
 
@@ -62,13 +80,13 @@ def jpegs(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 @pytest.fixture(scope="module")
-def predicted(jpegs: list[Path], tiny_model: Path) -> list[tuple[int, int, str, int]]:
+def predicted(jpegs: list[Path], flipped_model: Path) -> list[tuple[int, int, str, int]]:
     """What the stage `predict` says of them: image, class, RLE, area."""
-    weights = sha256(tiny_model / "model.safetensors")
-    rules = postprocess_rules.read(tiny_model / "postprocess.json", weights).by_class
-    runtime = open_runtime(tiny_model, "onnx")
+    weights = sha256(flipped_model / WEIGHTS)
+    rules = postprocess_rules.read(flipped_model / "postprocess.json", weights)
+    runtime = open_ensemble(flipped_model, rules.views, "onnx")
     digests = [sha256(path) for path in jpegs]
-    rows = list(prediction.predict_images(jpegs, digests, runtime, rules, 2))
+    rows = list(prediction.predict_images(jpegs, digests, runtime, rules.by_class, 2))
     numbers = {path.name: number for number, path in enumerate(jpegs)}
     assert any(row.rle for row in rows)
     return sorted((numbers[row.image], row.class_id, row.rle, row.area) for row in rows)
@@ -168,6 +186,15 @@ def test_the_model_says_what_it_takes_and_needs(champion: str) -> None:
     assert len(model.predict(model.input_example)) == 2
 
 
+def test_the_members_that_answer_are_taken_along(champion: str, flipped_model: Path) -> None:
+    """And no others that lie beside them."""
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=champion))
+    found = [path.parent.parent for path in folder.rglob(f"members/*/{WEIGHTS}")]
+    name = sha256(flipped_model / WEIGHTS)[:12]
+    assert [members.name for members in found] == ["members"]
+    assert [member.name for member in found[0].iterdir()] == [name]
+
+
 def test_a_store_without_a_registry_costs_no_stage(
     repository: Path,
     tiny_model: Path,
@@ -183,7 +210,7 @@ def test_a_store_without_a_registry_costs_no_stage(
     monkeypatch.setattr(MlflowClient, "create_registered_model", refuse)
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("other") as tracker:
-        log_model(tracker, tiny_model, image_hw)
+        log_model(tracker, [tiny_model], image_hw)
     assert "was not registered: no registry here" in caplog.text
     client = MlflowClient()
     assert client.get_run(tracker.run_id).info.status == "FINISHED"

@@ -153,6 +153,8 @@ def test_class_that_is_nowhere_scores_one():
         rules = search(loud, SMALL.model_copy(update={"smoothing": smoothing}))
         assert rules == [ClassRule(enabled=False)]
         assert evaluate(loud, rules).tolist() == [[1.0]] * 3
+    forbidden = SMALL.model_copy(update={"may_disable": False})
+    assert search(loud, forbidden)[0].enabled
 
 
 def test_class_that_is_everywhere_is_found():

@@ -15,6 +15,7 @@ COMMANDS = {
     "champion": ("steelseg.champion", "name the best registered model, or another, the champion"),
     "demo": ("steelseg.demo", "try the model on images of your own, in a browser"),
     "import-masks": ("steelseg.mask_import", "turn a folder of mask images into train.csv"),
+    "member": ("steelseg.member", "collect a model as a member of an ensemble"),
     "score": ("steelseg.score", "score any number of images with a registered model"),
     "summary": ("steelseg.summary", "say how good the last run is and where its results lie"),
     "ui": ("steelseg.mlflow_ui", "show the experiments in a browser, by MLflow"),

@@ -12,12 +12,14 @@ import streamlit as st
 from steelseg import postprocess_rules
 from steelseg.class_colours import class_colours, hexadecimal
 from steelseg.contours import draw
+from steelseg.ensemble import open_ensemble
 from steelseg.errors import SteelsegError
 from steelseg.files import sha256
 from steelseg.images import SUFFIXES, GreyImage, decode_grey
-from steelseg.inference import Probabilities, Runtime, open_runtime, probability_maps
+from steelseg.inference import Runtime, probability_maps
 from steelseg.label_csv import CLASS, IMAGE, PIXELS
 from steelseg.postprocess import ClassRule, clean_mask, postprocess
+from steelseg.views import Probabilities
 
 Rules = dict[int, ClassRule]
 AREA_STEP = 25  # pixels
@@ -35,8 +37,8 @@ def load_model(folder: str) -> Model:
     weights = Path(folder, "model.safetensors")
     if not weights.is_file():
         raise SteelsegError(f"{weights}: no such file; `make repro` trains a model first")
-    rules = postprocess_rules.read(Path(folder, "postprocess.json"), sha256(weights)).by_class
-    return Model(open_runtime(Path(folder), "auto"), rules)
+    rules = postprocess_rules.read(Path(folder, "postprocess.json"), sha256(weights))
+    return Model(open_ensemble(Path(folder), rules.views, "auto"), rules.by_class)
 
 
 def predict(data: bytes, _model: Model) -> tuple[GreyImage, Probabilities]:

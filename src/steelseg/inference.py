@@ -22,12 +22,11 @@ from steelseg.images import GreyImage
 from steelseg.padding import pad
 from steelseg.params import Config
 from steelseg.sealed_json import read_sealed
+from steelseg.views import Network, Probabilities, ViewsConfig, mean_of, with_flips, with_tiles
 
+WHOLE_IMAGES = ViewsConfig()
 T = TypeVar("T")
 R = TypeVar("R")
-Probabilities = npt.NDArray[np.float32]
-Network = Callable[[npt.NDArray[np.uint8]], Probabilities]
-"""Maps images (B, 1, H, W) uint8, H and W multiples of 32, to probabilities (B, C, H, W)."""
 CALLS = (4, 3, 2, 1)  # at once, whichever shares out the threads; each holds a batch's activations
 
 
@@ -77,6 +76,23 @@ def open_runtime(
         card = read_sealed(folder / "model.json")
         return open_onnx(folder / "model.onnx", card, threads, many=many)
     return open_torch(folder, threads)
+
+
+def open_models(
+    folders: Sequence[Path],
+    runtime: str,
+    threads: int | None = None,
+    *,
+    many: bool = False,
+    views: ViewsConfig = WHOLE_IMAGES,
+) -> Runtime:
+    """Load models that answer together, by the mean of their probabilities over all the views.
+
+    The members that `views` names must be among the folders; for the rest see `open_runtime`.
+    """
+    runtimes = [open_runtime(folder, runtime, threads, many=many) for folder in folders]
+    network = with_flips(mean_of([one.network for one in runtimes]), views.tta)
+    return Runtime(with_tiles(network, views.tile, views.tile_overlap), runtimes[0].calls)
 
 
 def open_onnx(

@@ -6,15 +6,19 @@ said by people only: `python -m steelseg champion`.
 
 import logging
 import os
+import shutil
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.ensemble import MEMBERS
 from steelseg.tracking import MlflowTracker, Tracker
 
 if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
@@ -29,12 +33,13 @@ REQUIREMENTS = [
 TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 
 
-def log_model(tracker: Tracker, model: Path, example_hw: npt.NDArray[np.uint8]) -> None:
+def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray[np.uint8]) -> None:
     """Log the folder of the finished model to the tracker's run, if it has one, and register it.
 
     Args:
         tracker: of the stage that finished the model.
-        model: the folder with the weights, the ONNX export and the tuned rules.
+        folders: the model with its weights, its ONNX export and the tuned rules, and the members
+            of its ensemble.
         example_hw: (H, W) uint8, an image to show what the model is given.
     """
     if not isinstance(tracker, MlflowTracker):
@@ -45,10 +50,11 @@ def log_model(tracker: Tracker, model: Path, example_hw: npt.NDArray[np.uint8]) 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     jpeg = cv2.imencode(".jpg", example_hw)[1].tobytes()
-    has_onnx = (model / "model.onnx").stat().st_size > 0
+    has_onnx = all((folder / "model.onnx").stat().st_size > 0 for folder in folders)
     packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), TemporaryDirectory() as temporary:
         warnings.simplefilter("ignore")
+        model = _gather(folders, Path(temporary) / "model")
         with mlflow.start_run(run_id=tracker.run_id):
             logged = mlflow.pyfunc.log_model(
                 name="model",
@@ -64,6 +70,15 @@ def log_model(tracker: Tracker, model: Path, example_hw: npt.NDArray[np.uint8]) 
     except mlflow.MlflowException as error:  # a store may have no registry; the model is logged
         message = "the model is logged, but was not registered: %s"
         logging.getLogger(__name__).warning(message, " ".join(str(error).split())[:300])
+
+
+def _gather(folders: Sequence[Path], target: Path) -> Path:
+    """Copy what answers, and nothing else that lies there, as one folder."""
+    own, *members = folders
+    shutil.copytree(own, target, ignore=shutil.ignore_patterns(MEMBERS, "*.md", ".*"))
+    for member in members:
+        shutil.copytree(member, target / MEMBERS / member.name)
+    return target
 
 
 def register(client: Any, run_id: str, uri: str) -> str:

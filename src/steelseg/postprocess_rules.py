@@ -1,4 +1,4 @@
-"""The file models/postprocess.json: the tuned rule of every class, and for which model."""
+"""The file models/postprocess.json: the tuned rule of every class, for which model and views."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,19 +8,26 @@ from pydantic import ValidationError
 from steelseg.errors import BadInput
 from steelseg.postprocess import ClassRule
 from steelseg.sealed_json import read_sealed, write_sealed
+from steelseg.views import ViewsConfig
 
 
 class Rules(NamedTuple):
-    """A rule for each class, in channel order, and the checksum of the model's weights."""
+    """A rule for each class, in channel order, and which probabilities the rules are for.
+
+    Those of the model whose weights have this checksum, seen in these views.
+    """
 
     by_class: dict[int, ClassRule]
     weights_sha256: str
+    views: ViewsConfig = ViewsConfig()
 
 
 def write(path: Path, rules: Rules) -> None:
     """Write rules as JSON with a checksum, whole or not at all."""
     by_class = {str(class_id): rule.model_dump() for class_id, rule in rules.by_class.items()}
-    write_sealed(path, {"classes": by_class, "weights_sha256": rules.weights_sha256})
+    views = rules.views.model_dump()
+    entries = {"classes": by_class, "weights_sha256": rules.weights_sha256, "views": views}
+    write_sealed(path, entries)
 
 
 def read(path: Path, weights_sha256: str) -> Rules:
@@ -32,7 +39,8 @@ def read(path: Path, weights_sha256: str) -> Rules:
     document = read_sealed(path)
     try:
         by_class = {int(k): ClassRule(**v) for k, v in document["classes"].items()}
-        rules = Rules(dict(sorted(by_class.items())), document["weights_sha256"])
+        views = ViewsConfig(**document.get("views", {}))
+        rules = Rules(dict(sorted(by_class.items())), document["weights_sha256"], views)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: was not written by tune_threshold: {reason}") from error

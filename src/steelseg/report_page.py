@@ -1,6 +1,6 @@
 """The report: one page that needs no network, put together from what the stages have written."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +18,11 @@ from steelseg.contours import draw
 from steelseg.dataset import EpochSampler, TrainingCrops
 from steelseg.gallery import Picture
 from steelseg.image_table import ImageTable
-from steelseg.inference import Runtime, probability_maps
 from steelseg.params import Config
 from steelseg.postprocess import ClassRule, clean_mask
 from steelseg.training_config import TrainConfig
 from steelseg.validation_table import counts_of
+from steelseg.views import Probabilities
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -79,21 +79,24 @@ def crop_pictures(
 def gallery_pictures(
     cache: Cache,
     table: pd.DataFrame,
-    runtime: Runtime,
+    predict: Callable[[list[int]], Mapping[int, Probabilities]],
     rules: Mapping[int, ClassRule],
     n_images: int,
-    batch_size: int,
 ) -> dict[str, list[Picture]]:
-    """Draw the best, worst and most surprising validation images: truth tinted, found outlined."""
+    """Draw the best, worst and most surprising validation images: truth tinted, found outlined.
+
+    `predict` maps rows of the cache to their probability maps (C, H, W).
+    """
     texts = gallery.captions(table)
     pictures: dict[str, list[Picture]] = {}
     for kind, names in gallery.choose(table, n_images).items():
         rows = [cache.names.index(name) for name in names]
         pictures[kind] = []
-        for row, maps_chw in probability_maps(rows, cache.image, runtime, batch_size):
+        maps = predict(rows)
+        for row in rows:
             found = {
                 c: clean_mask(map_hw, rule)
-                for (c, rule), map_hw in zip(rules.items(), maps_chw, strict=True)
+                for (c, rule), map_hw in zip(rules.items(), maps[row], strict=True)
             }
             picture = draw(cache.image(row), found, filled=_by_class(cache, cache.masks(row)))
             name = cache.names[row]

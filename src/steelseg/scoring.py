@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from steelseg import postprocess_rules
+from steelseg.ensemble import open_ensemble
 from steelseg.errors import BadInput
 from steelseg.images import GreyImage, decode_grey
-from steelseg.inference import open_runtime, probability_maps
+from steelseg.inference import probability_maps
 from steelseg.postprocess import postprocess
 from steelseg.score_store import Place, ScoreStore, read_bytes
 from steelseg.sealed_json import read_sealed
@@ -51,8 +52,8 @@ class Scorer:
         """
         self.job = job
         weights = read_sealed(job.model / "model.json")["weights_sha256"]
-        self.rules = postprocess_rules.read(job.model / "postprocess.json", weights).by_class
-        self.runtime = open_runtime(job.model, job.runtime, job.threads, many=True)
+        self.rules, _, views = postprocess_rules.read(job.model / "postprocess.json", weights)
+        self.runtime = open_ensemble(job.model, views, job.runtime, job.threads, many=True)
         self.store = ScoreStore(job.out, job.version)
 
     def score(self, images: Sequence[str]) -> Tally:

@@ -16,9 +16,10 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from steelseg import postprocess_rules
+from steelseg.ensemble import member_folders, open_ensemble
 from steelseg.errors import BadInput
 from steelseg.images import GreyImage, decode_grey, read_grey
-from steelseg.inference import open_runtime, probability_maps
+from steelseg.inference import probability_maps
 from steelseg.postprocess import postprocess
 from steelseg.sealed_json import read_sealed
 
@@ -32,9 +33,10 @@ class ServedModel(PythonModel):
         """Load the network and the tuned rules from the artifact folder `model`."""
         folder = Path(context.artifacts["model"])
         weights = read_sealed(folder / "model.json")["weights_sha256"]
-        self.rules = postprocess_rules.read(folder / "postprocess.json", weights).by_class
-        has_onnx = (folder / "model.onnx").stat().st_size > 0
-        self.runtime = open_runtime(folder, "onnx" if has_onnx else "torch")
+        self.rules, _, views = postprocess_rules.read(folder / "postprocess.json", weights)
+        exports = [model / "model.onnx" for model in member_folders(folder, views.ensemble)]
+        has_onnx = all(export.stat().st_size > 0 for export in exports)
+        self.runtime = open_ensemble(folder, views, "onnx" if has_onnx else "torch")
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Return the masks of all images.

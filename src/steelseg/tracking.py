@@ -51,6 +51,9 @@ class Tracker:
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the numbers that an experiment is compared by, to the experiment's own run too."""
 
+    def tag(self, name: str, value: str) -> None:
+        """Tag the stage's run."""
+
     def artifact(self, path: Path) -> None:
         """Log a file to the experiment's own run, where people look."""
 
@@ -94,6 +97,10 @@ class MlflowTracker(Tracker):
         """Log numbers to the stage's run and to the experiment's."""
         for run_id in (self.run_id, self.parent_id):
             self._metrics(run_id, values, 0)
+
+    def tag(self, name: str, value: str) -> None:
+        """Tag the stage's run."""
+        self.client.set_tag(self.run_id, name, value)
 
     def artifact(self, path: Path) -> None:
         """Log a file to the experiment's own run."""

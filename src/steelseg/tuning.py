@@ -55,6 +55,8 @@ class TuneConfig(Config):
     smoothing: Annotated[float, Field(ge=0)] = 0.75
     """a rule is judged by the mean over its neighbours in the grid, weighted by a Gaussian of this
     many steps, since a lone peak is luck; 0 takes the exact optimum"""
+    may_disable: bool = True
+    """whether a class is predicted nowhere, if that scores better"""
     n_splits: Annotated[int, Field(ge=2)] = 5
     """parts of the validation images for the cross-fitted score"""
 
@@ -69,10 +71,10 @@ class TuneConfig(Config):
 def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> list[ClassRule]:
     """Choose each class's rule.
 
-    With `smoothing` 0 it is the optimum over the whole product of the lists, and over disabling the
-    class. Of equally good rules it is the least surprising: enabled, then the threshold nearest
-    to 0.5, the smallest component area, the smallest area, the lowest gate. So no images at all
-    give the rule with a threshold of 0.5 and nothing else.
+    With `smoothing` 0 it is the optimum over the whole product of the lists, and, with
+    `may_disable`, over disabling the class. Of equally good rules it is the least surprising:
+    enabled, then the threshold nearest to 0.5, the smallest component area, the smallest area, the
+    lowest gate. So no images at all give the rule with a threshold of 0.5 and nothing else.
 
     Args:
         table: the validation images, measured at the config's thresholds.
@@ -229,7 +231,7 @@ def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> C
 def _best_cell(sums: Floats, config: TuneConfig) -> Cell | None:
     """Find the best rule of the grid; None where predicting nothing is better than any."""
     score = _smooth(sums, config.smoothing) if config.smoothing else sums
-    if score.max() < -_LEAST_GAIN:
+    if config.may_disable and score.max() < -_LEAST_GAIN:
         return None
     best = np.argwhere(score >= score.max() - _LEAST_GAIN)  # (n, 4), in the order of the lists
     surprise = np.abs(np.asarray(config.thresholds) - 0.5).round(9)

@@ -1,0 +1,142 @@
+"""Models that answer together: who they are, which images they may be judged on, what they say."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from steelseg import ensemble, postprocess_rules, sealed_json
+from steelseg.ensemble import add_member, by_fold, member_folders, open_ensemble, out_of_fold_maps
+from steelseg.errors import BadInput
+from steelseg.files import seal, sha256
+from steelseg.inference import InferenceConfig, open_runtime
+from steelseg.views import ViewsConfig
+
+CONFIG = InferenceConfig(runtime="torch", inference_batch_size=2)
+IMAGE = np.full((32, 64), 120, dtype=np.uint8)
+
+
+def constant_model(source: Path, folder: Path, logit: float, **facts: Any) -> Path:
+    """Copy the tiny model with a head that answers the same probability everywhere."""
+    shutil.copytree(source, folder)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["segmentation_head.0.weight"] *= 0
+    tensors["segmentation_head.0.bias"][:] = logit
+    save_file(tensors, weights)
+    card = sealed_json.read_sealed(folder / "model.json") | facts
+    card["weights_sha256"] = sha256(weights)
+    sealed_json.write_sealed(folder / "model.json", card)
+    (folder / "model.onnx").write_bytes(b"")
+    seal(folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture
+def models(tiny_model: Path, tmp_path: Path) -> dict[int, Path]:
+    """Models of three folds, as folders; the first is the pipeline's own."""
+    return {
+        fold: constant_model(tiny_model, tmp_path / f"fold-{fold}", logit, fold=fold, **facts())
+        for fold, logit in enumerate((-1.0, 0.0, 3.0))
+    }
+
+
+def facts() -> dict[str, str]:
+    return {"cache": "c", "folds": "f"}
+
+
+def sigmoid(logit: float) -> float:
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def test_an_ensemble_answers_with_the_mean(models: dict[int, Path]) -> None:
+    """Three networks that say sigmoid(-1), 0.5 and sigmoid(3) everywhere."""
+    names = [add_member(models[fold], models[0]) for fold in (1, 2)]
+    runtime = open_ensemble(models[0], ViewsConfig(ensemble=names), "torch")
+    expected = (sigmoid(-1) + 0.5 + sigmoid(3)) / 3
+    np.testing.assert_allclose(runtime(IMAGE[None, None]), expected, atol=1e-6)
+    alone = open_ensemble(models[0], ViewsConfig(), "torch")
+    np.testing.assert_allclose(alone(IMAGE[None, None]), sigmoid(-1), atol=1e-6)
+
+
+def test_no_model_is_judged_on_what_it_was_trained_on(models: dict[int, Path]) -> None:
+    """Each image is answered by the model of its own fold alone; of two, by their mean."""
+    names = [add_member(models[fold], models[0]) for fold in (1, 2)]
+    folders = member_folders(models[0], names)
+    sorted_ = by_fold([*folders, folders[1]], 0, "c", "f")
+    assert {fold: len(of_fold) for fold, of_fold in sorted_.items()} == {0: 1, 1: 2, 2: 1}
+    rows = {0: [3, 7], 1: [1], 2: [0]}
+    maps = dict(out_of_fold_maps(sorted_, rows, lambda _: IMAGE, CONFIG, ViewsConfig()))
+    assert list(maps) == [3, 7, 1, 0]
+    found = {row: float(map_chw.mean()) for row, map_chw in maps.items()}
+    expected = {3: sigmoid(-1), 7: sigmoid(-1), 1: 0.5, 0: sigmoid(3)}
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cache", "folds"])
+def test_a_member_of_other_folds_is_refused(models: dict[int, Path], name: str) -> None:
+    """Its score here would be on images that it may have been trained on."""
+    card = sealed_json.read_sealed(models[1] / "model.json")
+    sealed_json.write_sealed(models[1] / "model.json", card | {name: "another"})
+    folders = member_folders(models[0], [add_member(models[1], models[0])])
+    with pytest.raises(BadInput, match="trained on other images, masks or folds"):
+        by_fold(folders, 0, "c", "f")
+
+
+def test_a_member_is_what_its_name_says(models: dict[int, Path]) -> None:
+    """It is collected once, and refused when absent, exchanged or of other classes."""
+    name = add_member(models[1], models[0])
+    assert add_member(models[1], models[0]) == name
+    assert name == sha256(models[1] / "model.safetensors")[:12]
+    with pytest.raises(BadInput, match="`ensemble`: 0123456789ab: no such folder"):
+        member_folders(models[0], ["0123456789ab"])
+    own = models[0] / ensemble.MEMBERS / name
+    card = sealed_json.read_sealed(own / "model.json")
+    sealed_json.write_sealed(own / "model.json", card | {"classes": [1, 5]})
+    with pytest.raises(BadInput, match=r"expected a model of classes \[1, 2\], but got \[1, 5\]"):
+        member_folders(models[0], [name])
+    shutil.rmtree(own)
+    shutil.copytree(models[2], own)
+    with pytest.raises(BadInput, match="holds another model than its name says"):
+        member_folders(models[0], [name])
+
+
+def test_a_damaged_model_is_not_collected(models: dict[int, Path]) -> None:
+    """Nothing is left of the attempt."""
+    with (models[1] / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BadInput, match="is missing or damaged"):
+        add_member(models[1], models[0])
+    assert not (models[0] / ensemble.MEMBERS).exists()
+
+
+def test_rules_carry_their_views(tmp_path: Path) -> None:
+    """What was tuned with flips and tiles is read back with them; a file from before has none."""
+    path = tmp_path / "postprocess.json"
+    views = ViewsConfig(tta="flips", tile=[32, 64], ensemble=["0123456789ab"])
+    postprocess_rules.write(path, postprocess_rules.Rules({}, "ab", views))
+    assert postprocess_rules.read(path, "ab").views == views
+    old = sealed_json.read_sealed(path)
+    del old["views"]
+    sealed_json.write_sealed(path, old)
+    assert postprocess_rules.read(path, "ab").views == ViewsConfig()
+
+
+def test_flips_are_part_of_what_a_tuned_model_answers(tiny_model: Path) -> None:
+    """The tiny network is not symmetric: with flips it answers otherwise, by the mean of four."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 1, 32, 64), dtype=np.uint8)
+    plain = open_runtime(tiny_model, "onnx")
+    flipped = open_ensemble(tiny_model, ViewsConfig(tta="flips"), "onnx")(image)
+    views = [image, image[..., ::-1], image[..., ::-1, :], image[..., ::-1, ::-1]]
+    answers = [plain(np.ascontiguousarray(view)) for view in views]
+    back = [
+        answers[0],
+        answers[1][..., ::-1],
+        answers[2][..., ::-1, :],
+        answers[3][..., ::-1, ::-1],
+    ]
+    np.testing.assert_allclose(flipped, np.mean(back, axis=0), atol=1e-6)
+    assert np.abs(flipped - answers[0]).max() > 1e-3
