@@ -30,31 +30,32 @@ def in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_switch_is_tried_under_every_seed() -> None:
     """The baseline and two switches under two seeds, seed by seed, with the overrides in order."""
-    planned = list(ablation_plan.experiments(PLAN))
-    assert [(e.switch, e.seed) for e in planned] == [
+    planned = list(ablation_plan.trials(PLAN))
+    assert [(t.switch, t.seed) for t in planned] == [
         (switch, seed) for seed in (1, 2) for switch in (BASELINE, "plain BCE", "flip TTA")
     ]
-    assert planned[1].overrides == ["epochs=2", "loss=bce", "seed=1"]
-    assert planned[1].name.startswith("ablation-plain-bce-1-")
+    experiment = planned[1].experiment
+    assert experiment.overrides == ("epochs=2", "loss=bce", "seed=1")
+    assert experiment.name.startswith("ablation-plain-bce-1-")
 
 
 @pytest.mark.parametrize("changed", ["params.yaml", "src/code.py", "dvc.yaml"])
 def test_what_changes_the_result_changes_the_name(changed: str) -> None:
     """So that an old result is never taken for a new one; without a change, it is found again."""
-    before = [e.name for e in ablation_plan.experiments(PLAN)]
-    assert [e.name for e in ablation_plan.experiments(PLAN)] == before
+    before = {t.experiment.name for t in ablation_plan.trials(PLAN)}
+    assert {t.experiment.name for t in ablation_plan.trials(PLAN)} == before
     Path(changed).write_text("lr: 2\n")
-    assert not set(before) & {e.name for e in ablation_plan.experiments(PLAN)}
+    assert not before & {t.experiment.name for t in ablation_plan.trials(PLAN)}
 
 
 def test_gains_are_taken_seed_by_seed() -> None:
     """A switch that gains 0.1 and 0.3 on unlike seeds: 0.2, its spread not that of the seeds."""
-    planned = list(ablation_plan.experiments(PLAN))
+    planned = list(ablation_plan.trials(PLAN))
     values = {(BASELINE, 1): 0.5, (BASELINE, 2): 0.7, ("plain BCE", 1): 0.6, ("plain BCE", 2): 1.0}
     done = {
-        e.name: Result(values[e.switch, e.seed], 2.0)
-        for e in planned
-        if (e.switch, e.seed) in values
+        t.experiment.name: Result(values[t.switch, t.seed], 2.0)
+        for t in planned
+        if (t.switch, t.seed) in values
     }
     rows = ablation.table(PLAN, planned, done).splitlines()
     assert "| baseline |  | 0.6000 ± 0.1414 |  | 2.0 |" in rows

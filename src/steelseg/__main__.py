@@ -12,9 +12,11 @@ from importlib import import_module
 from steelseg.errors import SteelsegError
 
 COMMANDS = {
+    "ablation": ("steelseg.ablation", "try the switches of a plan, and table what they gain"),
     "champion": ("steelseg.champion", "name the best registered model, or another, the champion"),
     "demo": ("steelseg.demo", "try the model on images of your own, in a browser"),
     "import-masks": ("steelseg.mask_import", "turn a folder of mask images into train.csv"),
+    "kfold": ("steelseg.kfold", "train on every fold, and predict by all of their models"),
     "member": ("steelseg.member", "collect a model as a member of an ensemble"),
     "score": ("steelseg.score", "score any number of images with a registered model"),
     "summary": ("steelseg.summary", "say how good the last run is and where its results lie"),

@@ -1,50 +1,58 @@
-"""Runs the experiments of an ablation through DVC's queue, and tables what MLflow knows of them."""
+"""The command `ablation`: which switches of a recipe help, and how much beside what seeds do."""
 
-import subprocess
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from steelseg.ablation_plan import BASELINE, Experiment, Plan, experiments, read_plan
-from steelseg.errors import BadInput, SteelsegError
+from steelseg.ablation_plan import BASELINE, Plan, Trial, read_plan, trials
+from steelseg.errors import BadInput
+from steelseg.experiments import refuse_failed, run_queued
 from steelseg.files import write_text
-from steelseg.tracking import EXPERIMENT, store_uri
+from steelseg.tracking import EXPERIMENT, STAGE_TAG, store_uri
+
+TARGET = "tune_threshold"  # the stage that measures; what comes after it tells nothing more
+PAGE = Path("docs/results.md")
 
 
 class Result(NamedTuple):
-    """What came of one experiment: the metric, and how long it took."""
+    """What came of one experiment: the metric, and how long its training took."""
 
     value: float
     minutes: float
 
 
-def run(plan_path: Path, jobs: int) -> str:
-    """Run what is missing of a plan, `jobs` experiments at a time, and return the table.
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `ablation` to a parser and return what runs it."""
+    parser.description = (
+        "Try the switches of a plan one at a time, each under every seed, and table them against "
+        "the baseline. The same command again runs only what is missing."
+    )
+    parser.add_argument("plan", type=Path, help="a YAML file, such as docs/ablation.yaml")
+    parser.add_argument("--jobs", type=int, default=1, help="experiments at a time (default: 1)")
+    help_ = f"a page with <!-- name --> and <!-- /name --> for the table, such as {PAGE}"
+    parser.add_argument("--page", type=Path, help=help_)
+    return _run
 
-    Raises:
-        SteelsegError: an experiment could not be queued, or failed.
-    """
-    plan = read_plan(plan_path)
-    planned = list(experiments(plan))
+
+def _run(arguments: Namespace) -> Iterator[str]:
+    plan = read_plan(arguments.plan)
+    planned = list(trials(plan))
     done = results(planned, plan.metric)
-    missing = [e for e in planned if e.name not in done]
-    print(f"{len(done)} of {len(planned)} experiments are done")  # noqa: T201
-    for experiment in missing:
-        _queue(experiment)
+    missing = [trial.experiment for trial in planned if trial.experiment.name not in done]
+    yield f"{len(done)} of {len(planned)} experiments are done"
     if missing:
-        subprocess.run(["dvc", "exp", "run", "--run-all", "-j", str(jobs)], check=False)  # noqa: S603, S607
+        run_queued(missing, TARGET, arguments.jobs)
         done = results(planned, plan.metric)
-        failed = [e.name for e in planned if e.name not in done]
-        if failed:
-            raise SteelsegError(
-                f"{len(failed)} of {len(planned)} experiments failed, the first {failed[0]}: see "
-                f"`dvc queue status` and `dvc queue logs {failed[0]}`; the same command goes on"
-            )
-    return table(plan, planned, done)
+    text = table(plan, planned, done)
+    if arguments.page:
+        insert(arguments.page, arguments.plan.stem, text)
+    yield text
+    refuse_failed([t.experiment for t in planned if t.experiment.name not in done], len(planned))
 
 
-def results(planned: Sequence[Experiment], metric: str) -> dict[str, Result]:
+def results(planned: Sequence[Trial], metric: str) -> dict[str, Result]:
     """Look the finished experiments up in MLflow: results by name of experiment."""
     import mlflow
 
@@ -52,24 +60,31 @@ def results(planned: Sequence[Experiment], metric: str) -> dict[str, Result]:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         return {}
-    runs = {
-        e.name: client.search_runs([found.experiment_id], _finished(e), max_results=1)
-        for e in planned
-    }
+
+    def newest(name: str, stage: str) -> Any:
+        finished = f"tags.`dvc.experiment` = '{name}' and attributes.status = 'FINISHED'"
+        stages = f"{finished} and tags.`{STAGE_TAG}` = '{stage}'"
+        return next(iter(client.search_runs([found.experiment_id], stages, max_results=1)), None)
+
+    measured = {t.experiment.name: newest(t.experiment.name, TARGET) for t in planned}
     return {
-        name: Result(parents[0].data.metrics[metric], _minutes(parents[0]))
-        for name, parents in runs.items()
-        if parents and metric in parents[0].data.metrics
+        name: Result(run.data.metrics[metric], _minutes(newest(name, "train")))
+        for name, run in measured.items()
+        if run and metric in run.data.metrics
     }
 
 
-def table(plan: Plan, planned: Sequence[Experiment], done: Mapping[str, Result]) -> str:
+def table(plan: Plan, planned: Sequence[Trial], done: Mapping[str, Result]) -> str:
     """Write the results as a Markdown table: mean and spread over the seeds of each switch.
 
     The difference to the baseline is taken seed by seed, so that what a seed does to both cancels.
     """
     by_switch = {
-        switch: {e.seed: done[e.name] for e in planned if e.switch == switch and e.name in done}
+        switch: {
+            trial.seed: done[trial.experiment.name]
+            for trial in planned
+            if trial.switch == switch and trial.experiment.name in done
+        }
         for switch in [BASELINE, *plan.switches]
     }
     baseline = by_switch[BASELINE]
@@ -89,20 +104,8 @@ def table(plan: Plan, planned: Sequence[Experiment], done: Mapping[str, Result])
     return "\n".join([*head, *rows, ""])
 
 
-def _queue(experiment: Experiment) -> None:
-    settings = [word for override in experiment.overrides for word in ("-S", override)]
-    command = ["dvc", "exp", "run", "--queue", "--force", "--name", experiment.name, *settings]
-    queued = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if queued.returncode:
-        raise SteelsegError(f"{experiment.name} cannot be queued: {queued.stderr.strip()}")
-
-
-def _finished(experiment: Experiment) -> str:
-    return f"tags.`dvc.experiment` = '{experiment.name}' and attributes.status = 'FINISHED'"
-
-
 def _minutes(run: Any) -> float:
-    return float(run.info.end_time - run.info.start_time) / 60_000
+    return float(run.info.end_time - run.info.start_time) / 60_000 if run else float("nan")
 
 
 def _row(

@@ -1,0 +1,87 @@
+"""Experiments in numbers, through DVC's queue: each is named by all that its result depends on."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from steelseg.errors import SteelsegError
+from steelseg.files import sha256
+from steelseg.params import PARAMS
+
+CODE = (Path("dvc.yaml"), Path("stages"), Path("src"))
+
+
+class Experiment(NamedTuple):
+    """One run of the pipeline: its name in DVC and MLflow, and its overrides of params.yaml."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def named(label: str, overrides: Sequence[str]) -> Experiment:
+    """Name an experiment by a label and a hash of its overrides, params.yaml and the code.
+
+    So the same command again finds what it has run already, and nothing older. Must be called in
+    the repository's root.
+    """
+    text = json.dumps([sha256(PARAMS), code_digest(), *overrides])
+    key = hashlib.sha256(text.encode()).hexdigest()[:8]
+    slug = "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
+    return Experiment(f"{slug}-{key}", tuple(overrides))
+
+
+def code_digest() -> str:
+    """Hash the pipeline's definition and all Python code that its stages may run."""
+    files = [f for path in CODE for f in ([path] if path.is_file() else path.rglob("*.py"))]
+    text = " ".join(sha256(file) for file in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_queued(experiments: Sequence[Experiment], target: str, jobs: int) -> None:
+    """Run experiments up to the stage `target`, `jobs` at a time, in temporary folders.
+
+    What came of them is for the caller to find out.
+
+    Raises:
+        SteelsegError: an experiment cannot be queued.
+    """
+    for experiment in experiments:
+        settings = _settings(experiment)
+        command = ["dvc", "exp", "run", "--queue", "--force", "--name", experiment.name, *settings]
+        queued = subprocess.run([*command, target], capture_output=True, text=True, check=False)  # noqa: S603
+        if queued.returncode:
+            raise SteelsegError(f"{experiment.name} cannot be queued: {queued.stderr.strip()}")
+    if experiments:
+        subprocess.run(["dvc", "exp", "run", "--run-all", "-j", str(jobs)], check=False)  # noqa: S603, S607
+
+
+def run_here(experiment: Experiment) -> None:
+    """Run the whole pipeline as an experiment in this folder, whose params and results it leaves.
+
+    Raises:
+        SteelsegError: a stage failed.
+    """
+    command = ["dvc", "exp", "run", "--force", "--name", experiment.name, *_settings(experiment)]
+    if subprocess.run(command, check=False).returncode:  # noqa: S603
+        raise SteelsegError(f"{experiment.name} failed; the same command goes on from there")
+
+
+def refuse_failed(failed: Sequence[Experiment], n_planned: int) -> None:
+    """Say which experiments failed, if any did, and where their output is to be seen.
+
+    Raises:
+        SteelsegError: some have.
+    """
+    if failed:
+        name = failed[0].name
+        raise SteelsegError(
+            f"{len(failed)} of {n_planned} experiments failed, the first {name}: see "
+            f"`dvc queue status` and `dvc queue logs {name}`; the same command goes on"
+        )
+
+
+def _settings(experiment: Experiment) -> list[str]:
+    return [word for override in experiment.overrides for word in ("-S", override)]
