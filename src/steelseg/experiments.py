@@ -49,13 +49,12 @@ def run_queued(experiments: Sequence[Experiment], target: str, jobs: int) -> Non
         SteelsegError: an experiment cannot be queued.
     """
     for experiment in experiments:
-        settings = _settings(experiment)
-        command = ["dvc", "exp", "run", "--queue", "--force", "--name", experiment.name, *settings]
-        queued = subprocess.run([*command, target], capture_output=True, text=True, check=False)  # noqa: S603
+        _forget(experiment)
+        queued = _dvc("run", "--queue", "--name", experiment.name, *_settings(experiment), target)
         if queued.returncode:
             raise SteelsegError(f"{experiment.name} cannot be queued: {queued.stderr.strip()}")
     if experiments:
-        subprocess.run(["dvc", "exp", "run", "--run-all", "-j", str(jobs)], check=False)  # noqa: S603, S607
+        _dvc("run", "--run-all", "--jobs", str(jobs), show=True)
 
 
 def run_here(experiment: Experiment) -> None:
@@ -64,8 +63,8 @@ def run_here(experiment: Experiment) -> None:
     Raises:
         SteelsegError: a stage failed.
     """
-    command = ["dvc", "exp", "run", "--force", "--name", experiment.name, *_settings(experiment)]
-    if subprocess.run(command, check=False).returncode:  # noqa: S603
+    _forget(experiment)
+    if _dvc("run", "--name", experiment.name, *_settings(experiment), show=True).returncode:
         raise SteelsegError(f"{experiment.name} failed; the same command goes on from there")
 
 
@@ -81,6 +80,16 @@ def refuse_failed(failed: Sequence[Experiment], n_planned: int) -> None:
             f"{len(failed)} of {n_planned} experiments failed, the first {name}: see "
             f"`dvc queue status` and `dvc queue logs {name}`; the same command goes on"
         )
+
+
+def _forget(experiment: Experiment) -> None:
+    """Free the name of an experiment that is run again; its stages stay in DVC's cache."""
+    _dvc("remove", experiment.name)
+
+
+def _dvc(*words: str, show: bool = False) -> subprocess.CompletedProcess[str]:
+    command = ["dvc", "exp", *words]
+    return subprocess.run(command, capture_output=not show, text=True, check=False)  # noqa: S603
 
 
 def _settings(experiment: Experiment) -> list[str]:

@@ -30,7 +30,11 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     add = parser.add_argument
     add("-S", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="as in dvc")
     add("--jobs", type=int, default=1, help="folds at a time (default: 1)")
-    add("--again", action="store_true", help="train anew what is there, for instance on other data")
+    add(
+        "--again",
+        action="store_true",
+        help="look again at folds that are trained: the data may be other",
+    )
     return _run
 
 
