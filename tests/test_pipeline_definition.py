@@ -31,7 +31,7 @@ def names(entries: list[Any]) -> Iterator[str]:
 
 
 def outputs(stage: dict[str, Any]) -> set[str]:
-    return {n for kind in ("outs", "metrics") for n in names(stage.get(kind, []))}
+    return {n for kind in ("outs", "metrics", "plots") for n in names(stage.get(kind, []))}
 
 
 @pytest.mark.parametrize("name", STAGES)
