@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 EXTRAS := $(VENV)/.ready-extras
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help setup setup-extras repro test test-fast faults bench bench-gpu check format ui champion demo lock clean
+.PHONY: help setup setup-extras repro kfold ablation test test-fast faults bench bench-gpu check format ui champion demo lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
@@ -39,6 +39,12 @@ $(EXTRAS): requirements-extras.lock $(READY)
 repro: setup ## run the whole pipeline, from the data to submission.csv
 	@dvc repro
 	@python -m steelseg summary
+
+kfold: setup ## train on every fold, predict by all of their models (ARGS='-S epochs=8')
+	@python -m steelseg kfold $(ARGS)
+
+ablation: setup ## try switches one at a time under several seeds, table them in docs/results.md
+	@python -m steelseg ablation docs/ablation.yaml --page docs/results.md $(ARGS)
 
 test: setup ## run all tests, on two processes
 	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -5,11 +5,11 @@ import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steelseg.errors import SteelsegError
 from steelseg.files import sha256
-from steelseg.params import PARAMS
+from steelseg.params import PARAMS, read_yaml
 
 CODE = (Path("dvc.yaml"), Path("stages"), Path("src"))
 
@@ -22,12 +22,12 @@ class Experiment(NamedTuple):
 
 
 def named(label: str, overrides: Sequence[str]) -> Experiment:
-    """Name an experiment by a label and a hash of its overrides, params.yaml and the code.
+    """Name an experiment by a label and a hash of the code and of params.yaml as overridden.
 
     So the same command again finds what it has run already, and nothing older. Must be called in
     the repository's root.
     """
-    text = json.dumps([sha256(PARAMS), code_digest(), *overrides])
+    text = json.dumps([code_digest(), _overridden(read_yaml(PARAMS), overrides)], default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
     slug = "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
     return Experiment(f"{slug}-{key}", tuple(overrides))
@@ -90,6 +90,18 @@ def _forget(experiment: Experiment) -> None:
 def _dvc(*words: str, show: bool = False) -> subprocess.CompletedProcess[str]:
     command = ["dvc", "exp", *words]
     return subprocess.run(command, capture_output=not show, text=True, check=False)  # noqa: S603
+
+
+def _overridden(params: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set what is overridden, as text: an experiment that was applied leaves its values there."""
+    for override in overrides:
+        name, _, text = override.partition("=")
+        *sections, leaf = name.split(".")
+        values = params
+        for section in sections:
+            values = values.setdefault(section, {})
+        values[leaf] = text
+    return params
 
 
 def _settings(experiment: Experiment) -> list[str]:

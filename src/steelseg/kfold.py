@@ -47,7 +47,9 @@ def plan(n_folds: int, overrides: Sequence[str]) -> list[Experiment]:
     for override in overrides:
         if override.partition("=")[0] in ("fold", "ensemble"):
             raise BadInput(f"`-S {override}`: `fold` and `ensemble` are set by this command")
-    return [named(f"kfold-{fold}", [*overrides, f"fold={fold}"]) for fold in range(n_folds)]
+    # an ensemble that was applied to params.yaml must not answer for a single fold
+    alone = [*overrides, "ensemble=[]"]
+    return [named(f"kfold-{fold}", [*alone, f"fold={fold}"]) for fold in range(n_folds)]
 
 
 def table(scores: Mapping[int, Scores], together: Scores) -> Iterator[str]:
@@ -71,8 +73,8 @@ def _run(arguments: Namespace) -> Iterator[str]:
     scores = {fold: _scores(experiment) for fold, experiment in enumerate(planned)}
     refuse_failed([planned[fold] for fold, found in scores.items() if found is None], len(planned))
     members = [_collect(experiment) for experiment in planned[1:]]
-    overrides = [*planned[0].overrides, f"ensemble=[{','.join(members)}]"]
-    run_here(named("kfold-all", overrides))
+    together = [f"ensemble=[{','.join(members)}]", "fold=0"]
+    run_here(named("kfold-all", [*arguments.overrides, *together]))
     yield from table({k: found for k, found in scores.items() if found}, read_json(SCORES))
 
 
