@@ -10,7 +10,7 @@ from benchmarks.inputs import Scale, guess, mask_sets
 from benchmarks.notebook_way import Meter
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg.segmentation_task import EpochTotals, pixel_counts
+from steelseg.epoch_totals import EpochTotals, pixel_counts
 
 BATCH_SIZE = 4
 
@@ -55,7 +55,7 @@ def ours(batches: Batches) -> dict[str, float]:
         losses = torch.zeros(len(masks), device=masks.device)
         totals.add(losses, pixel_counts(logits, masks), indices)
     n_classes, height, width = batches[0][1].shape[1:]
-    return totals.summarise(range(1, n_classes + 1), height * width)
+    return totals.gather().summarise(range(1, n_classes + 1), height * width)
 
 
 def notebooks(batches: Batches) -> dict[str, float]:

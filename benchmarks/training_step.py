@@ -17,7 +17,7 @@ from torch.optim import Adam
 from benchmarks.inputs import ROOT, DataSet, Scale, data_set
 from benchmarks.table import Row
 from steelseg import models, training
-from steelseg.dataset import Batch, TrainingCrops, collate
+from steelseg.dataset import Batch, collate, training_crops
 from steelseg.losses import build_loss
 from steelseg.models import ModelConfig, Segmenter
 from steelseg.params import load
@@ -100,7 +100,7 @@ def bare_loop(
     loss_of = build_loss(config.loss, config.class_weights, config.label_smoothing)
     optimizer = Adam(segmenter.parameters(), lr=config.lr)
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    crops = TrainingCrops(data.cache, data.training_rows, config.crop_hw, 1.0, config.transforms, 0)
+    crops = training_crops(data.cache, data.training_rows, config, config.phase(0))
     samples = [crops[i % len(crops)] for i in range(config.batch_size)]
     batch = Batch(*(tensor.to(device) for tensor in collate(samples)))
     masks = batch.masks.float()

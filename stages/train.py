@@ -32,6 +32,7 @@ def main() -> None:
     params = network.model_dump() | config.model_dump()
     identity = {
         "params": params,
+        "transforms": config.transforms,
         "cache": cache.identity,
         "folds": sha256(FOLDS),
         "encoder_weights": models.encoder_file_sha256(network),

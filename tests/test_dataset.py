@@ -12,8 +12,10 @@ from steelseg.dataset import (
     EpochSampler,
     TrainingCrops,
     WholeImages,
+    black_share,
     collate,
     defect_window,
+    lit_window,
     random_window,
     unpack_window,
 )
@@ -134,3 +136,58 @@ def test_a_batch_at_once_is_its_images_stacked(tiny_cache: Cache) -> None:
     for one, other in zip(at_once, collate([images[7], images[0], images[3]]), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+def test_dark_crops_are_avoided() -> None:
+    """Of an image that is black but for its right end, crops lie there; else anywhere."""
+    image = np.full((32, 320), 3, dtype=np.uint8)
+    image[:, 224:] = 120
+    shares = {
+        limit: [
+            black_share(image[lit_window(np.random.default_rng(i), image, (32, 32), limit)])
+            for i in range(50)
+        ]
+        for limit in (1.0, 0.5)
+    }
+    assert np.mean(shares[1.0]) > 0.5
+    assert np.mean(np.array(shares[0.5]) <= 0.5) > 0.9  # ten draws can all miss, so not always
+    assert all(dark <= any_ for dark, any_ in zip(shares[0.5], shares[1.0], strict=True))
+
+
+def test_black_images_end_the_search() -> None:
+    """All black: some window comes all the same."""
+    black = np.zeros((32, 64), dtype=np.uint8)
+    assert black_share(black[lit_window(np.random.default_rng(0), black, (32, 32), 0.1)]) == 1.0
+
+
+def test_crops_of_two_images_are_mixed(tiny_cache: Cache) -> None:
+    """With copy-paste, defects stand on images that show none; with cutmix, other pixels do."""
+    clean = np.array([r for r in range(12) if not tiny_cache.masks(r).any()])
+    rows = np.append(clean, 0)  # row 0 shows both classes
+    plain = TrainingCrops(tiny_cache, rows, None, 0, [], seed=3)
+    pasted = TrainingCrops(tiny_cache, rows, None, 0, [], seed=3, copy_paste=1)
+    cut = TrainingCrops(tiny_cache, rows, None, 0, [], seed=3, cutmix=1)
+    donor = tiny_cache.image(0)
+    n_pasted = 0
+    for number in range(4 * len(rows)):
+        before, after = plain[number], pasted[number]
+        new = (after.masks > before.masks).any(dim=0).numpy()
+        n_pasted += int(new.any() and number % len(rows) < len(clean))
+        changed = (before.images != after.images)[0, :48, :80].numpy()
+        assert (after.images[0, :48, :80].numpy()[changed] == donor[changed]).all()
+        assert not (changed & ~after.masks.any(dim=0).numpy().astype(bool)).any()
+    assert n_pasted > 0
+    different = sum(not torch.equal(plain[n].images, cut[n].images) for n in range(len(rows)))
+    assert different > len(rows) / 2
+
+
+def test_drawn_samples_have_numbers_of_their_own() -> None:
+    """However often an image is drawn, within an epoch and across epochs; each shows its image."""
+    sampler = EpochSampler(5, 4, 0, 0, 1, lambda rng, n: np.zeros(n, dtype=np.int64) + 3)
+    seen: list[int] = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        numbers = list(sampler)
+        assert {number % 5 for number in numbers} == {3}
+        seen += numbers
+    assert len(set(seen)) == len(seen) == 60

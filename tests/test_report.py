@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_training import config
 
 from steelseg import (
     advice,
@@ -26,7 +27,6 @@ from steelseg.image_table import ImageTable
 from steelseg.inspection import inspect_folder
 from steelseg.postprocess import ClassRule
 from steelseg.report_page import ReportConfig
-from steelseg.training_config import TrainConfig
 from steelseg.validation_table import Landscape
 
 HOSTILE = '"><script>alert(1)</script>.png'
@@ -244,11 +244,9 @@ def test_a_page_escapes_what_the_data_says(
 
 def test_the_crops_shown_are_those_of_the_first_epoch(tiny_cache: Cache) -> None:
     """As many as asked for, each of a training image, drawn at the size that the network gets."""
-    config = TrainConfig.model_construct(
-        crop=[16, 24], crop_on_defect=0.5, augment=[], seed=3, crops_per_image=1
-    )
+    settings = config(crop=[16, 24], crop_on_defect=0.5, augment=[], seed=3, crops_per_image=1)
     rows = np.array([2, 5, 7])
-    pictures = list(report_page.crop_pictures(tiny_cache, rows, config, 9))
+    pictures = list(report_page.crop_pictures(tiny_cache, rows, settings, 9))
     assert sorted(p.image for p in pictures) == [tiny_cache.names[r] for r in rows]
     data = base64.b64decode(pictures[0].source.split(",")[1])
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (16, 24, 3)

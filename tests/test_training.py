@@ -9,9 +9,10 @@ import torch
 from tiny_training import FOLDS, config, run
 
 from steelseg.cache import Cache
+from steelseg.epoch_totals import pixel_counts
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.history import TIMINGS, without_timings
-from steelseg.segmentation_task import SegmentationTask, pixel_counts
+from steelseg.segmentation_task import SegmentationTask
 from steelseg.training import EpochKeeper, FoldData, newest_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

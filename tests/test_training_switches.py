@@ -1,6 +1,7 @@
 """The switches of training each do what they say: label head, learning rates, averages."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,17 @@ import torch
 from tiny_training import FOLDS, NETWORK, config, network, run
 
 from steelseg import models, onnx_export
+from steelseg.augmentation import augment, build_augmentation
 from steelseg.cache import Cache
 from steelseg.dataset import Batch, WholeImages
+from steelseg.epoch_totals import Gathered, false_pixels
+from steelseg.errors import BadInput
+from steelseg.history import validation_scores, without_timings
+from steelseg.mixup import Blend, draw_blend
 from steelseg.models import gate
+from steelseg.sampling import draw
 from steelseg.segmentation_task import SegmentationTask
+from steelseg.training_config import FinishConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -175,3 +183,124 @@ def test_the_mean_of_the_best_epochs_is_kept_and_scored(tiny_cache: Cache, tmp_p
         task.validation_step(images, 0)
     assert keeper.kept_scores["loss"] == pytest.approx(task.validation_scores()["loss"], abs=1e-5)
     assert keeper.kept_scores["loss"] not in losses
+
+
+def test_mixup_blends_images_and_losses(tiny_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of two takes 30 percent of each other, and of the loss on each other's masks."""
+    blend = Blend(0.7, torch.tensor([1, 0]))
+    monkeypatch.setattr("steelseg.segmentation_task.draw_blend", lambda *_: blend)
+    seen: list[torch.Tensor] = []
+
+    def answer(images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        seen.append(images)
+        return torch.zeros(2, 2, 48, 80).requires_grad_(), None
+
+    settings = config(mixup=0.5, loss="bce")
+    task = SegmentationTask(network(tiny_cache, settings), settings, tiny_cache)
+    monkeypatch.setattr(task.segmenter, "heads", answer)
+    monkeypatch.setattr(task, "_trainer", SimpleNamespace(current_epoch=0, global_rank=0))
+    weighted: list[torch.Tensor] = []
+    monkeypatch.setattr(task, "_loss", lambda _, __, m: weighted.append(m) or m.float().mean())
+    batch = WholeImages(tiny_cache, np.array([0, 1])).__getitems__([0, 1])
+    loss = task.training_step(batch, 0)
+    images = batch.images.float()
+    torch.testing.assert_close(seen[0], 0.7 * images + 0.3 * images[[1, 0]])
+    assert torch.equal(weighted[1], batch.masks[[1, 0]])
+    torch.testing.assert_close(loss, batch.masks.float().mean())
+
+
+def test_mixup_is_drawn_by_its_probability() -> None:
+    """Half of the batches, none or all, and the greater share is always the image's own."""
+    drawn = {
+        probability: [draw_blend(np.random.default_rng(i), probability, 4) for i in range(200)]
+        for probability in (0.0, 0.5, 1.0)
+    }
+    assert {p: sum(b is not None for b in of) for p, of in drawn.items() if p != 0.5} == {
+        0.0: 0,
+        1.0: 200,
+    }
+    assert 70 < sum(blend is not None for blend in drawn[0.5]) < 130
+    shares = [blend.share for blend in drawn[1.0] if blend]
+    assert 0.5 <= min(shares) < 0.6
+    assert max(shares) > 0.99
+
+
+def test_false_alarms_of_an_epoch_are_drawn_again_in_the_next(
+    tiny_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pixels found on clean crops, by image, reach the next epoch's draw; after a break too."""
+    seen: list[np.ndarray] = []
+
+    def noting(*arguments: Any) -> np.ndarray:
+        seen.append(arguments[-1].copy())
+        return draw(*arguments)
+
+    monkeypatch.setattr("steelseg.sampling.draw", noting)
+    settings = config(epochs=3, hard_negatives=0.5, lr=1e-4)
+    whole = run(tiny_cache, tmp_path / "whole", settings)
+    undisturbed, seen = seen, []
+    assert not undisturbed[0].any()
+    assert undisturbed[1].any()
+    with pytest.raises(InterruptedError):
+        run(tiny_cache, tmp_path / "parts", settings, stop_after=2)
+    resumed = run(tiny_cache, tmp_path / "parts", settings)
+    assert resumed.best_epoch == whole.best_epoch
+    np.testing.assert_array_equal(seen[-1], undisturbed[2])
+    rows, counts = np.array([4, 0, 4]), np.zeros((3, 2, 1, 3), dtype=np.int64)
+    counts[:, :, 0] = [[(0, 5, 0), (0, 0, 0)], [(1, 9, 2), (0, 2, 0)], [(0, 1, 0), (0, 1, 0)]]
+    found = false_pixels(Gathered(torch.zeros(3), counts, rows, 1.0), 6)
+    assert found.tolist() == [
+        2,
+        0,
+        0,
+        0,
+        7,
+        0,
+    ]  # those of a class that is shown are none
+
+
+def test_the_last_epochs_train_on_other_crops(
+    tiny_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops of 32, then whole images in other batches; the schedule ends at the last step."""
+    sizes: list[tuple[int, ...]] = []
+    step = SegmentationTask.training_step
+
+    def noting(self: SegmentationTask, batch: Batch, batch_index: int) -> torch.Tensor:
+        sizes.append(tuple(batch.masks.shape))
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", noting)
+    finish = FinishConfig(epochs=2, crop=None, batch_size=4, crops_per_image=1)
+    settings = config(epochs=4, finish=finish, scheduler="one_cycle", crops_per_image=2)
+    whole = run(tiny_cache, tmp_path / "whole", settings)
+    # eight training images, twice and then once
+    assert sizes == [(4, 2, 32, 32)] * 8 + [(4, 2, 48, 80)] * 4
+    optimizer = torch.optim.SGD([torch.zeros(1)])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=12)
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    # what the last of twelve steps but one left: the schedule runs out just with the training
+    assert whole.history[-1]["lr"] == pytest.approx(schedule.get_last_lr()[0])
+    for stop in (2, 3):  # before the first epoch of the other kind, and after it
+        folder = tmp_path / f"stopped-{stop}"
+        with pytest.raises(InterruptedError):
+            run(tiny_cache, folder, settings, stop_after=stop)
+        resumed = run(tiny_cache, folder, settings)
+        assert without_timings(validation_scores(resumed.history[-1])) == without_timings(
+            validation_scores(whole.history[-1])
+        )
+
+
+def test_presets_are_lists_of_transforms() -> None:
+    """Each can be built and applied; an unknown one is refused with those that there are."""
+    image = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    masks = np.zeros((2, 32, 32), dtype=np.uint8)
+    for name in ("light", "square", "strong"):
+        pipeline = build_augmentation(config(augment=name).transforms)
+        images = [augment(pipeline, image, masks, seed)[0] for seed in range(12)]
+        assert all(found.shape == (32, 32) for found in images)
+        assert len({found.tobytes() for found in images}) >= 6
+    with pytest.raises(BadInput, match="expected light, square, strong, but got 'stron'; did you"):
+        _ = config(augment="stron").transforms

@@ -5,7 +5,7 @@ are a permutation drawn from (seed, epoch). So the batches depend neither on the
 nor on what came before, and training can go on from any epoch as if it had never stopped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from steelseg import mixing
 from steelseg.augmentation import Transforms, augment, build_augmentation
 from steelseg.cache import Cache
 from steelseg.padding import pad
+from steelseg.training_config import Phase, TrainConfig
+
+BLACK = 10  # grey level; JPEG makes the black beside a plate that light at most
+BLACK_DRAWS = 10
 
 
 class Batch(NamedTuple):
@@ -38,10 +43,15 @@ class TrainingCrops(Dataset[Batch]):
         on_defect: float,
         transforms: Transforms,
         seed: int,
+        max_black: float = 1,
+        cutmix: float = 0,
+        copy_paste: float = 0,
     ) -> None:
         """Take crops of `crop_hw` pixels (None: whole images) of the given rows of the cache.
 
-        A crop is laid over a defect with the probability `on_defect`, if the image shows any.
+        A crop is laid over a defect with the probability `on_defect`, if the image shows any; other
+        crops avoid a share of black pixels above `max_black`. `cutmix` and `copy_paste` are
+        probabilities of mixing in a crop of another image (see `steelseg.mixing`).
         """
         self.cache = cache
         self.rows = rows
@@ -49,6 +59,9 @@ class TrainingCrops(Dataset[Batch]):
         self.on_defect = on_defect
         self.augmentation = build_augmentation(transforms)
         self.seed = seed
+        self.max_black = max_black
+        self.cutmix = cutmix
+        self.copy_paste = copy_paste
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,20 +69,46 @@ class TrainingCrops(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         row = int(self.rows[number % len(self.rows)])
         rng = np.random.default_rng((self.seed, number))
-        packed = self.cache.packed_masks(row)
+        sample = self._crop(rng, row, self.on_defect)
+        if self.copy_paste and rng.random() < self.copy_paste:
+            sample = mixing.copy_paste(rng, sample, self._crop(rng, self._any(rng), on_defect=1))
+        if self.cutmix and rng.random() < self.cutmix:
+            sample = mixing.cutmix(rng, sample, self._crop(rng, self._any(rng), self.on_defect))
+        image_hw, masks_chw = augment(self.augmentation, *sample, seed=int(rng.integers(2**31)))
+        return _tensors(image_hw, masks_chw, row)
+
+    def _any(self, rng: np.random.Generator) -> int:
+        return int(rng.choice(self.rows))
+
+    def _crop(
+        self, rng: np.random.Generator, row: int, on_defect: float
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        packed, image_hw = self.cache.packed_masks(row), self.cache.image(row)
         width = self.cache.size_hw[1]
         shown = np.flatnonzero(packed.any(axis=(1, 2)))
-        if len(shown) and rng.random() < self.on_defect:
+        if len(shown) and rng.random() < on_defect:
             mask_hw = np.unpackbits(packed[rng.choice(shown)], axis=-1, count=width)
             window = defect_window(rng, mask_hw, self.crop_hw)
         else:
-            window = random_window(rng, self.cache.size_hw, self.crop_hw)
-        image_hw = self.cache.image(row)[window]
-        masks_chw = unpack_window(packed, width, window)
-        image_hw, masks_chw = augment(
-            self.augmentation, image_hw, masks_chw, seed=int(rng.integers(2**31))
-        )
-        return _tensors(image_hw, masks_chw, row)
+            window = lit_window(rng, image_hw, self.crop_hw, self.max_black)
+        return image_hw[window], unpack_window(packed, width, window)
+
+
+def training_crops(
+    cache: Cache, rows: npt.NDArray[np.int64], config: TrainConfig, phase: Phase
+) -> TrainingCrops:
+    """Show rows of the cache as a phase of the training sees them."""
+    return TrainingCrops(
+        cache,
+        rows,
+        phase.crop_hw,
+        config.crop_on_defect,
+        config.transforms,
+        config.seed,
+        config.max_black,
+        config.cutmix,
+        config.copy_paste,
+    )
 
 
 class WholeImages(Dataset[Batch]):
@@ -96,6 +135,10 @@ class WholeImages(Dataset[Batch]):
         return Batch(*map(torch.from_numpy, (images, masks, rows)))
 
 
+Draw = Callable[[np.random.Generator, int], npt.NDArray[np.int64]]
+"""Chooses so many of the images, as indices."""
+
+
 class EpochSampler(Sampler[int]):
     """The sample numbers of one process in one epoch: shuffled, and shared out between processes.
 
@@ -103,9 +146,17 @@ class EpochSampler(Sampler[int]):
     out, which differs from epoch to epoch.
     """
 
-    def __init__(self, n_images: int, repeats: int, seed: int, rank: int, world_size: int) -> None:
-        """Show each of `n_images` images `repeats` times an epoch."""
-        self.n_samples = n_images * repeats
+    def __init__(
+        self,
+        n_images: int,
+        repeats: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        draw: Draw | None = None,
+    ) -> None:
+        """Show each of `n_images` images `repeats` times an epoch, or those that `draw` chooses."""
+        self.n_images, self.n_samples, self.draw = n_images, n_images * repeats, draw
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
 
@@ -118,7 +169,12 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        numbers = self.epoch * self.n_samples + rng.permutation(self.n_samples)
+        first = self.epoch * self.n_samples
+        if self.draw is None:
+            numbers = first + rng.permutation(self.n_samples)
+        else:  # no number twice, in whatever epoch, as the randomness of samples hangs on it
+            images = self.draw(rng, self.n_samples)
+            numbers = images + self.n_images * np.arange(first, first + self.n_samples)
         share = numbers[: len(self) * self.world_size][self.rank :: self.world_size]
         return iter(share.tolist())
 
@@ -132,6 +188,30 @@ def random_window(
         for size, crop in zip(size_hw, crop_hw, strict=True)
     )
     return slice(top, top + crop_hw[0]), slice(left, left + crop_hw[1])
+
+
+def lit_window(
+    rng: np.random.Generator,
+    image_hw: npt.NDArray[np.uint8],
+    crop_hw: tuple[int, int],
+    max_black: float,
+) -> tuple[slice, slice]:
+    """Draw a crop with at most a share of `max_black` black pixels, or the least black of ten."""
+    size_hw = image_hw.shape[0], image_hw.shape[1]
+    best = random_window(rng, size_hw, crop_hw)
+    least = black_share(image_hw[best]) if max_black < 1 else 0.0
+    for _ in range(BLACK_DRAWS - 1):
+        if least <= max_black:
+            break
+        window = random_window(rng, size_hw, crop_hw)
+        if (share := black_share(image_hw[window])) < least:
+            best, least = window, share
+    return best
+
+
+def black_share(image_hw: npt.NDArray[np.uint8]) -> float:
+    """Return the share of pixels without a plate: grey levels of at most 10 of 255."""
+    return np.count_nonzero(image_hw <= BLACK) / image_hw.size
 
 
 def defect_window(

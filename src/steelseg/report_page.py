@@ -15,7 +15,7 @@ from steelseg import gallery, metrics
 from steelseg.cache import Cache
 from steelseg.class_colours import class_colours, hexadecimal
 from steelseg.contours import draw
-from steelseg.dataset import EpochSampler, TrainingCrops
+from steelseg.dataset import EpochSampler, training_crops
 from steelseg.gallery import Picture
 from steelseg.image_table import ImageTable
 from steelseg.params import Config
@@ -61,9 +61,7 @@ def crop_pictures(
         config: of the training.
         n_crops: how many.
     """
-    crops = TrainingCrops(
-        cache, rows, config.crop_hw, config.crop_on_defect, config.transforms, config.seed
-    )
+    crops = training_crops(cache, rows, config, config.phase(0))
     sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank=0, world_size=1)
     for number in islice(sampler, n_crops):
         image, masks, row = crops[number]

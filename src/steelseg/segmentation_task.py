@@ -1,7 +1,5 @@
 """The LightningModule: one step of training, one of validation, and what an epoch amounts to."""
 
-import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,97 +13,23 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
-from steelseg import metrics
 from steelseg.cache import Cache
 from steelseg.dataset import Batch
+from steelseg.epoch_totals import EpochTotals, false_pixels, pixel_counts
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.losses import build_loss
+from steelseg.mixup import Blend, blend_images, draw_blend
 from steelseg.models import Segmenter, gate
 from steelseg.training_config import TrainConfig
 from steelseg.tree_io import random_state, set_random_state
 
-JOIN_EVERY = 64  # batches; many small tensors that live long would keep the memory from reuse
 GPU_CHECK_EVERY = 50  # steps; asking a GPU for a loss makes it wait
 THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the first is the one that metrics are given at
-MIN_AREA_SHARES = (0, 0.0005, 0.001, 0.002, 0.005, 0.01)  # of the image, for the tuned metric
-
-
-def pixel_counts(logits: Tensor, masks: Tensor, thresholds: Sequence[float] = (0.5,)) -> Tensor:
-    """Count pixels at each of T probability thresholds: (B, C, T, 3) int64.
-
-    The last axis holds the true positive, the predicted and the true pixels, as in
-    `steelseg.metrics`.
-
-    Args:
-        logits: (B, C, H, W) float.
-        masks: (B, C, H, W) uint8 of 0 and 1.
-    """
-    levels = [math.log(threshold / (1 - threshold)) for threshold in thresholds]
-    if logits.device.type == "cpu":
-        return _pixel_counts_on_cpu(logits, masks, levels)
-    truth = masks.bool()
-    true = truth.sum(dim=(-2, -1))
-    counts = []
-    for level in levels:
-        predicted = logits > level
-        overlap = (predicted & truth).sum(dim=(-2, -1))
-        counts.append(torch.stack([overlap, predicted.sum(dim=(-2, -1)), true], dim=-1))
-    return torch.stack(counts, dim=2)
-
-
-def _pixel_counts_on_cpu(logits: Tensor, masks: Tensor, levels: Sequence[float]) -> Tensor:
-    """Count as `pixel_counts` does, some 30 times faster: torch's sums widen every pixel first."""
-    n_images, n_classes = logits.shape[:2]
-    logits_phw = logits.float().contiguous().flatten(0, 1).numpy()  # p counts the pairs, B * C
-    truth_phw = masks.contiguous().flatten(0, 1).view(torch.bool).numpy()
-    counts = np.empty((n_images * n_classes, len(levels), 3), dtype=np.int64)
-    for pair, (logits_hw, truth_hw) in enumerate(zip(logits_phw, truth_phw, strict=True)):
-        true = np.count_nonzero(truth_hw)
-        for index, level in enumerate(levels):
-            predicted_hw = logits_hw > level
-            overlap = np.count_nonzero(predicted_hw & truth_hw) if true else 0
-            counts[pair, index] = overlap, np.count_nonzero(predicted_hw), true
-    return torch.from_numpy(counts.reshape(n_images, n_classes, len(levels), 3))
 
 
 def cut_back(logits: Tensor, batch: Batch) -> Tensor:
     """Cut logits of padded images back to the size of their masks: (B, C, h, w)."""
     return logits[..., : batch.masks.shape[-2], : batch.masks.shape[-1]]
-
-
-class EpochTotals:
-    """What the steps of an epoch add up to; stays on the device until the epoch ends."""
-
-    def __init__(self) -> None:
-        self._parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-        self.started = self.ended = time.perf_counter()
-
-    def add(self, losses: Tensor, counts: Tensor, rows: Tensor) -> None:
-        """Note the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
-        for parts, part in zip(self._parts, (losses, counts, rows), strict=True):
-            parts.append(part)
-            if len(parts) >= JOIN_EVERY:
-                parts[:] = [torch.cat(parts)]
-        self.ended = time.perf_counter()
-
-    def summarise(self, classes: Sequence[int], n_pixels: int) -> dict[str, float]:
-        """Compute all metrics over the images of all processes; `n_pixels` is an image's size.
-
-        Rows are sorted first, so that the result depends on no batch size or number of workers.
-        """
-        losses, counts, rows = (_gather(torch.cat(parts).cpu()) for parts in self._parts)
-        order = np.lexsort((losses.numpy(), rows.numpy()))
-        sorted_counts = counts.numpy()[order]
-        scores = metrics.summarise(sorted_counts[:, :, 0], classes)
-        if sorted_counts.shape[2] > 1:
-            overlap, predicted, true = np.moveaxis(sorted_counts, -1, 0)
-            min_areas = [round(share * n_pixels) for share in MIN_AREA_SHARES]
-            scores["tuned_pair_dice"] = metrics.best_pair_dice(
-                predicted, overlap, true[:, :, 0], min_areas
-            )
-        mean_loss = math.fsum(losses.double().tolist()) / len(losses)
-        rate = len(losses) / (self.ended - self.started)
-        return {"loss": mean_loss, "images_per_second": rate, **scores}
 
 
 class SegmentationTask(L.LightningModule):
@@ -118,6 +42,7 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.classes = cache.classes
         self.names = cache.names
+        self.n_images = len(cache)
         self.n_pixels = cache.size_hw[0] * cache.size_hw[1]
         _check_class_weights(config, self.classes)
         self.loss = build_loss(config.loss, config.class_weights, config.label_smoothing)
@@ -136,7 +61,10 @@ class SegmentationTask(L.LightningModule):
         kind = {"adam": Adam, "adamw": AdamW}[self.config.optimizer]
         groups = self._parameter_groups()
         optimizer = kind(groups, lr=self.config.lr, weight_decay=self.config.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
+        if self.config.finish:
+            steps = self._data().total_steps()
+        else:
+            steps = int(self.trainer.estimated_stepping_batches)
         match self.config.scheduler:
             case "plateau":
                 # stepped below and not by Lightning, which would save a checkpoint before the step
@@ -175,12 +103,12 @@ class SegmentationTask(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch."""
-        logits, label_logits = self(batch)
-        loss: Tensor = self.loss(logits, batch.masks.float())
-        if label_logits is not None:
-            shown = batch.masks.amax(dim=(-2, -1)).float()
-            of_labels = binary_cross_entropy_with_logits(label_logits, shown)
-            loss = loss + self.config.label_loss_weight * of_labels
+        blend = self._blend(len(batch.rows), batch_index)
+        logits, label_logits = self(blend_images(batch, blend) if blend else batch)
+        loss = self._loss(logits, label_logits, batch.masks)
+        if blend:
+            others = self._loss(logits, label_logits, batch.masks[blend.others])
+            loss = blend.share * loss + (1 - blend.share) * others
         losses = loss.detach().expand(len(batch.rows))
         answer = gate(logits, label_logits, self.segmenter.label_head).detach()
         self._training.add(losses, pixel_counts(answer, batch.masks), batch.rows)
@@ -212,7 +140,10 @@ class SegmentationTask(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Sum the epoch up; runs after the validation and before the checkpoint."""
         self._refuse_lost_loss()
-        training = self._training.summarise(self.classes, self.n_pixels)
+        gathered = self._training.gather()
+        training = gathered.summarise(self.classes, self.n_pixels)
+        if self.config.hard_negatives:
+            self._data().false_pixels = false_pixels(gathered, self.n_images)
         validation = self.validation_scores()
         scores = {f"train_{k}": v for k, v in training.items()}
         scores |= {f"val_{k}": v for k, v in validation.items()}
@@ -222,11 +153,13 @@ class SegmentationTask(L.LightningModule):
 
     def validation_scores(self) -> dict[str, float]:
         """Compute the metrics of the last validation, over the images of all processes."""
-        return self._validation.summarise(self.classes, self.n_pixels)
+        return self._validation.gather().summarise(self.classes, self.n_pixels)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random generators and the plateau scheduler."""
         checkpoint["random_state"] = random_state()
+        if self.config.hard_negatives:
+            checkpoint["false_pixels"] = torch.from_numpy(self._data().false_pixels)
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
 
@@ -240,9 +173,29 @@ class SegmentationTask(L.LightningModule):
         if restored is None:
             return
         set_random_state(restored["random_state"])
+        if self.config.hard_negatives:
+            self._data().false_pixels = restored["false_pixels"].numpy()
         self._averaged_step = self.trainer.global_step
         if self._plateau is not None:
             self._plateau.load_state_dict(restored["plateau"])
+
+    def _loss(self, logits: Tensor, label_logits: Tensor | None, masks: Tensor) -> Tensor:
+        loss: Tensor = self.loss(logits, masks.float())
+        if label_logits is None:
+            return loss
+        shown = masks.amax(dim=(-2, -1)).float()
+        of_labels = binary_cross_entropy_with_logits(label_logits, shown)
+        return loss + self.config.label_loss_weight * of_labels
+
+    def _blend(self, n_images: int, batch_index: int) -> Blend | None:
+        """Draw a batch's mixup, if it has one, from the seed and the batch's place alone."""
+        if not self.config.mixup:
+            return None
+        place = (self.config.seed, self.current_epoch, batch_index, self.global_rank)
+        return draw_blend(np.random.default_rng(place), self.config.mixup, n_images)
+
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Share the parameters out by learning rate, the one that is reported first."""
@@ -280,11 +233,3 @@ def _check_class_weights(config: TrainConfig, classes: Sequence[int]) -> None:
             f"`class_weights`: expected {len(classes)}, one for each of the classes "
             f"{', '.join(map(str, classes))}, but got {len(config.class_weights)}"
         )
-
-
-def _gather(tensor: Tensor) -> Tensor:
-    if not dist.is_initialized():
-        return tensor
-    shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, tensor)
-    return torch.cat(shares)

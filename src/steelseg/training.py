@@ -1,10 +1,12 @@
 """Training of one fold with Lightning: resumable, on any number of devices."""
 
 import logging
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from steelseg import sampling
 from steelseg.cache import Cache
-from steelseg.dataset import Batch, EpochSampler, TrainingCrops, WholeImages, collate
+from steelseg.dataset import Batch, EpochSampler, WholeImages, collate, training_crops
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.files import SEAL, is_sealed, seal
 from steelseg.history import validation_scores
@@ -167,6 +170,7 @@ class FoldData(L.LightningDataModule):
         super().__init__()
         self.cache = cache
         self.config = config
+        self.false_pixels: Rows = np.zeros(len(cache), dtype=np.int64)  # of the epoch before
         rows = np.arange(len(cache))
         self.training_rows: Rows = rows[folds != config.fold]
         self.validation_rows: Rows = rows[folds == config.fold]
@@ -176,13 +180,22 @@ class FoldData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this process's share of shuffled crops; an incomplete last batch is left out."""
         config, rows = self.config, self.training_rows
-        crops = TrainingCrops(
-            self.cache, rows, config.crop_hw, config.crop_on_defect, config.transforms, config.seed
-        )
+        assert self.trainer is not None
+        phase = config.phase(self.trainer.current_epoch)
+        crops = training_crops(self.cache, rows, config, phase)
         rank, size = self._rank_and_size()
-        sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank, size)
-        drop_last = len(sampler) >= config.batch_size
-        return self._loader(crops, config.batch_size, sampler=sampler, drop_last=drop_last)
+        draw = self._draw if config.balance_classes or config.hard_negatives else None
+        sampler = EpochSampler(len(rows), phase.crops_per_image, config.seed, rank, size, draw)
+        drop_last = len(sampler) >= phase.batch_size
+        return self._loader(crops, phase.batch_size, sampler=sampler, drop_last=drop_last)
+
+    def total_steps(self) -> int:
+        """Count the steps of the whole training, whose epochs may differ."""
+        _, size = self._rank_and_size()
+        phases = [self.config.phase(epoch) for epoch in range(self.config.epochs)]
+        samples = [len(self.training_rows) * phase.crops_per_image // size for phase in phases]
+        batches = [max(n // phase.batch_size, 1) for n, phase in zip(samples, phases, strict=True)]
+        return sum(math.ceil(n / self.config.accumulate) for n in batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this process's share of whole validation images, each in one share only."""
@@ -191,6 +204,17 @@ class FoldData(L.LightningDataModule):
         if not len(rows):
             raise BadInput(f"fold {self.config.fold} has fewer images than there are processes")
         return self._loader(WholeImages(self.cache, rows), self.config.validation_batch_size)
+
+    def _draw(self, rng: np.random.Generator, n_samples: int) -> Rows:
+        config, false_pixels = self.config, self.false_pixels[self.training_rows]
+        balance, negatives = config.balance_classes, config.hard_negatives
+        return sampling.draw(rng, n_samples, self._shown, balance, negatives, false_pixels)
+
+    @cached_property
+    def _shown(self) -> npt.NDArray[np.bool_]:
+        """Which training image shows which class."""
+        masks = (self.cache.packed_masks(int(row)) for row in self.training_rows)
+        return np.stack([packed.any(axis=(1, 2)) for packed in masks])
 
     def _rank_and_size(self) -> tuple[int, int]:
         assert self.trainer is not None
@@ -278,6 +302,7 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
         deterministic=config.deterministic,
         sync_batchnorm=config.sync_batchnorm and on_gpu,  # torch has it for GPUs only
         use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1 if config.finish else 0,
         num_sanity_val_steps=0,
         logger=False,
         enable_model_summary=False,

@@ -1,14 +1,45 @@
 """The parameters of the stage `train`, apart from the network itself."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from steelseg.params import Config
+from steelseg.errors import BadInput
+from steelseg.params import Config, nearest, read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Crop = Annotated[list[Positive], Field(min_length=2, max_length=2)] | None
+PRESETS = Path(__file__).with_name("augmentations")
+
+
+class FinishConfig(Config):
+    """The last epochs of a training in two phases; one schedule runs through both."""
+
+    epochs: Positive
+    """how many of the `epochs`"""
+    crop: Crop
+    batch_size: Positive
+    crops_per_image: Positive
+
+
+class Preset(Config):
+    """A file of augmentations."""
+
+    augment: list[dict[str, dict[str, Any] | None]]
+
+
+class Phase(NamedTuple):
+    """What an epoch trains on; `crop_hw` is None for whole images."""
+
+    crop_hw: tuple[int, int] | None
+    batch_size: int
+    crops_per_image: int
 
 
 class TrainConfig(Config):
@@ -29,18 +60,37 @@ class TrainConfig(Config):
     """images a step and process"""
     accumulate: Positive
     """steps whose gradients are added up before the weights change"""
-    crop: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None
+    crop: Crop
     """height and width of the training crops in pixels; null trains on whole images"""
     devices: Positive | Literal["auto"]
     """GPUs (or, without any, processes) a node"""
 
-    crop_on_defect: Annotated[float, Field(ge=0, le=1)]
+    crop_on_defect: Share
     """share of the crops of a defective image that are laid over one of its defects, every class
     of the image being as likely"""
-    augment: list[dict[str, dict[str, Any] | None]]
-    """transforms of albumentations with their arguments, applied in this order"""
+    augment: str | list[dict[str, dict[str, Any] | None]]
+    """transforms of albumentations with their arguments, applied in this order, or the name of a
+    preset, a file of src/steelseg/augmentations: `light`, `square` or `strong`"""
     crops_per_image: Positive
     """how often an epoch shows each image"""
+    max_black: Share
+    """crops that are not laid over a defect are drawn up to ten times until at most this share of
+    their pixels is black, beside the plate; 1 takes the first"""
+    balance_classes: Share
+    """how far rare classes, and clean images, are shown more often: 0 shows images as they are, 1
+    weighs an image by 1 / the share of images that show its rarest class"""
+    hard_negatives: Share
+    """share of the samples of clean images that are drawn in proportion to the pixels that were
+    wrongly found on each in the epoch before"""
+    mixup: Share
+    """probability of blending a batch's images and losses with those of its other images, by a
+    share from Beta(0.4, 0.4)"""
+    cutmix: Share
+    """probability of replacing a rectangle of a crop by one of another image"""
+    copy_paste: Share
+    """probability of pasting a defect of another image into a crop"""
+    finish: FinishConfig | None
+    """how the last epochs train, where it is otherwise: crops first and whole images after"""
     weight_decay: Annotated[float, Field(ge=0)]
     encoder_lr_factor: Annotated[float, Field(gt=0)]
     """learning rate of the encoder as a share of `lr`, for pretrained encoders"""
@@ -79,12 +129,35 @@ class TrainConfig(Config):
     deterministic: bool
     """bit-identical repetition on a GPU too, at some cost; on a CPU it is so anyway"""
 
-    @property
-    def crop_hw(self) -> tuple[int, int] | None:
-        """The crop as a pair, None for whole images."""
-        return (self.crop[0], self.crop[1]) if self.crop else None
+    def phase(self, epoch: int) -> Phase:
+        """Return what an epoch, counted from 0, trains on."""
+        own = self.finish if self.finish and epoch >= self.epochs - self.finish.epochs else self
+        crop_hw = (own.crop[0], own.crop[1]) if own.crop else None
+        return Phase(crop_hw, own.batch_size, own.crops_per_image)
 
     @property
     def transforms(self) -> list[Mapping[str, Mapping[str, Any]]]:
-        """The augmentations, with no arguments where none are given."""
-        return [{name: args or {} for name, args in entry.items()} for entry in self.augment]
+        """The augmentations, of a preset too, with no arguments where none are given.
+
+        Raises:
+            BadInput: there is no such preset.
+        """
+        entries = read_preset(self.augment) if isinstance(self.augment, str) else self.augment
+        return [{name: args or {} for name, args in entry.items()} for entry in entries]
+
+
+def read_preset(name: str) -> list[dict[str, dict[str, Any] | None]]:
+    """Read the transforms of a preset.
+
+    Raises:
+        BadInput: there is none of this name, or its file holds something else.
+    """
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        known = ", ".join(names)
+        raise BadInput(f"`augment`: expected {known}, but got {name!r}{nearest(name, names)}")
+    path = PRESETS / f"{name}.yaml"
+    try:
+        return Preset.model_validate(read_yaml(path)).augment
+    except ValidationError as error:
+        raise BadInput(f"{path}: expected `augment`, a list of transforms") from error
