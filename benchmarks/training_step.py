@@ -23,7 +23,7 @@ from steelseg.models import ModelConfig, Segmenter
 from steelseg.params import load
 from steelseg.segmentation_task import SegmentationTask
 from steelseg.training import EpochKeeper, FoldData
-from steelseg.training_config import TrainConfig
+from steelseg.training_config import TrainConfig, TrainParams
 
 N_VALIDATION = 2
 
@@ -65,9 +65,10 @@ def rows(scale: Scale) -> Iterator[Row]:
 
 
 def recipe(**changes: Any) -> TrainConfig:
-    """Return the training parameters of params.yaml, with changes."""
-    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
-    return TrainConfig(**base | {"scheduler": "constant"} | changes)
+    """Return what params.yaml makes of the sample on a CPU, with changes."""
+    base = load(TrainParams, "train", ROOT / "params.yaml").model_dump()
+    base |= {"lr": 2e-3, "batch_size": 8, "crop": [128, 128], "scheduler": "constant"}
+    return TrainConfig(**base | changes)
 
 
 def compare(data: DataSet, config: TrainConfig, what: str, target: float | None) -> Row:

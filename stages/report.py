@@ -36,7 +36,8 @@ STAGES = ["pivot_csv", "stratified_split", "train", "tune_threshold", "predict",
 def main() -> None:
     """Write reports/index.html, and log it to the experiment's run."""
     config, inference = load(ReportConfig, "report"), load(InferenceConfig)
-    network, training = load(ModelConfig), load(TrainConfig, "train")
+    network = load(ModelConfig)
+    training = TrainConfig(**sealed_json.read_sealed(MODEL / "model.json")["training"])
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import lightning as L
+import numpy as np
+import torch
 
 from steelseg import fold_table, models
+from steelseg.auto_config import Setting, fingerprint, resolve
 from steelseg.cache import Cache
 from steelseg.checkpoints import work_folder
 from steelseg.files import sha256, write_json
@@ -14,7 +17,7 @@ from steelseg.params import load
 from steelseg.stage import is_first_process, run
 from steelseg.tracking import stage_run
 from steelseg.training import FoldData, train
-from steelseg.training_config import TrainConfig
+from steelseg.training_config import TrainParams
 
 FOLDS = Path("data/folds.parquet")
 WEIGHTS, CARD = Path("models/model.safetensors"), Path("models/model.json")
@@ -22,13 +25,12 @@ WEIGHTS, CARD = Path("models/model.safetensors"), Path("models/model.json")
 
 def main() -> None:
     """Write the model, the history of the epochs and the best epoch's scores."""
-    network, config = load(ModelConfig), load(TrainConfig, "train")
+    network, given = load(ModelConfig), load(TrainParams, "train")
     cache = Cache(Path("data/cache"))
-    data = FoldData(
-        cache,
-        fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations)),
-        config,
-    )
+    folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
+    found = fingerprint(cache, np.flatnonzero(folds != given.fold))
+    config, choices = resolve(given, found, setting(given, network))
+    data = FoldData(cache, folds, config)
     params = network.model_dump() | config.model_dump()
     identity = {
         "params": params,
@@ -38,11 +40,14 @@ def main() -> None:
         "encoder_weights": models.encoder_file_sha256(network),
     }
     first = is_first_process()
+    for name, (value, reason) in choices.items() if first else ():
+        print(f"{name}: {value} ({reason})")
     with (
         work_folder("train", identity, owner=first) as folder,
         stage_run("train", folder, active=first) as tracker,
     ):
         tracker.params(params)
+        tracker.tag("auto", ", ".join(choices))
         L.seed_everything(config.seed, verbose=False)
         segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
         keeper = train(segmenter, config, data, folder, tracker.epoch)
@@ -56,12 +61,22 @@ def main() -> None:
             "cache": cache.identity,
             "fold": config.fold,
             "folds": sha256(FOLDS),
+            "training": config.model_dump(),
         }
         models.save_card(CARD, WEIGHTS, segmenter, network, facts)
         write_history(Path("plots/train.csv"), keeper.history)
         scores = {"best_epoch": keeper.best_epoch, **without_timings(keeper.kept_scores)}
         write_json(Path("metrics/train.json"), scores)
         tracker.metrics({f"best_{name}": value for name, value in scores.items()})
+
+
+def setting(params: TrainParams, network: ModelConfig) -> Setting:
+    """Look at what is trained on."""
+    on_gpu = torch.cuda.is_available()
+    gpu_bytes = torch.cuda.get_device_properties(0).total_memory if on_gpu else None
+    devices = params.devices if isinstance(params.devices, int) else torch.cuda.device_count()
+    processes = params.num_nodes * max(devices, 1)
+    return Setting(gpu_bytes, processes, network.encoder_weights is not None)
 
 
 if __name__ == "__main__":

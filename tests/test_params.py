@@ -17,16 +17,16 @@ from steelseg.cache import Cache
 from steelseg.errors import BadInput
 from steelseg.known_params import refuse_unknown
 from steelseg.params import Config
-from steelseg.training_config import TrainConfig
+from steelseg.training_config import TrainParams
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 PIPELINE = REPOSITORY / "dvc.yaml"
 
 
-def load(path: Path, text: str | bytes, section: str = "train") -> TrainConfig:
+def load(path: Path, text: str | bytes, section: str = "train") -> TrainParams:
     """Write a params.yaml and read the parameters of the training from it."""
     (path / "params.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return params.load(TrainConfig, section, path / "params.yaml")
+    return params.load(TrainParams, section, path / "params.yaml")
 
 
 def replaced(name: str, value: str, text: str = TEXT) -> str:
@@ -46,13 +46,13 @@ def test_numbers_are_numbers(value: str, expected: float, tmp_path: Path) -> Non
 
 
 BAD_VALUES = [
-    ("epochs", "abc", "`epochs`: expected a valid integer, but got 'abc'"),
-    ("epochs", "0", "`epochs`: expected greater than or equal to 1, but got 0"),
-    ("epochs", "2.5", "`epochs`: expected a valid integer, .*but got 2.5"),
-    ("epochs", "true", "`epochs`: expected a valid integer, but got True"),
-    ("epochs", "'6'", "`epochs`: expected a valid integer, but got '6'"),
-    ("epochs", "null", "`epochs`: expected a valid integer, but got None"),
-    ("epochs", "[6]", r"`epochs`: expected a valid integer, but got \[6\]"),
+    ("epochs", "abc", "`epochs`: expected a valid integer or 'auto', but got 'abc'"),
+    ("epochs", "0", "`epochs`: expected greater than or equal to 1 or 'auto', but got 0"),
+    ("epochs", "2.5", "`epochs`: expected a valid integer or 'auto', .*but got 2.5"),
+    ("epochs", "true", "`epochs`: expected a valid integer or 'auto', but got True"),
+    ("epochs", "'6'", "`epochs`: expected a valid integer or 'auto', but got '6'"),
+    ("epochs", "null", "`epochs`: expected a valid integer or 'auto', but got None"),
+    ("epochs", "[6]", r"`epochs`: expected a valid integer or 'auto', but got \[6\]"),
     ("epochs", "9" * 30, r"expected numbers below 2\*\*63, but got 9+"),
     ("epochs", "9" * 5000, "cannot be read as YAML: Exceeds the limit"),
     (
@@ -60,16 +60,16 @@ BAD_VALUES = [
         "0x" + "f" * 5000,
         r"expected numbers below 2\*\*63, but got a number of thousands of digits",
     ),
-    ("lr", "-1", "`lr`: expected greater than 0, but got -1"),
-    ("lr", "0", "`lr`: expected greater than 0, but got 0"),
-    ("lr", ".inf", "`lr`: expected a finite number, but got inf"),
-    ("lr", ".nan", "`lr`: expected a finite number, but got nan"),
-    ("lr", "1e-3x", "`lr`: expected a valid number, but got '1e-3x'"),
-    ("lr", "0,001", "`lr`: expected a valid number, but got '0,001'"),
-    ("crop", "[1]", r"`crop`: expected at least 2 items .*, but got \[1\]"),
-    ("crop", "[1, 2, 3]", r"`crop`: expected at most 2 items .*, but got \[1, 2, 3\]"),
+    ("lr", "-1", "`lr`: expected greater than 0 or 'auto', but got -1"),
+    ("lr", "0", "`lr`: expected greater than 0 or 'auto', but got 0"),
+    ("lr", ".inf", "`lr`: expected a finite number or 'auto', but got inf"),
+    ("lr", ".nan", "`lr`: expected a finite number or 'auto', but got nan"),
+    ("lr", "1e-3x", "`lr`: expected a valid number or 'auto', but got '1e-3x'"),
+    ("lr", "0,001", "`lr`: expected a valid number or 'auto', but got '0,001'"),
+    ("crop", "[1]", r"`crop`: expected at least 2 items .* or 'auto', but got \[1\]"),
+    ("crop", "[1, 2, 3]", r"`crop`: expected at most 2 items .* or 'auto', but got \[1, 2, 3\]"),
     ("crop", "[0, 128]", r"`crop\.0`: expected greater than or equal to 1, but got 0"),
-    ("crop", "128", "`crop`: expected a valid list, but got 128"),
+    ("crop", "128", "`crop`: expected a valid list or 'auto', but got 128"),
     ("optimizer", "sgdd", "`optimizer`: expected 'adam' or 'adamw', but got 'sgdd'"),
     ("devices", "x", "`devices`: expected a valid integer or 'auto', but got 'x'"),
     ("devices", "0", "`devices`: expected greater than or equal to 1 or 'auto', but got 0"),
@@ -126,9 +126,9 @@ def test_bad_files_are_refused(text: str | bytes, expected: str, tmp_path: Path)
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """The message says where it was looked for; a folder of that name is no file."""
     with pytest.raises(BadInput, match=r"params\.yaml: no such file in /"):
-        params.load(TrainConfig, "train", tmp_path / "params.yaml")
+        params.load(TrainParams, "train", tmp_path / "params.yaml")
     with pytest.raises(BadInput, match=r"cannot be read as YAML: .*Is a directory"):
-        params.load(TrainConfig, "train", tmp_path)
+        params.load(TrainParams, "train", tmp_path)
 
 
 def test_a_mistyped_parameter_is_found_by_the_stage(tmp_path: Path) -> None:
@@ -159,7 +159,9 @@ def test_all_faults_are_named_together(tmp_path: Path) -> None:
 def test_a_section_goes_before_the_top_level(tmp_path: Path) -> None:
     """And a fault in it is named with it."""
     assert load(tmp_path, TEXT.replace("\ntrain:\n", "\ntrain:\n  lr: 0.5\n")).lr == 0.5
-    with pytest.raises(BadInput, match=r"`train\.lr`: expected a valid number, but got 'x'"):
+    with pytest.raises(
+        BadInput, match=r"`train\.lr`: expected a valid number or 'auto', but got 'x'"
+    ):
         load(tmp_path, TEXT.replace("\ntrain:\n", "\ntrain:\n  lr: x\n"))
 
 
@@ -194,7 +196,7 @@ def test_a_fold_that_is_not_there_is_refused(tiny_cache: Cache) -> None:
     """Only the fold table knows how many there are."""
     from steelseg.training import FoldData  # Lightning takes seconds to import
 
-    config = params.load(TrainConfig, "train", REPOSITORY / "params.yaml")
+    config = params.load(TrainParams, "train", REPOSITORY / "params.yaml")
     folds = np.arange(len(tiny_cache)) % 4
     with pytest.raises(BadInput, match="`fold`: expected 0 to 3, but got 99"):
         FoldData(tiny_cache, folds, config.model_copy(update={"fold": 99}))

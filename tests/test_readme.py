@@ -10,7 +10,7 @@ from dvc.utils.hydra import apply_overrides
 
 from steelseg.models import ModelConfig
 from steelseg.params import load
-from steelseg.training_config import TrainConfig
+from steelseg.training_config import TrainParams
 from steelseg.tuning import TuneConfig
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def test_every_override_is_accepted(command: list[str], tmp_path: Path) -> None:
     params.write_text((ROOT / "params.yaml").read_text())
     apply_overrides(params, overrides)
     load(ModelConfig, path=params)
-    load(TrainConfig, "train", params)
+    load(TrainParams, "train", params)
     load(TuneConfig, "tune_threshold", params)
 
 
@@ -43,7 +43,7 @@ def test_the_severstal_recipe_is_the_notebooks(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text((ROOT / "params.yaml").read_text())
     apply_overrides(params, [command[i + 1] for i, word in enumerate(command) if word == "-S"])
-    train, network = load(TrainConfig, "train", params), load(ModelConfig, path=params)
+    train, network = load(TrainParams, "train", params), load(ModelConfig, path=params)
     assert (train.optimizer, train.lr, train.loss) == ("adam", 5e-4, "bce")
     assert train.batch_size * train.accumulate == 32
     assert (train.epochs, train.scheduler, train.crop) == (20, "plateau", None)

@@ -11,7 +11,7 @@ from steelseg.cache import Cache
 from steelseg.models import ModelConfig, Segmenter
 from steelseg.params import load
 from steelseg.training import EpochKeeper, FoldData
-from steelseg.training_config import TrainConfig
+from steelseg.training_config import TrainConfig, TrainParams
 
 ROOT = Path(__file__).parents[1]
 FOLDS = np.arange(12) // 4  # each fold shows both classes, so that each is trained on
@@ -27,7 +27,8 @@ NETWORK = ModelConfig(
 def config(**changes: Any) -> TrainConfig:
     """The sample's recipe, made tiny."""
     tiny = {"epochs": 3, "batch_size": 4, "crop": [32, 32], "crops_per_image": 1, "num_workers": 0}
-    base = load(TrainConfig, "train", ROOT / "params.yaml").model_dump()
+    tiny |= {"lr": 2e-3}
+    base = load(TrainParams, "train", ROOT / "params.yaml").model_dump()
     return TrainConfig(**base | tiny | changes)
 
 

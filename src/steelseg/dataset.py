@@ -24,6 +24,10 @@ BLACK = 10  # grey level; JPEG makes the black beside a plate that light at most
 BLACK_DRAWS = 10
 
 
+Rows = npt.NDArray[np.int64]
+"""Indices of images in the cache."""
+
+
 class Batch(NamedTuple):
     """Images (B, 1, H, W) uint8, masks (B, C, h, w) uint8 with h <= H, w <= W, rows (B,) int64."""
 
@@ -38,7 +42,7 @@ class TrainingCrops(Dataset[Batch]):
     def __init__(
         self,
         cache: Cache,
-        rows: npt.NDArray[np.int64],
+        rows: Rows,
         crop_hw: tuple[int, int] | None,
         on_defect: float,
         transforms: Transforms,
@@ -94,9 +98,7 @@ class TrainingCrops(Dataset[Batch]):
         return image_hw[window], unpack_window(packed, width, window)
 
 
-def training_crops(
-    cache: Cache, rows: npt.NDArray[np.int64], config: TrainConfig, phase: Phase
-) -> TrainingCrops:
+def training_crops(cache: Cache, rows: Rows, config: TrainConfig, phase: Phase) -> TrainingCrops:
     """Show rows of the cache as a phase of the training sees them."""
     return TrainingCrops(
         cache,
@@ -114,7 +116,7 @@ def training_crops(
 class WholeImages(Dataset[Batch]):
     """Whole images, as they are."""
 
-    def __init__(self, cache: Cache, rows: npt.NDArray[np.int64]) -> None:
+    def __init__(self, cache: Cache, rows: Rows) -> None:
         """Show the given rows of the cache."""
         self.cache = cache
         self.rows = rows

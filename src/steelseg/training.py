@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from steelseg import sampling
 from steelseg.cache import Cache
-from steelseg.dataset import Batch, EpochSampler, WholeImages, collate, training_crops
+from steelseg.dataset import Batch, EpochSampler, Rows, WholeImages, collate, training_crops
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.files import SEAL, is_sealed, seal
 from steelseg.history import validation_scores
@@ -36,7 +36,6 @@ KEPT_CHECKPOINTS = 2
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 LOWER_IS_BETTER = frozenset({"loss"})
 
-Rows = npt.NDArray[np.int64]
 LogEpoch = Callable[[dict[str, float], int], None]
 Weights = dict[str, Tensor]
 

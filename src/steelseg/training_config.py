@@ -15,6 +15,7 @@ NotNegative = Annotated[int, Field(ge=0)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Crop = Annotated[list[Positive], Field(min_length=2, max_length=2)] | None
+ClassWeights = list[Annotated[float, Field(ge=0)]] | None
 PRESETS = Path(__file__).with_name("augmentations")
 
 
@@ -103,7 +104,7 @@ class TrainConfig(Config):
     (1 - (1 + step)^(-2/3) in the beginning) instead of the weights themselves"""
     average_best: Positive
     """keep the mean of the weights of this many best epochs; 1 keeps the best"""
-    class_weights: list[Annotated[float, Field(ge=0)]] | None
+    class_weights: ClassWeights
     """factors of the classes in the loss `bce`, in the order of the class ids; null weighs alike"""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     """the loss `bce` is given masks of this much and 1 minus this much instead of 0 and 1"""
@@ -144,6 +145,24 @@ class TrainConfig(Config):
         """
         entries = read_preset(self.augment) if isinstance(self.augment, str) else self.augment
         return [{name: args or {} for name, args in entry.items()} for entry in entries]
+
+
+Auto = Literal["auto"]
+AUTO = ("crop", "crops_per_image", "batch_size", "epochs", "lr", "class_weights")
+
+
+class TrainParams(TrainConfig):
+    """The training as params.yaml has it, where `auto` may stand for a value.
+
+    `steelseg.auto_config` chooses then; the fields are those of `TrainConfig`.
+    """
+
+    crop: Crop | Auto  # type: ignore[assignment]
+    crops_per_image: Positive | Auto  # type: ignore[assignment]
+    batch_size: Positive | Auto  # type: ignore[assignment]
+    epochs: Positive | Auto  # type: ignore[assignment]
+    lr: Annotated[float, Field(gt=0)] | Auto  # type: ignore[assignment]
+    class_weights: ClassWeights | Auto  # type: ignore[assignment]
 
 
 def read_preset(name: str) -> list[dict[str, dict[str, Any] | None]]:
