@@ -18,6 +18,7 @@ COMMANDS = {
     "import-masks": ("steelseg.mask_import", "turn a folder of mask images into train.csv"),
     "kfold": ("steelseg.kfold", "train on every fold, and predict by all of their models"),
     "member": ("steelseg.member", "collect a model as a member of an ensemble"),
+    "pseudo-label": ("steelseg.pseudo_labels", "train on confident test predictions too"),
     "score": ("steelseg.score", "score any number of images with a registered model"),
     "summary": ("steelseg.summary", "say how good the last run is and where its results lie"),
     "ui": ("steelseg.mlflow_ui", "show the experiments in a browser, by MLflow"),
