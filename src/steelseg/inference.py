@@ -180,11 +180,11 @@ def probability_maps(
         return runtime(padded)[..., :height, :width]
 
     batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-    for batch, probabilities in zip(batches, _ahead(batches, predict, runtime.calls), strict=True):
+    for batch, probabilities in zip(batches, ahead(batches, predict, runtime.calls), strict=True):
         yield from zip(batch, probabilities, strict=True)
 
 
-def _ahead(items: Sequence[T], function: Callable[[T], R], n_threads: int) -> Iterator[R]:
+def ahead(items: Sequence[T], function: Callable[[T], R], n_threads: int) -> Iterator[R]:
     """Map a function over items on other threads, which are at most one item ahead each."""
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[R]] = deque()

@@ -1,8 +1,6 @@
 """Scoring of one share of the images: read, network, post-processing, rows; engines schedule it."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +9,7 @@ from steelseg import postprocess_rules
 from steelseg.ensemble import open_ensemble
 from steelseg.errors import BadInput
 from steelseg.images import GreyImage, decode_grey
-from steelseg.inference import probability_maps
+from steelseg.inference import ahead, probability_maps
 from steelseg.postprocess import postprocess
 from steelseg.score_store import Place, ScoreStore, read_bytes
 from steelseg.sealed_json import read_sealed
@@ -97,10 +95,4 @@ def _read_ahead(folder: Place, images: Sequence[str]) -> Iterator[tuple[str, Gre
         except BadInput as error:
             return error
 
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[GreyImage | BadInput]] = deque()
-        for number, image in enumerate([*images, *[None] * READERS]):
-            if image is not None:
-                waiting.append(pool.submit(decode, image))
-            if number >= READERS:
-                yield images[number - READERS], waiting.popleft().result()
+    yield from zip(images, ahead(images, decode, READERS), strict=True)
