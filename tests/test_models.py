@@ -179,6 +179,21 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
         models.build(config(encoder_weights="imagenet"), 2, 0.4, 0.2)
 
 
+def test_weights_for_colours_are_folded_for_grey(tmp_path: Path) -> None:
+    """One channel of a grey image answers as the same image on all three channels would."""
+    path = tmp_path / "encoder.safetensors"
+    of_colours = models.build(config(in_channels=3), 2, 0.4, 0.2).eval()
+    save_file(of_colours.network.encoder.state_dict(), path)  # type: ignore[union-attr]
+    local = config(in_channels=1, encoder_weights=str(path))
+    of_grey = models.build(local, 2, 0.4, 0.2).eval()
+    grey = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        expected = of_colours.network.encoder(grey.expand(-1, 3, -1, -1))  # type: ignore[operator]
+        found = of_grey.network.encoder(grey)  # type: ignore[operator]
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):  # the first is the image itself
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -197,10 +197,17 @@ def load_weights(path: Path, module: nn.Module, what: str) -> None:
     Raises:
         BadInput: the file is missing or damaged, or holds the weights of something else.
     """
+    _put_weights(path, _read_weights(path), module, what)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _put_weights(path: Path, tensors: dict[str, Tensor], module: nn.Module, what: str) -> None:
     own = module.state_dict()
     wrong = [n for n in sorted(own.keys() | tensors.keys()) if _shape(own, n) != _shape(tensors, n)]
     if wrong:
@@ -232,7 +239,13 @@ def _tensors(segmenter: Segmenter) -> dict[str, Tensor]:
 
 
 def _load_encoder(encoder: nn.Module, path: Path) -> None:
-    load_weights(path, encoder, "this encoder")
+    """Load an encoder's weights; those for three colours are folded for one channel of grey."""
+    tensors = _read_weights(path)
+    for name, own in encoder.state_dict().items():
+        given = tensors.get(name, own)
+        if own.ndim == 4 and own.shape[1] == 1 and given.shape[1:] == (3, *own.shape[2:]):
+            tensors[name] = given.sum(dim=1, keepdim=True)  # what grey as all three would give
+    _put_weights(path, tensors, encoder, "this encoder")
 
 
 def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
