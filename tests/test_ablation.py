@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from steelseg import ablation, ablation_plan
 from steelseg.ablation import Result
 from steelseg.ablation_plan import BASELINE, Plan
 from steelseg.errors import BadInput
+from steelseg.tracking import EXPERIMENT, STAGE_TAG
 
 PLAN = Plan(
     title="Sample",
@@ -22,10 +24,10 @@ def in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in a folder with params.yaml and code."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("lr: 1\n")
-    Path("dvc.yaml").write_text("stages: {}\n")
-    for folder in ("src", "stages"):
-        Path(folder).mkdir()
-        Path(folder, "code.py").write_text("pass\n")
+    Path("dvc.yaml").write_text("stages: {train: {deps: [src/code.py, data]}}\n")
+    Path("src").mkdir()
+    for name in ("code.py", "other.py"):
+        Path("src", name).write_text("pass\n")
 
 
 def test_every_switch_is_tried_under_every_seed() -> None:
@@ -43,8 +45,10 @@ def test_every_switch_is_tried_under_every_seed() -> None:
 def test_what_changes_the_result_changes_the_name(changed: str) -> None:
     """So that an old result is never taken for a new one; without a change, it is found again."""
     before = {t.experiment.name for t in ablation_plan.trials(PLAN)}
+    Path("src/other.py").write_text("# of no stage\n")
     assert {t.experiment.name for t in ablation_plan.trials(PLAN)} == before
-    Path(changed).write_text("lr: 2\n")
+    with Path(changed).open("a") as file:
+        file.write("# changed\n" if changed != "params.yaml" else "epochs: 3\n")
     assert not before & {t.experiment.name for t in ablation_plan.trials(PLAN)}
 
 
@@ -90,3 +94,33 @@ def test_a_table_is_put_between_its_comments() -> None:
     assert page.read_text() == "# Results\n<!-- sample -->\nnew\n<!-- /sample -->\nafter\n"
     with pytest.raises(BadInput, match="<!-- other -->"):
         ablation.insert(page, "other", "x")
+
+
+def test_results_are_those_of_the_finished_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metric of tune_threshold and the minutes of train, if they finished; of each its own."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment(EXPERIMENT)
+    planned = list(ablation_plan.trials(PLAN))[:3]
+
+    def log(stage: str, parent: str, status: str, **metrics: float) -> None:
+        tags = {"mlflow.parentRunId": parent, STAGE_TAG: stage}
+        run = client.create_run(experiment, start_time=0, tags=tags).info.run_id
+        for name, value in metrics.items():
+            client.log_metric(run, name, value)
+        client.set_terminated(run, status, end_time=120_000)
+
+    for number, trial in enumerate(planned):
+        tags = {"dvc.experiment": trial.experiment.name}
+        parent = client.create_run(experiment, tags=tags).info.run_id
+        if number < 2:  # the second was trained by another experiment, whose result DVC had
+            log("tune_threshold", parent, "FINISHED", pair_dice=0.8 + number / 10)
+        else:
+            log("tune_threshold", parent, "FAILED", pair_dice=0.1)
+        if number != 1:
+            log("train", parent, "FINISHED", pair_dice=0.2)
+    names = [trial.experiment.name for trial in planned]
+    expected = {names[0]: Result(0.8, 2.0), names[1]: Result(0.9, None)}
+    assert ablation.results(planned, "pair_dice") == expected

@@ -15,8 +15,6 @@ def in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("lr: 1\nfold: 0\nensemble: []\ntrain: {augment: []}\n")
     Path("dvc.yaml").write_text("stages: {}\n")
-    for folder in ("src", "stages"):
-        Path(folder).mkdir()
 
 
 def test_every_fold_is_an_experiment_of_its_own() -> None:

@@ -17,10 +17,10 @@ PAGE = Path("docs/results.md")
 
 
 class Result(NamedTuple):
-    """What came of one experiment: the metric, and how long its training took."""
+    """What came of one experiment: the metric, and how long its training took, if it had one."""
 
     value: float
-    minutes: float
+    minutes: float | None
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
@@ -61,17 +61,23 @@ def results(planned: Sequence[Trial], metric: str) -> dict[str, Result]:
     if found is None:
         return {}
 
-    def newest(name: str, stage: str) -> Any:
-        finished = f"tags.`dvc.experiment` = '{name}' and attributes.status = 'FINISHED'"
-        stages = f"{finished} and tags.`{STAGE_TAG}` = '{stage}'"
-        return next(iter(client.search_runs([found.experiment_id], stages, max_results=1)), None)
+    def newest(filter_: str) -> Any:
+        return next(iter(client.search_runs([found.experiment_id], filter_, max_results=1)), None)
 
-    measured = {t.experiment.name: newest(t.experiment.name, TARGET) for t in planned}
-    return {
-        name: Result(run.data.metrics[metric], _minutes(newest(name, "train")))
-        for name, run in measured.items()
-        if run and metric in run.data.metrics
-    }
+    def stage_run(parent: Any, stage: str) -> Any:
+        of_parent = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        finished = f"{of_parent} and attributes.status = 'FINISHED'"
+        return newest(f"{finished} and tags.`{STAGE_TAG}` = '{stage}'")
+
+    done = {}
+    for trial in planned:
+        name = trial.experiment.name
+        parent = newest(f"tags.`dvc.experiment` = '{name}'")
+        measured = parent and stage_run(parent, TARGET)
+        if measured and metric in measured.data.metrics:
+            minutes = _minutes(stage_run(parent, "train"))
+            done[name] = Result(measured.data.metrics[metric], minutes)
+    return done
 
 
 def table(plan: Plan, planned: Sequence[Trial], done: Mapping[str, Result]) -> str:
@@ -104,8 +110,8 @@ def table(plan: Plan, planned: Sequence[Trial], done: Mapping[str, Result]) -> s
     return "\n".join([*head, *rows, ""])
 
 
-def _minutes(run: Any) -> float:
-    return float(run.info.end_time - run.info.start_time) / 60_000 if run else float("nan")
+def _minutes(run: Any) -> float | None:
+    return float(run.info.end_time - run.info.start_time) / 60_000 if run else None
 
 
 def _row(
@@ -120,7 +126,7 @@ def _row(
         for seed, result in of_seeds.items()
         if seed in baseline and switch != BASELINE
     ]
-    minutes = [result.minutes for result in of_seeds.values()]
+    minutes = [result.minutes for result in of_seeds.values() if result.minutes is not None]
     cells = [
         switch,
         " ".join(f"`{o}`" for o in overrides),

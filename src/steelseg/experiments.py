@@ -11,7 +11,7 @@ from steelseg.errors import SteelsegError
 from steelseg.files import sha256
 from steelseg.params import PARAMS, read_yaml
 
-CODE = (Path("dvc.yaml"), Path("stages"), Path("src"))
+PIPELINE = Path("dvc.yaml")
 
 
 class Experiment(NamedTuple):
@@ -34,9 +34,10 @@ def named(label: str, overrides: Sequence[str]) -> Experiment:
 
 
 def code_digest() -> str:
-    """Hash the pipeline's definition and all Python code that its stages may run."""
-    files = [f for path in CODE for f in ([path] if path.is_file() else path.rglob("*.py"))]
-    text = " ".join(sha256(file) for file in sorted(files))
+    """Hash the pipeline's definition and all code that its stages depend on."""
+    stages = read_yaml(PIPELINE)["stages"].values()
+    code = {dep for stage in stages for dep in stage.get("deps", []) if dep.endswith(".py")}
+    text = " ".join(sha256(Path(file)) for file in [PIPELINE, *sorted(code)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
