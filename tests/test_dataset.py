@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from steelseg.augmentation import augment
 from steelseg.cache import Cache
 from steelseg.dataset import (
+    Batch,
     EpochSampler,
     TrainingCrops,
     WholeImages,
@@ -20,6 +22,8 @@ from steelseg.dataset import (
     unpack_window,
 )
 from steelseg.errors import BadInput
+from steelseg.padding import pad
+from steelseg.training_config import read_preset
 
 FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
 ROWS = np.arange(12)
@@ -51,6 +55,42 @@ def test_epochs_differ(tiny_cache: Cache) -> None:
     """Each epoch has an order and crops of its own."""
     first, second = batches(tiny_cache, 0, epoch=0), batches(tiny_cache, 0, epoch=1)
     assert not torch.equal(first[0], second[0])
+
+
+def sample_the_long_way(crops: TrainingCrops, number: int) -> Batch:
+    """All masks unpacked, cut and augmented, whether they show anything or not."""
+    row = int(crops.rows[number % len(crops.rows)])
+    rng = np.random.default_rng((crops.seed, number))
+    image, masks = crops.cache.image(row), crops.cache.masks(row)
+    shown = np.flatnonzero(masks.any(axis=(1, 2)))
+    if len(shown) and rng.random() < crops.on_defect:
+        window = defect_window(rng, masks[rng.choice(shown)], crops.crop_hw)
+    else:
+        window = random_window(rng, image.shape, crops.crop_hw)
+    seed = int(rng.integers(2**31))
+    image, masks = augment(crops.augmentation, image[window], masks[:, *window], seed)
+    tensors = torch.from_numpy(pad(image).copy())[None], torch.from_numpy(masks.copy())
+    return Batch(*tensors, torch.tensor(row))
+
+
+@pytest.mark.parametrize("crop_hw", [None, (32, 32), (64, 32)])
+@pytest.mark.parametrize("preset", [None, "flips", "strong"])
+def test_empty_masks_are_passed_over_without_a_trace(
+    tiny_cache: Cache, crop_hw: tuple[int, int] | None, preset: str | None
+) -> None:
+    """A batch at once, its samples alone, and the long way over all masks give the same bytes."""
+    transforms = {None: [], "flips": FLIPS, "strong": read_preset("strong")}[preset]
+    crops = TrainingCrops(tiny_cache, ROWS, crop_hw, 0.5, transforms, seed=2)
+    numbers = [*range(20), 1007, 3]
+    at_once = collate(crops.__getitems__(numbers))
+    alone = collate([crops[number] for number in numbers])
+    long_way = collate([sample_the_long_way(crops, number) for number in numbers])
+    for ours, others, theirs in zip(at_once, alone, long_way, strict=True):
+        assert ours.dtype == others.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+        assert torch.equal(others, theirs)
+    n_shown = at_once.masks.amax(dim=(-2, -1)).sum(dim=1)
+    assert {0, 1} <= set(n_shown.tolist())  # both ways were taken
 
 
 def test_images_and_masks_stay_together(tiny_cache: Cache) -> None:

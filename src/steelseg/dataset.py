@@ -36,6 +36,14 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
+class _Sample(NamedTuple):
+    """An image (H, W) and masks (K, H, W) of some of the channels (K,), uint8; others are empty."""
+
+    image_hw: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.uint8]
+    channels: npt.NDArray[np.int64]
+
+
 class TrainingCrops(Dataset[Batch]):
     """Augmented random crops; sample number `n` shows row `rows[n % len(rows)]`."""
 
@@ -71,22 +79,42 @@ class TrainingCrops(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Batch:
+        images, masks, rows = self.__getitems__([number])
+        return Batch(images[0], masks[0], rows[0])
+
+    def __getitems__(self, numbers: list[int]) -> Batch:
+        """Return a batch at once; empty masks are written there, and not worked on before."""
+        samples = [self._sample(number) for number in numbers]
+        images = np.stack([pad(sample.image_hw) for sample in samples])[:, None]
+        n_classes, size_hw = len(self.cache.classes), samples[0].masks.shape[1:]
+        masks = np.empty((len(samples), n_classes, *size_hw), dtype=np.uint8)
+        for masks_chw, sample in zip(masks, samples, strict=True):
+            some = dict(zip(sample.channels.tolist(), sample.masks, strict=True))
+            for channel, mask_hw in enumerate(masks_chw):
+                mask_hw[:] = some.get(channel, 0)
+        rows = self.rows[np.array(numbers) % len(self.rows)]
+        return Batch(*map(torch.from_numpy, (images, masks, rows)))
+
+    def _sample(self, number: int) -> _Sample:
         row = int(self.rows[number % len(self.rows)])
         rng = np.random.default_rng((self.seed, number))
-        sample = self._crop(rng, row, self.on_defect)
+        sample, channels = self._crop(rng, row, self.on_defect)
         if self.copy_paste and rng.random() < self.copy_paste:
-            sample = mixing.copy_paste(rng, sample, self._crop(rng, self._any(rng), on_defect=1))
+            other, _ = self._crop(rng, self._any(rng), on_defect=1)
+            sample = mixing.copy_paste(rng, sample, other)
         if self.cutmix and rng.random() < self.cutmix:
-            sample = mixing.cutmix(rng, sample, self._crop(rng, self._any(rng), self.on_defect))
-        image_hw, masks_chw = augment(self.augmentation, *sample, seed=int(rng.integers(2**31)))
-        return _tensors(image_hw, masks_chw, row)
+            other, _ = self._crop(rng, self._any(rng), self.on_defect)
+            sample = mixing.cutmix(rng, sample, other)
+        augmented = augment(self.augmentation, *sample, seed=int(rng.integers(2**31)))
+        return _Sample(*augmented, channels)
 
     def _any(self, rng: np.random.Generator) -> int:
         return int(rng.choice(self.rows))
 
     def _crop(
         self, rng: np.random.Generator, row: int, on_defect: float
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    ) -> tuple[mixing.Sample, npt.NDArray[np.int64]]:
+        """Draw a crop, with the masks of some channels; the others are empty."""
         packed, image_hw = self.cache.packed_masks(row), self.cache.image(row)
         width = self.cache.size_hw[1]
         shown = np.flatnonzero(packed.any(axis=(1, 2)))
@@ -95,7 +123,17 @@ class TrainingCrops(Dataset[Batch]):
             window = defect_window(rng, mask_hw, self.crop_hw)
         else:
             window = lit_window(rng, image_hw, self.crop_hw, self.max_black)
-        return image_hw[window], unpack_window(packed, width, window)
+        channels = self._channels(shown)
+        return (image_hw[window], unpack_window(packed[channels], width, window)), channels
+
+    def _channels(self, shown: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Choose the masks to work on: those that show something, but all to mix, and never none.
+
+        Some augmentations ask for a mask.
+        """
+        if self.cutmix or self.copy_paste:
+            return np.arange(len(self.cache.classes))
+        return shown if len(shown) else np.arange(1)
 
 
 def training_crops(cache: Cache, rows: Rows, config: TrainConfig, phase: Phase) -> TrainingCrops:

@@ -71,7 +71,8 @@ class TrainConfig(Config):
     of the image being as likely"""
     augment: str | list[dict[str, dict[str, Any] | None]]
     """transforms of albumentations with their arguments, applied in this order, or the name of a
-    preset, a file of src/steelseg/augmentations: `light`, `square` or `strong`"""
+    preset, a file of src/steelseg/augmentations: `light`, `square` or `strong`; the mask of a class
+    that an image does not show stays empty, whatever fills the others' borders"""
     crops_per_image: Positive
     """how often an epoch shows each image"""
     max_black: Share
