@@ -59,7 +59,7 @@ def main() -> None:
         sections = {
             "config": config,
             "network": network,
-            "fold": training.fold,
+            "validated": report_page.validated_on(models, len(table) // len(rules)),
             "metrics": metrics,
             "advice": advice.advise(metrics, history, rules, network.encoder_weights),
             "facts": data_figures.class_facts(images),

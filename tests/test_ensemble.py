@@ -9,7 +9,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from steelseg import ensemble, postprocess_rules, sealed_json
-from steelseg.ensemble import add_member, by_fold, member_folders, open_ensemble, out_of_fold_maps
+from steelseg.ensemble import (
+    add_member,
+    by_fold,
+    files_of,
+    member_folders,
+    open_ensemble,
+    out_of_fold_maps,
+)
 from steelseg.errors import BadInput
 from steelseg.files import seal, sha256
 from steelseg.inference import InferenceConfig, open_runtime
@@ -102,6 +109,68 @@ def test_a_member_is_what_its_name_says(models: dict[int, Path]) -> None:
     shutil.copytree(models[2], own)
     with pytest.raises(BadInput, match="holds another model than its name says"):
         member_folders(models[0], [name])
+
+
+def test_a_model_is_no_member_of_itself(models: dict[int, Path]) -> None:
+    """It answers anyway, and would count twice."""
+    name = add_member(models[0], models[0])
+    with pytest.raises(BadInput, match=f"`ensemble`: {name} is .* itself"):
+        member_folders(models[0], [name])
+
+
+def test_a_member_of_images_of_another_size_is_refused(models: dict[int, Path]) -> None:
+    """Both sizes are said."""
+    card = sealed_json.read_sealed(models[1] / "model.json")
+    sealed_json.write_sealed(models[1] / "model.json", card | {"size_hw": [200, 200]})
+    name = add_member(models[1], models[0])
+    with pytest.raises(BadInput, match=r"images of \[48, 80\], but got \[200, 200\]"):
+        member_folders(models[0], [name])
+
+
+def test_experiments_in_temporary_folders_find_the_members_of_the_repository(
+    models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC says where that is; a member in the folder itself comes first."""
+    repository = tmp_path / "repository"
+    monkeypatch.setenv("DVC_ROOT", str(repository))
+    name = add_member(models[1], repository / "models")
+    own, found = member_folders(models[0], [name])
+    assert (own, found) == (models[0], repository / "models" / "members" / name)
+    add_member(models[1], models[0])
+    assert member_folders(models[0], [name])[1] == models[0] / "members" / name
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.onnx"])
+def test_a_member_that_came_to_harm_is_mended(models: dict[int, Path], file: str) -> None:
+    """By collecting it again; nothing else is left beside it."""
+    name = add_member(models[1], models[0])
+    harmed = models[0] / "members" / name / file
+    harmed.write_bytes(b"x")
+    assert add_member(models[1], models[0]) == name
+    assert harmed.read_bytes() == (models[1] / file).read_bytes()
+    assert [path.name for path in (models[0] / "members").iterdir()] == [name]
+
+
+def test_a_model_without_its_export_is_not_collected(models: dict[int, Path]) -> None:
+    """The message says how to make it."""
+    (models[1] / "model.onnx").unlink()
+    with pytest.raises(BadInput, match=r"model\.onnx: is missing or damaged; run `dvc repro exp"):
+        add_member(models[1], models[0])
+
+
+def test_the_files_of_an_ensemble_are_a_model_elsewhere(
+    models: dict[int, Path], tmp_path: Path
+) -> None:
+    """Copied to another machine, its folder answers the same; a member not asked for stays."""
+    (models[0] / "postprocess.json").write_text("{}")
+    names = [add_member(models[fold], models[0]) for fold in (1, 2)]
+    elsewhere = tmp_path / "elsewhere"
+    for path, source in files_of(member_folders(models[0], names[:1])).items():
+        (elsewhere / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, elsewhere / path)
+    assert [path.name for path in (elsewhere / "members").iterdir()] == names[:1]
+    runtime = open_ensemble(elsewhere, ViewsConfig(ensemble=names[:1]), "torch")
+    np.testing.assert_allclose(runtime(IMAGE[None, None]), (sigmoid(-1) + 0.5) / 2, atol=1e-6)
 
 
 def test_a_damaged_model_is_not_collected(models: dict[int, Path]) -> None:

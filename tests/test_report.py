@@ -190,6 +190,14 @@ def test_a_landscape_reads_back_and_damage_is_found(tmp_path: Path) -> None:
         validation_table.read_landscape(path)
 
 
+def test_the_page_says_which_folds_were_validated_on() -> None:
+    """One by one model, or all folds of an ensemble, each by the models that have not seen it."""
+    model = Path("models")
+    assert report_page.validated_on({2: [model]}, 5) == "the 5 images of fold 2"
+    several = report_page.validated_on({0: [model], 1: [model, model]}, 9)
+    assert several == "the 9 images of fold 0, 1, each by those of 3 models new to it"
+
+
 def test_a_page_escapes_what_the_data_says(
     table: pd.DataFrame, images: ImageTable, tiny_cache: Cache
 ) -> None:
@@ -217,7 +225,7 @@ def test_a_page_escapes_what_the_data_says(
                 dataset=HOSTILE, examples_per_class=1, crops=2, gallery_images=1
             ),
             "network": {"arch": "Unet", "encoder": "resnet18"},
-            "fold": 0,
+            "validated": report_page.validated_on({0: [Path("models")]}, 5),
             "metrics": metrics,
             "advice": [HOSTILE, f"`{HOSTILE}`"],
             "facts": data_figures.class_facts(images),

@@ -16,15 +16,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 from servers import free_port, wait_until_up
 
-from steelseg import postprocess_rules
+from steelseg import postprocess_rules, sealed_json
 from steelseg.__main__ import main
+from steelseg.ensemble import add_member, open_ensemble
 from steelseg.files import sha256
 from steelseg.images import read_grey
 from steelseg.inference import open_runtime, probability_maps
 from steelseg.postprocess import postprocess
 from steelseg.score_store import find_images, place
+from steelseg.views import ViewsConfig
 
 CLASSES = 2
 RAY_IMAGES = int(os.environ.get("STEELSEG_RAY_IMAGES", "200"))
@@ -86,6 +89,38 @@ def test_rows_are_what_predict_has_and_bad_images_are_errors(
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")}
     assert "0 of 12 images to score" in score(capsys, *words)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")} == before
+
+
+def test_an_ensemble_is_scored_in_the_views_of_its_rules(
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny network and a member whose signs are turned, both flipped, and not the one alone."""
+    other, folder = tmp_path / "other", tmp_path / "model"
+    for copy in (other, folder):
+        shutil.copytree(tiny_model, copy)
+    tensors = load_file(other / "model.safetensors")
+    tensors["segmentation_head.0.weight"] *= -0.5
+    save_file(tensors, other / "model.safetensors")
+    card = sealed_json.read_sealed(other / "model.json")
+    card["weights_sha256"] = sha256(other / "model.safetensors")
+    sealed_json.write_sealed(other / "model.json", card)
+    views = ViewsConfig(tta="flips", ensemble=[add_member(other, folder)])
+    weights = sha256(folder / "model.safetensors")
+    rules = postprocess_rules.read(folder / "postprocess.json", weights)
+    postprocess_rules.write(folder / "postprocess.json", rules._replace(views=views))
+    words = ["--images", images, "--runtime", "torch", "--out"]
+    score(capsys, "--model", folder, *words, tmp_path / "o")
+    found = rows_of(tmp_path / "o").set_index(["image", "class_id"])["rle"]
+    image_hw = read_grey(images / "coil 0/00.png").image_hw
+    expected = {}
+    for name, runtime in {
+        "together": open_ensemble(folder, views, "torch"),
+        "alone": open_runtime(tiny_model, "torch"),
+    }.items():
+        ((_, maps),) = probability_maps([image_hw], lambda image: image, runtime, 1)
+        expected[name] = postprocess(maps[0], rules.by_class[1]).rle
+    assert expected["together"] != expected["alone"]
+    assert found["coil 0/00.png", 1] == expected["together"]
 
 
 def test_new_images_and_mended_ones_are_scored_later(

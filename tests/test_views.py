@@ -112,3 +112,14 @@ def test_a_member_is_named_by_its_checksum() -> None:
     """Anything else is no name."""
     with pytest.raises(ValidationError, match="ensemble"):
         ViewsConfig(ensemble=["../other"])
+
+
+def test_a_member_is_named_once() -> None:
+    """Twice it would count twice, and the mean would not be that of the models."""
+    with pytest.raises(ValidationError, match="each member once"):
+        ViewsConfig(ensemble=["0123456789ab", "0123456789ab"])
+
+
+def test_tiles_are_at_most_one_for_each_place() -> None:
+    """However near 1 the overlap, 33 tiles of 32 over 64 pixels are all there can be."""
+    assert tile_starts(64, 32, 1 - 1e-12) == list(range(33))

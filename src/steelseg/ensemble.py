@@ -11,15 +11,15 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from steelseg.errors import BadInput
-from steelseg.files import repository_root, sha256
+from steelseg.files import is_sealed, repository_root, sha256
 from steelseg.images import GreyImage
 from steelseg.inference import InferenceConfig, Runtime, open_models, probability_maps
 from steelseg.sealed_json import read_sealed
 from steelseg.views import Probabilities, ViewsConfig
 
 MEMBERS, NAME_DIGITS = "members", 12
-CARD, WEIGHTS = "model.json", "model.safetensors"
-FILES = (WEIGHTS, CARD, "model.onnx", "model.sha256")
+CARD, WEIGHTS, EXPORT = "model.json", "model.safetensors", "model.onnx"
+FILES, RULES = (WEIGHTS, CARD, EXPORT, "model.sha256"), "postprocess.json"
 
 T = TypeVar("T")
 
@@ -27,18 +27,24 @@ T = TypeVar("T")
 def add_member(source: Path, models: Path = Path("models")) -> str:
     """Copy a model's folder to the members of `models`, whole or not at all; return its name.
 
+    A member that is there already is left as it is, unless it has come to harm.
+
     Raises:
         BadInput: the folder holds no sound model.
     """
     name = _checked_name(source)
+    if not is_sealed(source / EXPORT):
+        raise BadInput(f"{source / EXPORT}: is missing or damaged; run `dvc repro export_onnx`")
     target = models / MEMBERS / name
-    if not target.is_dir():
+    if not _is_sound(target, name):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent) as temporary:
+        with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
             copy = Path(temporary) / name
             copy.mkdir()
             for file in FILES:
                 shutil.copyfile(source / file, copy / file)
+            if target.is_dir():
+                target.rename(Path(temporary) / "harmed")
             copy.rename(target)
     return name
 
@@ -50,9 +56,26 @@ def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
     of the repository.
 
     Raises:
-        BadInput: a member is missing, is not what its name says, or knows other classes.
+        BadInput: a member is missing, is not what its name says, is the model itself, or is for
+            other classes or images of another size.
     """
+    for name in names:
+        if str(read_sealed(folder / CARD)["weights_sha256"]).startswith(name):
+            raise BadInput(f"`ensemble`: {name} is {folder} itself, which answers without that")
     return [folder, *(_find(folder, name) for name in names)]
+
+
+def files_of(folders: Sequence[Path]) -> dict[str, Path]:
+    """List the files of models that answer together, by their paths in one folder for them all.
+
+    Args:
+        folders: as `member_folders` finds them.
+    """
+    own, *members = folders
+    listed = {name: own / name for name in (*FILES, RULES)}
+    for member in members:
+        listed |= {f"{MEMBERS}/{member.name}/{name}": member / name for name in FILES}
+    return listed
 
 
 def open_ensemble(
@@ -130,10 +153,21 @@ def _find(folder: Path, name: str) -> Path:
         )
     if _checked_name(found) != name:
         raise BadInput(f"`ensemble`: {found}: holds another model than its name says")
-    own, others = (read_sealed(place / CARD)["classes"] for place in (folder, found))
-    if own != others:
-        raise BadInput(f"`ensemble`: {name}: expected a model of classes {own}, but got {others}")
+    own, other = (read_sealed(place / CARD) for place in (folder, found))
+    for fact, what in (("classes", "classes"), ("size_hw", "images of")):
+        if own.get(fact) != other.get(fact):
+            raise BadInput(
+                f"`ensemble`: {name}: expected a model of {what} {own.get(fact)}, "
+                f"but got {other.get(fact)}"
+            )
     return found
+
+
+def _is_sound(member: Path, name: str) -> bool:
+    try:
+        return _checked_name(member) == name and is_sealed(member / EXPORT)
+    except BadInput:
+        return False
 
 
 def _checked_name(folder: Path) -> str:

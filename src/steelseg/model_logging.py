@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.ensemble import MEMBERS
+from steelseg.ensemble import files_of
 from steelseg.tracking import MlflowTracker, Tracker
 
 if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
@@ -74,10 +74,9 @@ def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray
 
 def _gather(folders: Sequence[Path], target: Path) -> Path:
     """Copy what answers, and nothing else that lies there, as one folder."""
-    own, *members = folders
-    shutil.copytree(own, target, ignore=shutil.ignore_patterns(MEMBERS, "*.md", ".*"))
-    for member in members:
-        shutil.copytree(member, target / MEMBERS / member.name)
+    for name, path in files_of(folders).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
     return target
 
 

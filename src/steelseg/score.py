@@ -72,7 +72,8 @@ def find_model(uri: str) -> NamedModel:
             name, version = resolve(mlflow.MlflowClient(), uri)
             uri = f"models:/{name}/{version}"
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        card = next(root.rglob("model.json"))
+        # the outermost: those of the members of an ensemble stand further in
+        card = next(iter(sorted(root.rglob("model.json"), key=lambda path: len(path.parts))))
         version = version or read_sealed(card)["weights_sha256"][:12]
     except (MlflowException, StopIteration) as error:
         reason = " ".join(str(error).split())[:300] or "it is no model of steelseg"

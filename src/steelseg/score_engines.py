@@ -11,8 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from steelseg.ensemble import files_of
 from steelseg.errors import SteelsegError
-from steelseg.scoring import Scorer, ScoringJob, Tally
+from steelseg.scoring import Scorer, ScoringJob, Tally, folders_of
 
 Share = list[str]
 _scorer: Scorer  # of a worker process of the local engine
@@ -61,7 +62,7 @@ def run_ray(
     n_cpus = int(ray.cluster_resources().get("CPU", 1))
     on_gpu = job.runtime != "onnx" and ray.cluster_resources().get("GPU", 0) > 0
     threads = job.threads or max(1, n_cpus // workers)
-    model = {path.name: path.read_bytes() for path in sorted(job.model.iterdir())}
+    model = {name: path.read_bytes() for name, path in files_of(folders_of(job.model)).items()}
     tallies = ray.data.from_items([{"images": share} for share in shares]).map_batches(
         _Actor,
         fn_constructor_args=(job._replace(threads=threads), ray.put(model)),
@@ -85,6 +86,7 @@ class _Actor:
 
         folder = Path(tempfile.mkdtemp(prefix="steelseg-model-"))
         for name, data in ray.get(model).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
         self.scorer = Scorer(job._replace(model=folder))
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from steelseg import postprocess_rules
-from steelseg.ensemble import open_ensemble
+from steelseg.ensemble import member_folders, open_ensemble
 from steelseg.errors import BadInput
 from steelseg.images import GreyImage, decode_grey
 from steelseg.inference import ahead, probability_maps
 from steelseg.postprocess import postprocess
+from steelseg.postprocess_rules import Rules
 from steelseg.score_store import Place, ScoreStore, read_bytes
 from steelseg.sealed_json import read_sealed
 from steelseg.submission import PredictionRow
@@ -39,6 +40,16 @@ class Tally(NamedTuple):
     failed: int
 
 
+def folders_of(model: Path) -> list[Path]:
+    """Find the models that answer together for a model's folder: its own first, then members."""
+    return member_folders(model, _rules_of(model).views.ensemble)
+
+
+def _rules_of(model: Path) -> Rules:
+    weights = read_sealed(model / "model.json")["weights_sha256"]
+    return postprocess_rules.read(model / "postprocess.json", weights)
+
+
 class Scorer:
     """A worker: holds the network, and turns shares of the images into files of rows."""
 
@@ -49,8 +60,7 @@ class Scorer:
             BadInput: the model is missing or damaged.
         """
         self.job = job
-        weights = read_sealed(job.model / "model.json")["weights_sha256"]
-        self.rules, _, views = postprocess_rules.read(job.model / "postprocess.json", weights)
+        self.rules, _, views = _rules_of(job.model)
         self.runtime = open_ensemble(job.model, views, job.runtime, job.threads, many=True)
         self.store = ScoreStore(job.out, job.version)
 

@@ -33,7 +33,7 @@ def summarise(root: Path) -> str:
     return "\n".join(
         [
             "",
-            "pair-Dice of the validation fold",
+            "pair-Dice of the validation images",
             f"  {scores['pair_dice']:.4f}   cross-fitted: rules tuned on others of these images",
             f"  {baseline:.4f}   predicting nothing ({gain:+.4f} gained over it)",
             f"  {scores['optimistic_pair_dice']:.4f}   rules tuned on the same images: flatters",

@@ -45,6 +45,13 @@ class ViewsConfig(Config):
             raise ValueError(f"multiples of {MULTIPLE}")
         return tile
 
+    @field_validator("ensemble")
+    @classmethod
+    def _check_unlike(cls, ensemble: list[str]) -> list[str]:
+        if len(set(ensemble)) < len(ensemble):
+            raise ValueError("each member once")
+        return ensemble
+
 
 def mean_of(networks: Sequence[Network]) -> Network:
     """Average the probabilities of networks, in their order; one alone is returned as it is."""
@@ -114,7 +121,8 @@ def with_tiles(network: Network, tile: Sequence[int] | None, overlap: float) -> 
 
 def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
     """Spread tiles evenly over an axis: where each starts, the last one flush with the end."""
-    n_tiles = 1 + math.ceil((size - tile) / (tile * (1 - overlap)))
+    step = max(1, tile * (1 - overlap))  # no two tiles at one place, however large the overlap
+    n_tiles = 1 + math.ceil((size - tile) / step)
     return [round(start) for start in np.linspace(0, size - tile, n_tiles).tolist()]
 
 
