@@ -195,7 +195,9 @@ def test_the_page_says_which_folds_were_validated_on() -> None:
     model = Path("models")
     assert report_page.validated_on({2: [model]}, 5) == "the 5 images of fold 2"
     several = report_page.validated_on({0: [model], 1: [model, model]}, 9)
-    assert several == "the 9 images of fold 0, 1, each by those of 3 models new to it"
+    assert several == (
+        "the 9 images of folds 0, 1, each by those of 3 models that have not seen it"
+    )
 
 
 def test_a_page_escapes_what_the_data_says(

@@ -15,10 +15,19 @@ import cv2
 import mlflow
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from servers import free_port, wait_until_up
 
-from steelseg import model_logging, postprocess_rules, prediction, tracking
+from steelseg import (
+    model_logging,
+    models,
+    onnx_export,
+    postprocess_rules,
+    prediction,
+    sealed_json,
+    tracking,
+)
 from steelseg.__main__ import main
 from steelseg.ensemble import WEIGHTS, add_member, member_folders, open_ensemble
 from steelseg.files import sha256
@@ -48,11 +57,24 @@ def flipped_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The tiny model tuned for flips and for a member, and another member that takes no part."""
     folder = tmp_path_factory.mktemp("flipped") / "model"
     shutil.copytree(tiny_model, folder)
-    name = add_member(tiny_model, folder)
+    name = add_member(_fainter(tiny_model, folder.with_name("fainter")), folder)
     shutil.copytree(tiny_model, folder / "members" / "unused")
     rules = postprocess_rules.read(folder / "postprocess.json", sha256(folder / WEIGHTS))
     views = ViewsConfig(tta="flips", ensemble=[name])
     postprocess_rules.write(folder / "postprocess.json", rules._replace(views=views))
+    return folder
+
+
+def _fainter(source: Path, folder: Path) -> Path:
+    """Make a model of other weights, with its export: a network whose head is half as sure."""
+    folder.mkdir()
+    segmenter, card = models.load(source)
+    with torch.no_grad():
+        segmenter.network.segmentation_head[0].weight *= 0.5
+    models.save_weights(folder / WEIGHTS, segmenter)
+    card["weights_sha256"] = sha256(folder / WEIGHTS)
+    sealed_json.write_sealed(folder / "model.json", card)
+    onnx_export.export(segmenter, folder / "model.onnx")
     return folder
 
 
@@ -190,7 +212,8 @@ def test_the_members_that_answer_are_taken_along(champion: str, flipped_model: P
     """And no others that lie beside them."""
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=champion))
     found = [path.parent.parent for path in folder.rglob(f"members/*/{WEIGHTS}")]
-    name = sha256(flipped_model / WEIGHTS)[:12]
+    weights = sha256(flipped_model / WEIGHTS)
+    (name,) = postprocess_rules.read(flipped_model / "postprocess.json", weights).views.ensemble
     assert [members.name for members in found] == ["members"]
     assert [member.name for member in found[0].iterdir()] == [name]
 

@@ -104,9 +104,10 @@ def gallery_pictures(
 
 def validated_on(models: Mapping[int, Sequence[Path]], n_images: int) -> str:
     """Say how many images of which folds were predicted, and by how many models (by fold)."""
-    text = f"the {n_images} images of fold {', '.join(map(str, models))}"
     n_models = sum(map(len, models.values()))
-    return text if n_models == 1 else f"{text}, each by those of {n_models} models new to it"
+    folds = f"fold{'s' * (len(models) > 1)} {', '.join(map(str, models))}"
+    among = "" if n_models == 1 else f", each by those of {n_models} models that have not seen it"
+    return f"the {n_images} images of {folds}{among}"
 
 
 def class_scores(table: pd.DataFrame, rules: Mapping[int, ClassRule]) -> list[dict[str, Any]]:
