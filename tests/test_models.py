@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from steelseg import models, onnx_export, sealed_json
 from steelseg.errors import BadInput, SteelsegError
 from steelseg.gpu import has_gpu
-from steelseg.inference import open_onnx, open_runtime, probability_maps
+from steelseg.inference import open_onnx, open_runtime, probability_maps, resolve_runtime
 from steelseg.losses import build_loss
 from steelseg.models import ModelConfig, Segmenter
+from steelseg.padding import pad
 
 ROOT = Path(__file__).parents[1]
 
@@ -296,3 +298,31 @@ def test_without_a_gpu_prediction_does_not_import_torch(folder: Path) -> None:
     command = [sys.executable, "-c", code, str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def test_an_export_in_integers_answers_nearly_the_same(tiny_model: Path, tmp_path: Path) -> None:
+    """Its weights are 8-bit integers, its metadata is kept, and it is opened as any export."""
+    segmenter, card = models.load(tiny_model)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (48, 80), dtype=np.uint8) for _ in range(4)]
+    onnx_export.export_for("int8", segmenter, tmp_path / "model.onnx", images)
+    exported = onnx.load(tmp_path / "model.onnx")
+    kinds = {tensor.data_type for tensor in exported.graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.INT8}
+    whole, integers = open_onnx(tiny_model / "model.onnx"), open_onnx(tmp_path / "model.onnx", card)
+    for image_hw in images:
+        padded = pad(image_hw)[None, None]
+        difference = np.abs(whole(padded) - integers(padded))
+        assert 0 < difference.mean() < 0.02
+    assert resolve_runtime("int8") == "onnx"
+
+
+def test_integers_that_answer_otherwise_are_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is written."""
+    monkeypatch.setattr("steelseg.quantization.TOLERANCE", 1e-9)
+    images = [np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)]
+    with pytest.raises(SteelsegError, match=r"8-bit integers .*; set `runtime: onnx`"):
+        onnx_export.export(models.load(tiny_model)[0], tmp_path / "model.onnx", images)
+    assert not (tmp_path / "model.onnx").exists()

@@ -44,8 +44,9 @@ class Runtime(NamedTuple):
 class InferenceConfig(Config):
     """How a trained network is run; flat parameters at the top level of params.yaml."""
 
-    runtime: Literal["auto", "torch", "onnx"]
-    """`auto` is torch where there is a GPU and ONNX Runtime where there is none"""
+    runtime: Literal["auto", "torch", "onnx", "int8"]
+    """`auto` is torch where there is a GPU and ONNX Runtime where there is none; `int8` is ONNX
+    Runtime too, with an export in 8-bit integers"""
     inference_batch_size: Annotated[int, Field(ge=1)]
     """images that the network is given at once"""
 
@@ -53,7 +54,7 @@ class InferenceConfig(Config):
 def resolve_runtime(runtime: str) -> str:
     """Return `torch` or `onnx`: what `auto` stands for on this machine."""
     if runtime != "auto":
-        return runtime
+        return "onnx" if runtime == "int8" else runtime
     return "torch" if has_gpu() else "onnx"
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +15,11 @@ from torch.onnx import ONNXProgram
 
 from steelseg.errors import SteelsegError
 from steelseg.files import atomic_path, seal, write_text
+from steelseg.images import GreyImage
 from steelseg.models import Segmenter, weights_digest
 from steelseg.padding import MULTIPLE
 from steelseg.params import Config
+from steelseg.quantization import quantise
 
 TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
 
@@ -24,7 +27,7 @@ TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
 class ExportConfig(Config):
     """The part of the flat parameters that decides whether there is an export."""
 
-    runtime: Literal["auto", "torch", "onnx"]
+    runtime: Literal["auto", "torch", "onnx", "int8"]
 
 
 class Probabilities(nn.Module):
@@ -40,17 +43,24 @@ class Probabilities(nn.Module):
         return torch.sigmoid(self.segmenter(images)).float()
 
 
-def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
-    """Export a segmenter, or leave an empty file where the param says that torch will do."""
+def export_for(
+    runtime: str, segmenter: Segmenter, path: Path, images: Iterable[GreyImage] = ()
+) -> None:
+    """Export a segmenter, or leave an empty file where the param says that torch will do.
+
+    With `int8` it is quantised by what it makes of `images`.
+    """
     if runtime == "torch":
         write_text(path, "")
         seal(path)
     else:
-        export(segmenter, path)
+        export(segmenter, path, list(images) if runtime == "int8" else [])
 
 
-def export(segmenter: Segmenter, path: Path) -> None:
+def export(segmenter: Segmenter, path: Path, images: Sequence[GreyImage] = ()) -> None:
     """Write a segmenter as ONNX, compared with PyTorch on another batch and size, and its checksum.
+
+    With images it is quantised to 8-bit integers (see `steelseg.quantization`).
 
     Raises:
         SteelsegError: the network cannot be exported, or computes something else as ONNX.
@@ -81,6 +91,8 @@ def export(segmenter: Segmenter, path: Path) -> None:
             program.model.metadata_props["weights_sha256"] = weights_digest(segmenter)
             program.save(temporary, external_data=False)
             _compare(module, temporary)
+            if images:
+                quantise(temporary, images)
         seal(path)
     except SteelsegError:
         raise
