@@ -83,7 +83,7 @@ def _compare(path: Path, quantised: Path, images: Sequence[GreyImage]) -> None:
     difference = float(np.mean(differences))
     if not difference <= TOLERANCE:
         raise SteelsegError(
-            f"with 8-bit integers the probabilities differ by {difference:.2g} in the mean (at most "
+            f"with 8-bit integers the probabilities differ by {difference:.2g} (at most "
             f"{TOLERANCE} is accepted); set `runtime: onnx`"
         )
 
