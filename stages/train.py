@@ -28,7 +28,8 @@ def main() -> None:
     network, given = load(ModelConfig), load(TrainParams, "train")
     cache = Cache(Path("data/cache"))
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
-    found = fingerprint(cache, np.flatnonzero(folds != given.fold))
+    weighs = given.class_weights == "auto"
+    found = fingerprint(cache, np.flatnonzero(folds != given.fold), masks=weighs)
     config, choices = resolve(given, found, setting(given, network))
     data = FoldData(cache, folds, config)
     params = network.model_dump() | config.model_dump()

@@ -88,8 +88,23 @@ def test_class_weights_are_for_rare_classes() -> None:
     data = Fingerprint((256, 256), 100, (0.04, 0.01))
     assert chosen(data, class_weights="auto", loss="bce")["class_weights"] == [0.667, 1.33]
     assert chosen(data, class_weights="auto", loss={"dice": 1.0})["class_weights"] is None
-    nowhere = Fingerprint((256, 256), 100, (0.04, 0.04, 0.04, 0.0))
-    assert max(chosen(nowhere, class_weights="auto")["class_weights"]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((0.04, 0.04, 0.04, 0.0), [1.0, 1.0, 1.0, 1.0]),  # in no image: nothing is known of it
+        ((0.04, 0.0, 0.01), [0.667, 1.0, 1.33]),  # and the others are as they are without it
+        ((0.04, 0.04, 1e-8), [0.5, 0.5, 2.0]),  # of one pixel: 4 times the others and no more
+        ((0.0, 0.0), [1.0, 1.0]),  # not a defect anywhere
+    ],
+)
+def test_an_odd_class_leaves_the_others_their_weights(
+    shares: tuple[float, ...], expected: list[float]
+) -> None:
+    """The mean stays 1, and a class that hardly exists does not take it all."""
+    data = Fingerprint((256, 256), 100, shares)
+    assert chosen(data, class_weights="auto", loss="bce")["class_weights"] == expected
 
 
 def test_a_cache_is_measured_by_its_masks(tiny_cache: Cache) -> None:
@@ -129,4 +144,7 @@ def test_any_data_gives_a_legal_training(
     assert 1 <= config.batch_size <= 64
     assert 4 <= config.epochs <= 200
     assert 0 < config.lr <= 4e-3
-    assert len(config.class_weights or shares) == len(shares)
+    weights = config.class_weights or []
+    assert len(weights) == len(shares)
+    assert np.mean(weights) == pytest.approx(1, rel=0.01)  # they are rounded
+    assert max(weights) <= 16.2 * min(weights)

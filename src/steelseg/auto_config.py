@@ -23,7 +23,7 @@ CROPS_ON_CPU, CROPS_ON_GPU = 3_000, 400_000  # that a whole training shows, if e
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 200
 LR_SCRATCH, LR_PRETRAINED = 2e-3, 5e-4  # at batches of 8 and 32
 HIGHEST_LR = 4e-3
-WEIGHT_LIMITS = 0.25, 4.0
+WEIGHT_LIMITS = 0.25, 4.0  # of the median class's
 
 
 class Fingerprint(NamedTuple):
@@ -50,8 +50,13 @@ class Choice(NamedTuple):
     reason: str
 
 
-def fingerprint(cache: Cache, rows: Rows) -> Fingerprint:
-    """Measure the training images, which are the given rows of the cache."""
+def fingerprint(cache: Cache, rows: Rows, *, masks: bool = True) -> Fingerprint:
+    """Measure the training images, which are the given rows of the cache.
+
+    Without `masks`, which takes reading them all, there are no shares of classes.
+    """
+    if not masks:
+        return Fingerprint(cache.size_hw, len(rows), ())
     n_pixels = cache.size_hw[0] * cache.size_hw[1]
     areas = [np.bitwise_count(cache.packed_masks(int(r))).sum(axis=(1, 2)) for r in rows]
     shares = np.sum(areas, axis=0, dtype=np.int64) / (max(len(rows), 1) * n_pixels)
@@ -118,8 +123,12 @@ def _class_weights(values: Mapping[str, Any], data: Fingerprint, _: Setting) -> 
     loss = values["loss"]
     if loss != "bce" and "bce" not in loss:
         return Choice(None, "the loss has no `bce`, which they are for")
-    rarity = np.maximum(data.pixel_shares, 1e-6) ** -0.5
-    weights = np.clip(rarity / rarity.mean(), *WEIGHT_LIMITS)
+    shares = np.array(data.pixel_shares)
+    shown, weights = shares > 0, np.ones(len(shares))
+    if shown.any():  # by the median, since a single rare class would move the mean
+        rarity = shares[shown] ** -0.5
+        weights[shown] = np.clip(rarity / np.median(rarity), *WEIGHT_LIMITS)
+        weights[shown] /= weights[shown].mean()
     return Choice([float(f"{w:.3g}") for w in weights], "1 / square root of a class's pixels")
 
 
