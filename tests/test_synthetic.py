@@ -14,6 +14,7 @@ from steelseg import rle
 from steelseg.errors import BadInput
 from steelseg.synthetic import SampleConfig, generate
 from steelseg.synthetic_scene import CLASSES, make_scene
+from steelseg.synthetic_surface import expose, make_surface
 
 HALF_HW = (128, 800)  # half the camera's sides, for speed: a quarter of the areas
 SMALL = SampleConfig(n_train=10, n_test=4, height=64, width=128)
@@ -27,6 +28,8 @@ REAL_AREAS = {
     4: (5120, 25354, 98549),
 }
 REAL_COMPONENTS = {1: 3.4, 2: 1.3, 3: 2.8, 4: 2.4}
+# Median of `_contrast` in the real images at hand: 4 of class 1, 9 of class 3, 2 of class 4.
+REAL_CONTRAST = {1: 1.26, 3: 1.27, 4: 2.48}
 
 
 def hash_files(root: Path) -> dict[str, str]:
@@ -157,6 +160,24 @@ def test_defects_lie_on_steel_and_can_be_seen(
     assert np.median(contrasts) > 1.15
 
 
+@pytest.mark.parametrize("c", REAL_CONTRAST)
+def test_some_defects_stand_out_as_little_as_real_ones(c: int) -> None:
+    """Most are drawn stronger, since the sample trains for minutes, but a tenth of them are not."""
+    scenes = [make_scene(np.random.default_rng([7, c, i]), (256, 1600), (c,)) for i in range(24)]
+    contrasts = [_contrast(grey, masks[c]) for grey, masks in scenes]
+    assert np.percentile(contrasts, 10) < 1.3 * REAL_CONTRAST[c] < 1.3 * np.median(contrasts)
+
+
+def test_only_clean_images_are_torn_ends_of_a_coil() -> None:
+    """Several of them have holes in the steel, which people label no more than the black band."""
+    clean, defective = (
+        [_holes(np.random.default_rng(i), clean=clean) for i in range(40)]
+        for clean in (True, False)
+    )
+    assert 5 <= np.count_nonzero(np.array(clean) > 0.005) <= 25
+    assert max(defective) < 0.001
+
+
 def test_scenes_have_the_light_of_the_real_images(
     scenes: dict[int, list[tuple[np.ndarray, np.ndarray]]],
 ) -> None:
@@ -226,6 +247,13 @@ def test_unknown_or_impossible_parameters_are_refused() -> None:
         SampleConfig(n_trian=3)
     with pytest.raises(ValidationError, match="height"):
         SampleConfig(height=8)
+
+
+def _holes(rng: np.random.Generator, *, clean: bool) -> float:
+    """Draw a surface, and give the share of its steel that is all but black."""
+    surface = make_surface(rng, HALF_HW, clean=clean)
+    steel = expose(rng, surface)[:, surface.left + 5 : surface.right - 5]
+    return float((steel < 10).mean())
 
 
 def _contrast(grey_hw: np.ndarray, mask_hw: np.ndarray) -> float:

@@ -1,9 +1,10 @@
 """Synthetic defects of the four Severstal classes, each in a loose polygon as people label them.
 
-Class 1 is small raised spots, bright above and dark below; class 2 a thin dark line that
-wanders; class 3 straight vertical streaks, or a field of slanting scrapes; class 4 a large lump
-of torn metal in relief. The label is shaped first and the defect inside it, so that areas are as
-intended. `area` is in pixels of the image, `frame_hw` the largest window that the steel can hold.
+Class 1 is small pits that hardly stand out, at times a raised nodule; class 2 a thin dark line that
+wanders; class 3 straight vertical streaks, bright or dark, a small gritty patch, or a field of
+slanting scrapes; class 4 a large lump of metal in relief, torn or smooth. The label is shaped
+first and the defect inside it, so that areas are as intended. `area` is in pixels of the image,
+`frame_hw` the largest window that the steel can hold.
 """
 
 import math
@@ -26,8 +27,25 @@ class Defect:
     label_hw: Mask
 
 
-def draw_spots(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 1: a few raised chips, lit from above, in a slack quadrilateral."""
+def draw_pits(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
+    """Draw class 1: one to a few pits with a glint above, in a slack quadrilateral."""
+    size_hw = _shape_window(area / 0.78, rng.lognormal(0.5, 0.35), frame_hw)
+    height, width = size_hw
+    pits = np.zeros(size_hw, np.float32)
+    for _ in range(1 + rng.poisson(0.7 + height / (45 * scale))):
+        y, x = grid_around(rng.uniform(0.25, 0.7) * height, rng.uniform(0.3, 0.7) * width, size_hw)
+        y = y / max(0.8, min(rng.uniform(4, 9) * scale, 0.2 * height))
+        x = x / max(0.8, min(rng.uniform(3, 7) * scale, 0.25 * width))
+        tail = np.exp(-8 * x**2) * rise(y, 0.3) * rise(rng.uniform(1, 5) - y, 0.3)
+        glint = np.exp(-3 * (y + 0.9) ** 2 - x**2)
+        pits += rng.uniform(0.7, 1.3) * (rng.uniform(1, 2) * glint - 0.4 * tail)
+        pits -= rng.uniform(0.4, 0.9) * np.exp(-(y**2) - x**2)
+    ragged = 1 + 0.6 * noise(rng, size_hw, (2 * scale, 2 * scale))
+    return Defect(min(rng.lognormal(-0.1, 0.6), 1.6) * ragged * pits, _strip(rng, size_hw, 0.3))
+
+
+def draw_nodule(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
+    """Draw class 1: raised chips, lit from above, that fill a slack quadrilateral."""
     size_hw = _shape_window(area / 0.78, rng.lognormal(0.5, 0.35), frame_hw)
     height, width = size_hw
     chips = np.zeros(size_hw, np.float32)
@@ -38,7 +56,7 @@ def draw_spots(rng: np.random.Generator, area: float, scale: float, frame_hw: Si
         chips -= np.where(y < 0, np.float32(2.4), np.float32(1.2)) * y * np.exp(-(y**2) - x**2)
         chips -= 0.1 * np.exp(-(y**2 + x**2) / 6)
     ragged = 1 + 0.7 * noise(rng, size_hw, (2.5 * scale, 2 * scale))
-    return Defect(rng.uniform(0.8, 1.3) * ragged * chips, _strip(rng, size_hw, 0.3))
+    return Defect(min(rng.lognormal(-0.1, 0.4), 1.3) * ragged * chips, _strip(rng, size_hw, 0.3))
 
 
 def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
@@ -57,7 +75,7 @@ def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: Siz
 
 
 def draw_streaks(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 3: a sheaf of straight vertical streaks, bright ones with dark flanks."""
+    """Draw class 3: a sheaf of straight vertical streaks, bright with dark flanks, or dark."""
     width = min(rng.lognormal(3.3, 0.4) * scale, 0.7 * math.sqrt(area))
     width = max(width, area / frame_hw[0])
     height = area / (0.87 * width)
@@ -66,16 +84,32 @@ def draw_streaks(rng: np.random.Generator, area: float, scale: float, frame_hw: 
     size_hw = _round_window(height, width, frame_hw)
     n_streaks = max(1, round(rng.uniform(0.4, 1.1) * size_hw[1] / (13 * scale)))
     sheaf = np.zeros(size_hw, np.float32)
+    brights = 0.1 if rng.random() < 0.25 else 0.9
     for k in range(n_streaks):
         share = (k + rng.uniform(0.05, 0.95)) / n_streaks
-        sheaf += _streak(rng, size_hw, (0.2 + 0.6 * share) * size_hw[1], scale, frame_hw)
+        sign = 1.0 if rng.random() < brights else -0.7
+        place = (0.2 + 0.6 * share) * size_hw[1]
+        sheaf += sign * _streak(rng, size_hw, place, scale, frame_hw)
     broken = 1 + 0.3 * noise(rng, size_hw, (20 * scale, 3 * scale))
     broken += 0.3 * noise(rng, size_hw, (4 * scale, 2 * scale))
-    return Defect(rng.uniform(0.55, 1.1) * broken * sheaf, _strip(rng, size_hw, 0.18))
+    return Defect(rng.uniform(0.5, 1.1) * broken * sheaf, _strip(rng, size_hw, 0.18))
+
+
+def draw_grit(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
+    """Draw class 3: a patch of bright grains and dark gaps in a small loose polygon."""
+    size_hw = _shape_window(area / 0.67, rng.lognormal(0.1, 0.3), frame_hw)
+    label = _polygon(rng, size_hw)
+    deep = _depth(label)
+    inside = rise(deep - rng.uniform(0.15, 0.45) * float(deep.max()), 1.5 * scale)
+    grains = noise(rng, size_hw, (3 * scale, 3 * scale)) + noise(
+        rng, size_hw, (6 * scale, 5 * scale)
+    )
+    bright, dark = np.maximum(grains - 0.6, 0), np.maximum(-grains - 0.9, 0)
+    return Defect(rng.uniform(0.5, 1.0) * inside * (bright.clip(0, 1.6) - 0.6 * dark), label)
 
 
 def draw_scrapes(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 3: a field of parallel bright scrapes in a large loose polygon."""
+    """Draw class 3: a field of parallel bright scrapes, some on dull ground, in a loose polygon."""
     size_hw = _shape_window(area / 0.65, rng.lognormal(-0.1, 0.4), frame_hw)
     label = _polygon(rng, size_hw)
     side = max(size_hw) * 3 // 2
@@ -86,19 +120,21 @@ def draw_scrapes(rng: np.random.Generator, area: float, scale: float, frame_hw: 
     top, left = (side - size_hw[0]) // 2, (side - size_hw[1]) // 2
     turned = turned[top : top + size_hw[0], left : left + size_hw[1]]
     inside = rise(_depth(label) - 9 * scale, 3 * scale)
-    return Defect(rng.uniform(0.6, 1.2) * inside * (rise(turned - 1.0, 0.15) - 0.15), label)
+    dull = rng.uniform(0.1, 0.6) * rise(noise(rng, size_hw, (50 * scale, 70 * scale)) - 0.5, 0.1)
+    scraped = rng.uniform(0.6, 1.2) * (rise(turned - 1.0, 0.15) - 0.15)
+    return Defect(inside * (scraped - dull), label)
 
 
 def draw_lump(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 4: torn metal in relief, lit from above, in a large irregular polygon."""
+    """Draw class 4: metal in relief, torn or smooth, lit from above, in an irregular polygon."""
     size_hw = _shape_window(area / 0.67, rng.lognormal(-0.25, 0.35), frame_hw)
     label = _polygon(rng, size_hw)
     folds = min(max(rng.uniform(0.15, 0.4) * math.sqrt(area), 10 * scale), 50 * scale)
-    light = _relief(rng, size_hw, folds)
+    light = _relief(rng, size_hw, folds) if rng.random() < 0.8 else _dome(rng, label, folds)
     ragged = np.abs(noise(rng, size_hw, (10 * scale, 10 * scale)))
     inside = rise(_depth(label) - (4 + 5 * ragged) * scale, 1.2 * scale)
     rim = 4 * inside * (1 - inside)
-    change = inside * (light - rng.uniform(-0.1, 0.4)) - 0.5 * rim
+    change = inside * (light - rng.uniform(-0.15, 0.5)) - 0.5 * rim
     return Defect(rng.uniform(0.6, 1.0) * change, label)
 
 
@@ -111,11 +147,10 @@ def _streak(
     sway = 0.6 * scale * noise(rng, (height, 1), (20 * scale, 1))
     across = (x + sway) / (rng.uniform(0.8, 2.8) * max(scale, 0.5))
     core = np.exp(-(across**2) / 2) - 0.5 * np.exp(-((np.abs(across) - 2.5) ** 2))
-    sign = 1 if rng.random() < 0.8 else -0.6
     first, last = rng.uniform(0.03, 0.2) * height, height * rng.uniform(0.8, 0.97)
     if height < frame_hw[0]:
         core = core * rise(y - first, 4 * scale) * rise(last - y, 4 * scale)
-    return sign * rng.uniform(0.5, 1.1) * core
+    return rng.uniform(0.5, 1.1) * core
 
 
 def _relief(rng: np.random.Generator, size_hw: SizeHW, folds: float) -> Layer:
@@ -132,6 +167,17 @@ def _relief(rng: np.random.Generator, size_hw: SizeHW, folds: float) -> Layer:
     slope = cv2.Sobel(crumpled, cv2.CV_32F, 0, 1) + 0.4 * cv2.Sobel(crumpled, cv2.CV_32F, 1, 0)
     light = np.asarray(slope, np.float32) / (float(slope.std()) + 1e-6)
     return 0.6 * light.clip(-2, 2.4) + 0.1 * noise(rng, size_hw, (2, 2))
+
+
+def _dome(rng: np.random.Generator, label_hw: Mask, folds: float) -> Layer:
+    """Shade a smooth lump of a few lobes, higher where its label is deep: (h, w)."""
+    size_hw = (label_hw.shape[0], label_hw.shape[1])
+    lobes = 1.2 + 0.8 * noise(rng, size_hw, (1.2 * folds, 1.2 * folds))
+    height_map = np.sqrt(np.minimum(_depth(label_hw), 1.5 * folds) * folds) * lobes
+    smooth = cv2.GaussianBlur(height_map, (0, 0), max(folds / 8, 0.6))
+    light = np.asarray(cv2.Sobel(smooth, cv2.CV_32F, 0, 1), np.float32)
+    light /= float(light.std()) + 1e-6
+    return 0.7 * light.clip(-2, 2.4) + 0.1 * noise(rng, size_hw, (2, 2))
 
 
 def _shape_window(area: float, aspect: float, frame_hw: SizeHW) -> SizeHW:

@@ -9,10 +9,12 @@ import numpy.typing as npt
 from steelseg.synthetic_defects import (
     Defect,
     Mask,
+    draw_grit,
     draw_line,
     draw_lump,
+    draw_nodule,
+    draw_pits,
     draw_scrapes,
-    draw_spots,
     draw_streaks,
 )
 from steelseg.synthetic_surface import SizeHW, Surface, expose, find_scale, make_surface
@@ -51,7 +53,8 @@ _HABITS = {
 CLASSES = tuple(_HABITS)
 
 _MOST_PIECES = 14
-_FIELD_AREA = 10_000  # from here on, class 3 may be a field of scrapes
+_FIELD_AREA = 10_000  # from here on, class 3 may be a field of scrapes, and below it, of grit
+_NODULES, _SCRAPES, _GRIT = 0.4, 0.5, 0.2  # shares of such pieces
 _PLACES_TRIED = 25
 _Z_95 = 1.645  # 95% quantile of the normal distribution
 
@@ -64,17 +67,18 @@ def make_scene(
     Returns:
         (H, W) uint8 grey, and for each class a (H, W) mask of 0 and 1; masks do not overlap.
     """
-    surface = make_surface(rng, size_hw, widest_band=0.5 if classes else 0.92)
+    surface = make_surface(rng, size_hw, clean=not classes)
     log_grey = surface.log_grey_hw.copy()
     taken = np.zeros(size_hw, np.uint8)
     masks = {c: np.zeros(size_hw, np.uint8) for c in classes}
     for c in sorted(classes, reverse=True):  # the large ones first, the others fit in between
+        strength = rng.uniform(0.5, 1.2)
         for defect in _draw_pieces(rng, c, surface):
             place = _find_place(rng, c, defect.label_hw, surface, taken)
             if place.taken > 0.5 and masks[c].any():
                 continue
             there, part = _cut(place, defect.label_hw.shape, size_hw)
-            log_grey[there] += defect.change_hw[part]
+            log_grey[there] += strength * defect.change_hw[part]
             masks[c][there] |= defect.label_hw[part] & (1 - taken[there])
             taken[there] |= defect.label_hw[part]
     return expose(rng, Surface(log_grey, surface.left, surface.right)), masks
@@ -97,10 +101,17 @@ def _draw_pieces(rng: np.random.Generator, c: int, surface: Surface) -> Iterator
 def _draw_piece(
     rng: np.random.Generator, c: int, area: float, scale: float, steel_hw: SizeHW
 ) -> Defect:
-    if c == 3:
-        is_field = area > _FIELD_AREA * scale**2 and rng.random() < 0.5
-        return (draw_scrapes if is_field else draw_streaks)(rng, area, scale, steel_hw)
-    draw = {1: draw_spots, 2: draw_line, 4: draw_lump}[c]
+    chance = rng.random()
+    if c == 1:
+        draw = draw_nodule if chance < _NODULES else draw_pits
+    elif c == 2:
+        draw = draw_line
+    elif c == 3 and area > _FIELD_AREA * scale**2:
+        draw = draw_scrapes if chance < _SCRAPES else draw_streaks
+    elif c == 3:
+        draw = draw_grit if chance < _GRIT else draw_streaks
+    else:
+        draw = draw_lump
     return draw(rng, area, scale, steel_hw)
 
 

@@ -30,10 +30,13 @@ def find_scale(size_hw: SizeHW) -> float:
     return min(height, width / 2) / 256
 
 
-def make_surface(rng: np.random.Generator, size_hw: SizeHW, widest_band: float) -> Surface:
-    """Draw a strip; its black band, if any, takes at most `widest_band` (0..1) of the width."""
+def make_surface(rng: np.random.Generator, size_hw: SizeHW, *, clean: bool) -> Surface:
+    """Draw a strip, with a black band beside it in four of ten.
+
+    A clean one may be mostly band, and may be the torn end of a coil: people label neither.
+    """
     scale = find_scale(size_hw)
-    left, right = _place_band(rng, size_hw[1], widest_band)
+    left, right = _place_band(rng, size_hw[1], 0.92 if clean else 0.5)
     layers = (
         (1.0, _light),
         (1.0, _streaks),
@@ -44,7 +47,9 @@ def make_surface(rng: np.random.Generator, size_hw: SizeHW, widest_band: float) 
         (0.3, _ripples),
         (0.4, _smudges),
         (0.25, _wipes),
-        (0.12, _splashes),
+        (0.1, _dust),
+        (0.15, _splashes),
+        (0.4 if clean else 0.0, _torn),
     )
     brightness = np.clip(rng.normal(0.37, 0.08), 0.16, 0.55)
     log_grey = np.full(size_hw, np.log(brightness), np.float32)
@@ -188,17 +193,75 @@ def _wipes(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
     return rng.normal(0, 0.12) * rise(across, rng.uniform(2, 15) * scale)
 
 
+def _dust(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
+    """A vertical band of bright dust as long as the picture, without a line in it."""
+    height, width = size_hw
+    sway = 6 * scale * noise(rng, (height, 1), (200 * scale, 1))
+    _, x = grid_around(0, rng.uniform(0, width), size_hw)
+    band = np.exp(-(((x + sway) / (rng.uniform(4, 12) * scale)) ** 2))
+    grains = np.maximum(noise(rng, size_hw, (2 * scale, 2 * scale)), 0)
+    amount: Layer = np.exp(0.6 * noise(rng, (height, 1), (60 * scale, 1)))
+    return rng.uniform(0.3, 0.8) * amount * band * grains
+
+
 def _splashes(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """White drops of paint: flat, ragged, with nothing dark beside them."""
+    """White drops of paint: flat, ragged, with nothing dark beside them; some dried to a rim."""
     height, width = size_hw
     splashes = np.zeros(size_hw, np.float32)
     rim = 0.6 * noise(rng, size_hw, (9 * scale, 6 * scale))
     rim += 0.4 * noise(rng, size_hw, (3 * scale, 3 * scale))
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(1, 6)):
         y, x = grid_around(rng.uniform(0, height), rng.uniform(0, width), size_hw)
-        inside = 1 - (y / (rng.uniform(5, 40) * scale)) ** 2 - (x / (8 * scale)) ** 2 + rim
-        splashes = np.maximum(splashes, rise(inside, 0.08))
+        inside = 1 - (y / (rng.uniform(5, 60) * scale)) ** 2 - (x / (8 * scale)) ** 2 + rim
+        drop = rise(inside, 0.08)
+        if rng.random() < 0.4:
+            drop = drop * (1 - 0.9 * rise(inside - 0.5, 0.08))
+        splashes = np.maximum(splashes, drop)
     return 1.3 * splashes
+
+
+def _torn(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
+    """The torn end of a coil: ragged plates, bright and dull, with shadows and holes between."""
+    height, width = size_hw
+    side = max(rng.uniform(30, 110) * scale, 4)
+    plates = _plates(rng, size_hw, scale, side, stretch=rng.uniform(0.7, 3))
+    greys = rng.normal(0, 0.4, plates.max() + 1).astype(np.float32)
+    greys[rng.random(len(greys)) < 0.15] = -2.5  # holes
+    grey: Layer = greys[plates]
+    above = cv2.copyMakeBorder(grey, max(1, round(side / 12)), 0, 0, 0, cv2.BORDER_REPLICATE)
+    shadow = np.maximum(grey - above[:height], 0)
+    torn: Layer = grey - 0.8 * shadow + 0.25 * noise(rng, size_hw, (side, side))
+    reach = rng.uniform(0.15, 0.9) * width + 2 * side * noise(rng, (height, 1), (2 * side, 1))
+    reach = reach + 0.2 * side * noise(rng, size_hw, (side / 2, side / 2))
+    columns = np.arange(width, dtype=np.float32)
+    from_end = columns if rng.random() < 0.5 else width - 1 - columns
+    return torn * rise(reach - from_end, scale)
+
+
+def _plates(
+    rng: np.random.Generator, size_hw: SizeHW, scale: float, side: float, stretch: float
+) -> npt.NDArray[np.int32]:
+    """Number the pixels by ragged cells of some `side`, `stretch` times as wide as high: (h, w)."""
+    height, width = size_hw
+    squeezed = max(4, round(width / stretch))
+    seeds = np.ones((height, squeezed), np.uint8)
+    n_plates = max(2, round(height * squeezed / side**2))
+    seeds[rng.integers(0, height, n_plates), rng.integers(0, squeezed, n_plates)] = 0
+    nearest = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )[1]
+    bend_y, bend_x = (
+        side
+        * (
+            0.25 * noise(rng, size_hw, (side, side))
+            + 0.06 * noise(rng, size_hw, (6 * scale, 6 * scale))
+        )
+        for _ in range(2)
+    )
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    row = (y + bend_y).clip(0, height - 1).astype(int)
+    column = ((x + bend_x) * squeezed / width).clip(0, squeezed - 1).astype(int)
+    return np.asarray(nearest[row, column], np.int32)
 
 
 def _edge_strip(
