@@ -42,6 +42,12 @@ def test_names_tell_overrides_apart() -> None:
     assert len(names) == 4
 
 
+def test_a_value_has_no_keys() -> None:
+    """`loss.dice=0` where params.yaml has `loss: bce`."""
+    with pytest.raises(BadInput, match=r"lr\.x=2: `lr` is 1 in params\.yaml"):
+        named("x", ["lr.x=2"])
+
+
 @pytest.mark.parametrize("override", ["fold=1", "ensemble=[0123456789ab]"])
 def test_what_the_command_sets_cannot_be_overridden(override: str) -> None:
     """The message names it."""

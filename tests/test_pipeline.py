@@ -79,6 +79,12 @@ def test_the_report_shows_well_in_a_browser(pipeline: Path) -> None:
             page.close()
 
 
+def test_what_auto_chose_is_in_the_models_card(pipeline: Path) -> None:
+    """As numbers, beside what was given."""
+    training = json.loads((pipeline / "models/model.json").read_text())["training"]
+    assert (training["batch_size"], training["lr"], training["crop"]) == (8, 0.002, [32, 32])
+
+
 def test_a_second_run_does_nothing(pipeline: Path) -> None:
     """DVC finds all stages cached."""
     assert stages_run(run(pipeline, "dvc", "repro")) == []
@@ -112,7 +118,8 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
         "e = c.get_experiment_by_name('steelseg').experiment_id;"
         "print(json.dumps([[r.data.tags.get('steelseg.stage') or r.info.run_name,"
         " r.info.status, r.data.params.get('lr'),"
-        " r.data.tags.get('mlflow.parentRunId'), r.info.run_id, sorted(r.data.metrics)]"
+        " r.data.tags.get('mlflow.parentRunId'), r.info.run_id, sorted(r.data.metrics),"
+        " r.data.tags.get('auto')]"
         " for r in c.search_runs([e])]))"
     )
     runs = printed(pipeline, code)
@@ -120,6 +127,7 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
     children = {r[0]: r for r in runs if r[3] == parent[4]}
     assert set(children) == {"train", "tune_threshold", "predict", "report"}
     assert children["train"][2] == "1e-05"
+    assert children["train"][6] == "batch_size"
     assert {r[1] for r in runs} == {"FINISHED"}
     wanted = {"val_pair_dice", "train_loss", "lr", "train_images_per_second", "val_notebook_iou"}
     assert wanted <= set(children["train"][5])

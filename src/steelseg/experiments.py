@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steelseg.errors import SteelsegError
+from steelseg.errors import BadInput, SteelsegError
 from steelseg.files import sha256
 from steelseg.params import PARAMS, read_yaml
 
@@ -26,6 +26,9 @@ def named(label: str, overrides: Sequence[str]) -> Experiment:
 
     So the same command again finds what it has run already, and nothing older. Must be called in
     the repository's root.
+
+    Raises:
+        BadInput: a key of something is overridden that is no section.
     """
     text = json.dumps([code_digest(), _overridden(read_yaml(PARAMS), overrides)], default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -101,6 +104,8 @@ def _overridden(params: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
         values = params
         for section in sections:
             values = values.setdefault(section, {})
+            if not isinstance(values, dict):
+                raise BadInput(f"{override}: `{section}` is {values} in {PARAMS}, and has no keys")
         values[leaf] = text
     return params
 
