@@ -72,7 +72,7 @@ def make_scene(
     taken = np.zeros(size_hw, np.uint8)
     masks = {c: np.zeros(size_hw, np.uint8) for c in classes}
     for c in sorted(classes, reverse=True):  # the large ones first, the others fit in between
-        strength = rng.uniform(0.5, 1.2)
+        strength = rng.uniform(0.7, 1.3)
         for defect in _draw_pieces(rng, c, surface):
             place = _find_place(rng, c, defect.label_hw, surface, taken)
             if place.taken > 0.5 and masks[c].any():
