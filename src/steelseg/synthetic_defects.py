@@ -41,7 +41,7 @@ def draw_pits(rng: np.random.Generator, area: float, scale: float, frame_hw: Siz
         pits += rng.uniform(0.7, 1.3) * (rng.uniform(1, 2) * glint - 0.4 * tail)
         pits -= rng.uniform(0.4, 0.9) * np.exp(-(y**2) - x**2)
     ragged = 1 + 0.6 * noise(rng, size_hw, (2 * scale, 2 * scale))
-    return Defect(min(rng.lognormal(-0.1, 0.6), 1.6) * ragged * pits, _strip(rng, size_hw, 0.3))
+    return Defect(min(rng.lognormal(0.0, 0.4), 1.6) * ragged * pits, _strip(rng, size_hw, 0.3))
 
 
 def draw_nodule(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
@@ -56,7 +56,7 @@ def draw_nodule(rng: np.random.Generator, area: float, scale: float, frame_hw: S
         chips -= np.where(y < 0, np.float32(2.4), np.float32(1.2)) * y * np.exp(-(y**2) - x**2)
         chips -= 0.1 * np.exp(-(y**2 + x**2) / 6)
     ragged = 1 + 0.7 * noise(rng, size_hw, (2.5 * scale, 2 * scale))
-    return Defect(min(rng.lognormal(-0.1, 0.4), 1.3) * ragged * chips, _strip(rng, size_hw, 0.3))
+    return Defect(min(rng.lognormal(0.0, 0.3), 1.4) * ragged * chips, _strip(rng, size_hw, 0.3))
 
 
 def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:

@@ -54,7 +54,7 @@ CLASSES = tuple(_HABITS)
 
 _MOST_PIECES = 14
 _FIELD_AREA = 10_000  # from here on, class 3 may be a field of scrapes, and below it, of grit
-_NODULES, _SCRAPES, _GRIT = 0.4, 0.5, 0.2  # shares of such pieces
+_NODULES, _SCRAPES, _GRIT = 0.5, 0.5, 0.2  # shares of such pieces
 _PLACES_TRIED = 25
 _Z_95 = 1.645  # 95% quantile of the normal distribution
 
