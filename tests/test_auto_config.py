@@ -40,7 +40,7 @@ def test_the_sample_has_its_recipe() -> None:
         "crop": [128, 128],
         "crops_per_image": 4,
         "batch_size": 8,
-        "epochs": 4,
+        "epochs": 6,
         "lr": 2e-3,
     }
 
@@ -79,7 +79,7 @@ def test_rules_build_on_what_is_given() -> None:
     """A crop and a batch that were given decide the rest, and are left as they are."""
     config, choices = resolve(given_params(crop=[256, 1600], batch_size=32), SAMPLE, CPU)
     assert (config.crop, config.batch_size, config.crops_per_image) == ([256, 1600], 32, 1)
-    assert (config.epochs, config.lr) == (16, 4e-3)
+    assert (config.epochs, config.lr) == (24, 4e-3)
     assert not {"crop", "batch_size"} & set(choices)
 
 
