@@ -80,7 +80,7 @@ def test_it_learns(tiny_cache: Cache, tmp_path: Path) -> None:
     keeper = run(tiny_cache, tmp_path, settings)
     best = keeper.history[keeper.best_epoch]
     assert best["val_all_empty_pair_dice"] == 0.625  # 3 of 8 pairs are not empty
-    assert best["val_tuned_pair_dice"] > 0.625 + 0.1  # 0.80 to 0.91 with other seeds
+    assert best["val_tuned_pair_dice"] > 0.625 + 0.1  # 0.85 to 0.97 with other seeds
 
 
 @pytest.mark.parametrize("select_by", ["loss", "pair_dice", "tuned_pair_dice"])
