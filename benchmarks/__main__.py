@@ -10,7 +10,7 @@ import psutil
 
 from benchmarks.inputs import FULL, TINY
 from benchmarks.table import Row, as_markdown, write_json
-from steelseg.gpu import has_gpu
+from steelseg.core.device import has_gpu
 
 GROUPS = (
     *("loading", "epoch_metrics", "run_lengths", "postprocessing", "threshold_search"),

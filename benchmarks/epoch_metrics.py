@@ -10,7 +10,7 @@ from benchmarks.inputs import Scale, guess, mask_sets
 from benchmarks.notebook_way import Meter
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg.epoch_totals import EpochTotals, pixel_counts
+from steelseg.train.totals import EpochTotals, pixel_counts
 
 BATCH_SIZE = 4
 

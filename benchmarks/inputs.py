@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steelseg import annotations, cache_writer, label_csv, rle
-from steelseg.cache import Cache
-from steelseg.inspection import inspect_folder
-from steelseg.synthetic import SampleConfig, generate
-from steelseg.synthetic_scene import CLASSES, make_scene
+from steelseg.data import annotations, cache_writer, label_csv, rle
+from steelseg.data.cache import Cache
+from steelseg.data.inspection import inspect_folder
+from steelseg.sample.dataset import SampleConfig, generate
+from steelseg.sample.scene import CLASSES, make_scene
 
 Mask = npt.NDArray[np.uint8]
 Probability = npt.NDArray[np.float32]

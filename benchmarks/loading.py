@@ -13,9 +13,9 @@ from benchmarks import notebook_way
 from benchmarks.inputs import DataSet, Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg import label_csv, rle
-from steelseg.dataset import Batch, TrainingCrops, WholeImages, collate
-from steelseg.images import read_grey
+from steelseg.data import label_csv, rle
+from steelseg.data.images import read_grey
+from steelseg.train.crops import Batch, TrainingCrops, WholeImages, collate
 
 BATCH_SIZE = 4
 

@@ -10,7 +10,7 @@ from benchmarks import notebook_way
 from benchmarks.inputs import Probability, Scale, components
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg.postprocess import ClassRule, postprocess
+from steelseg.predict.postprocess import ClassRule, postprocess
 
 MIN_AREA = 150  # pixels; some components of the maps are smaller, some are larger
 TARGETS = {0: 15.0, 200: 15.0}

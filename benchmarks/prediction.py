@@ -11,15 +11,16 @@ import torch
 from benchmarks.inputs import Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg import models, onnx_export
-from steelseg.annotations import build_unannotated
-from steelseg.cache import Cache
-from steelseg.image_table import ImageTable
-from steelseg.inference import open_onnx
-from steelseg.inspection import inspect_folder
-from steelseg.models import ModelConfig, Segmenter
-from steelseg.postprocess import ClassRule
-from steelseg.prediction import predict_parts
+from steelseg.data.annotations import build_unannotated
+from steelseg.data.cache import Cache
+from steelseg.data.image_table import ImageTable
+from steelseg.data.inspection import inspect_folder
+from steelseg.export import onnx
+from steelseg.model import network
+from steelseg.model.network import ModelConfig, Segmenter
+from steelseg.predict.inference import open_onnx
+from steelseg.predict.parts import predict_parts
+from steelseg.predict.postprocess import ClassRule
 
 N_IMAGES = 8
 RULE = ClassRule(threshold=0.5, min_component_area=600)
@@ -34,7 +35,7 @@ def rows(scale: Scale) -> Iterator[Row]:
         table = ImageTable(table.table.slice(0, N_IMAGES), table.size_hw, table.classes)
         images = [data.cache.image(row)[None, None] for row in range(N_IMAGES)]
         segmenter = untrained(data.cache, dict(scale.arch_options))
-        onnx_export.export(segmenter, Path(temporary) / "model.onnx")
+        onnx.export(segmenter, Path(temporary) / "model.onnx")
         run = open_onnx(Path(temporary) / "model.onnx")
         many = open_onnx(Path(temporary) / "model.onnx", many=True)
         rules = dict.fromkeys(data.cache.classes, RULE)
@@ -71,7 +72,7 @@ def untrained(cache: Cache, arch_options: dict[str, Any]) -> Segmenter:
         in_channels=1,
         arch_options=arch_options,
     )
-    segmenter = models.build(config, len(cache.classes), cache.mean, cache.std).eval()
+    segmenter = network.build(config, len(cache.classes), cache.mean, cache.std).eval()
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(np.stack([cache.image(0)])[:, None]))
         head = segmenter.network.get_submodule("segmentation_head.0")

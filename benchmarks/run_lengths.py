@@ -9,7 +9,7 @@ from benchmarks import inputs, notebook_way
 from benchmarks.inputs import Scale
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg import rle
+from steelseg.data import rle
 
 try:
     from pycocotools import mask as coco

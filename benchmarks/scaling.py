@@ -19,11 +19,12 @@ import numpy as np
 
 from benchmarks.inputs import ROOT, Scale, guess, mask_sets
 from benchmarks.table import Row
-from steelseg import annotations, cache_writer, image_table, label_csv, rle, tuning
-from steelseg.cache import Cache
-from steelseg.component_table import ComponentTable
-from steelseg.inspection import inspect_folder
-from steelseg.tuning import TuneConfig
+from steelseg.data import annotations, cache_writer, image_table, label_csv, rle
+from steelseg.data.cache import Cache
+from steelseg.data.inspection import inspect_folder
+from steelseg.tune import search
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.search import TuneConfig
 
 SIZE_HW = (64, 96)
 SHARD_IMAGES = 64
@@ -98,7 +99,7 @@ def load_batches(folder: Path) -> Callable[[], object]:
     """Load every image once, whole."""
     from torch.utils.data import DataLoader
 
-    from steelseg.dataset import WholeImages, collate
+    from steelseg.train.crops import WholeImages, collate
 
     cache = Cache(folder / "cache")
     images = WholeImages(cache, np.arange(len(cache)))
@@ -118,7 +119,7 @@ def tune_threshold(folder: Path) -> Callable[[], object]:
         table = ComponentTable(config.thresholds, masks.shape[1])
         for i in range(n_images):
             table.add(probabilities[i % len(masks)], masks[i % len(masks)])
-        return tuning.search(table, config)
+        return search.search(table, config)
 
     return measure_and_search
 

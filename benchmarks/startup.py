@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.inputs import ROOT, Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg.params import read_yaml
+from steelseg.core.params import read_yaml
 
 HEAVY = ("torch", "mlflow")
 IMPORT = "import runpy, sys; runpy.run_path(sys.argv[1])"  # its main is for __main__ alone

@@ -8,10 +8,10 @@ from benchmarks import notebook_way
 from benchmarks.inputs import Mask, Probability, Scale, guess, mask_sets
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg import tuning
-from steelseg.component_table import ComponentTable
-from steelseg.postprocess import ClassRule
-from steelseg.tuning import TuneConfig
+from steelseg.predict.postprocess import ClassRule
+from steelseg.tune import search
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.search import TuneConfig
 
 SAMPLE = 400  # the loop tries every so-manieth (rule, image, class), and its time is scaled up
 
@@ -51,7 +51,7 @@ def ours(probabilities: Probability, masks: Mask, config: TuneConfig) -> list[Cl
     table = ComponentTable(config.thresholds, masks.shape[1])
     for probability_chw, mask_chw in zip(probabilities, masks, strict=True):
         table.add(probability_chw, mask_chw)
-    return tuning.search(table, config)
+    return search.search(table, config)
 
 
 def naive_dice(probability_hw: Probability, mask_hw: Mask, threshold: float, area: int) -> float:
@@ -83,5 +83,5 @@ def check_optimum() -> None:
         table = ComponentTable(config.thresholds, 1)
         for probability_chw, mask_chw in zip(*chosen, strict=True):
             table.add(probability_chw, mask_chw)
-        found = tuning.evaluate(table, tuning.search(table, config)).mean()
+        found = search.evaluate(table, search.search(table, config)).mean()
         assert abs(found - max(*loop, all_empty)) < 1e-9

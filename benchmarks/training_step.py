@@ -16,14 +16,15 @@ from torch.optim import Adam
 
 from benchmarks.inputs import ROOT, DataSet, Scale, data_set
 from benchmarks.table import Row
-from steelseg import models, training
-from steelseg.dataset import Batch, collate, training_crops
-from steelseg.losses import build_loss
-from steelseg.models import ModelConfig, Segmenter
-from steelseg.params import load
-from steelseg.segmentation_task import SegmentationTask
-from steelseg.training import EpochKeeper, FoldData
-from steelseg.training_config import TrainConfig, TrainParams
+from steelseg.core.params import load
+from steelseg.model import network as models
+from steelseg.model.network import ModelConfig, Segmenter
+from steelseg.train import loop
+from steelseg.train.config import TrainConfig, TrainParams
+from steelseg.train.crops import Batch, collate, training_crops
+from steelseg.train.loop import EpochKeeper, FoldData
+from steelseg.train.losses import build_loss
+from steelseg.train.task import SegmentationTask
 
 N_VALIDATION = 2
 ROUNDS_MORE = 3  # the two ways are so close that five rounds gave anything from 0.91 to 1.13
@@ -84,8 +85,8 @@ def compare(data: DataSet, config: TrainConfig, what: str, target: float | None)
     with tempfile.TemporaryDirectory() as folder:
         fold_data = FoldData(cache, folds, config)
         turns = Turns(bare_loop(copy.deepcopy(segmenter), config, fold_data, n_steps))
-        training._quieten()
-        trainer = training._trainer(config, EpochKeeper(Path(folder), config, lambda *_: None))
+        loop._quieten()
+        trainer = loop._trainer(config, EpochKeeper(Path(folder), config, lambda *_: None))
         trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         trainer.fit(SegmentationTask(segmenter, config, cache), datamodule=fold_data)
     n_images = n_steps * config.batch_size

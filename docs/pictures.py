@@ -7,11 +7,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
-from steelseg import image_table, label_csv, rle
-from steelseg.class_colours import class_colours, hexadecimal
-from steelseg.contours import draw
-from steelseg.images import read_grey
-from steelseg.params import read_yaml
+from steelseg.core.params import read_yaml
+from steelseg.data import image_table, label_csv, rle
+from steelseg.data.images import read_grey
+from steelseg.report.drawing import class_colours, draw, hexadecimal
 
 HERE = Path(__file__).parent
 DATA = Path("data/raw/sample")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from steelseg import cache_writer, image_table
-from steelseg.cache_writer import CacheConfig
-from steelseg.checkpoints import work_folder
-from steelseg.files import sha256
-from steelseg.params import load
-from steelseg.stage import run
+from steelseg.core.checkpoints import work_folder
+from steelseg.core.files import sha256
+from steelseg.core.params import load
+from steelseg.data import cache_writer, image_table
+from steelseg.data.cache_writer import CacheConfig
+from steelseg.tracking.stage import run
 
 ANNOTATIONS = Path("data/annotations.parquet")
 OUT = Path("data/cache")

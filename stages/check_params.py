@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from steelseg.known_params import refuse_unknown
-from steelseg.params import PARAMS
-from steelseg.stage import run
+from steelseg.check.known_params import refuse_unknown
+from steelseg.core.params import PARAMS
+from steelseg.tracking.stage import run
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from steelseg import annotations, image_table, label_csv
-from steelseg.annotations import PivotConfig
-from steelseg.files import write_json
-from steelseg.inspection import inspect_folder
-from steelseg.params import load
-from steelseg.sealed_json import write_sealed
-from steelseg.stage import run
+from steelseg.core.files import write_json
+from steelseg.core.params import load
+from steelseg.core.sealed import write_sealed_json
+from steelseg.data import annotations, image_table, label_csv
+from steelseg.data.annotations import PivotConfig
+from steelseg.data.inspection import inspect_folder
+from steelseg.tracking.stage import run
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     annotations.check_sample(sample, test_table, raw / "sample_submission.csv")
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)
-    write_sealed(Path("data/skipped_images.json"), {"images": train.skipped})
+    write_sealed_json(Path("data/skipped_images.json"), {"images": train.skipped})
     report = annotations.report(table, test_table, train, labels)
     write_json(Path("metrics/pivot_csv.json"), report)
     print(annotations.describe(report))

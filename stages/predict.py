@@ -4,16 +4,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from steelseg import image_table, postprocess_rules, prediction
-from steelseg.checkpoints import work_folder
-from steelseg.ensemble import open_ensemble
-from steelseg.files import sha256, write_json
-from steelseg.inference import InferenceConfig, resolve_runtime
-from steelseg.params import load
-from steelseg.prediction import PredictConfig
-from steelseg.stage import run
-from steelseg.submission import PredictionRow, write_predictions
-from steelseg.tracking import stage_run
+from steelseg.core.checkpoints import work_folder
+from steelseg.core.files import sha256, write_json
+from steelseg.core.params import load
+from steelseg.data import image_table
+from steelseg.predict import parts as prediction
+from steelseg.predict.ensemble import open_ensemble
+from steelseg.predict.inference import InferenceConfig, resolve_runtime
+from steelseg.predict.parts import PredictConfig
+from steelseg.predict.rules import read_rules
+from steelseg.predict.submission import PredictionRow, write_predictions
+from steelseg.tracking.mlflow_run import stage_run
+from steelseg.tracking.stage import run
 
 MODEL = Path("models")
 IMAGES, RULES = Path("data/test_images.parquet"), MODEL / "postprocess.json"
@@ -23,7 +25,7 @@ def main() -> None:
     """Write the predictions, going on from the last finished part of an interrupted run."""
     config, inference = load(PredictConfig, "predict"), load(InferenceConfig)
     images = image_table.read(IMAGES)
-    rules = postprocess_rules.read(RULES, sha256(MODEL / "model.safetensors"))
+    rules = read_rules(RULES, sha256(MODEL / "model.safetensors"))
     folder = Path(config.data_root) / config.dataset / "test_images"
     params = config.model_dump() | inference.model_dump()
     identity = {

@@ -5,28 +5,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from steelseg import (
-    advice,
-    data_figures,
-    fold_table,
-    image_table,
-    model_figures,
-    postprocess_rules,
-    report_page,
-    sealed_json,
-    validation_table,
-)
-from steelseg.cache import Cache
-from steelseg.ensemble import by_fold, member_folders, out_of_fold_maps
-from steelseg.files import read_json, sha256, write_text
-from steelseg.inference import InferenceConfig
-from steelseg.models import ModelConfig
-from steelseg.params import load
-from steelseg.report_page import ReportConfig
-from steelseg.stage import run
-from steelseg.tracking import stage_run
-from steelseg.training_config import TrainConfig
-from steelseg.views import Probabilities
+from steelseg.core import sealed
+from steelseg.core.files import read_json, sha256, write_text
+from steelseg.core.params import load
+from steelseg.data import fold_table, image_table
+from steelseg.data.cache import Cache
+from steelseg.model.network import ModelConfig
+from steelseg.predict.ensemble import by_fold, member_folders, out_of_fold_maps
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.rules import read_rules
+from steelseg.predict.views import Probabilities
+from steelseg.report import advice, data_figures, model_figures, page
+from steelseg.report.page import ReportConfig
+from steelseg.tracking.mlflow_run import stage_run
+from steelseg.tracking.stage import run
+from steelseg.train.config import TrainConfig
+from steelseg.tune import outcome
 
 DATA, MODEL, OUT = Path("data"), Path("models"), Path("reports/index.html")
 FOLDS = DATA / "folds.parquet"
@@ -37,15 +31,15 @@ def main() -> None:
     """Write reports/index.html, and log it to the experiment's run."""
     config, inference = load(ReportConfig, "report"), load(InferenceConfig)
     network = load(ModelConfig)
-    training = TrainConfig(**sealed_json.read_sealed(MODEL / "model.json")["training"])
+    training = TrainConfig(**sealed.read_sealed_json(MODEL / "model.json")["training"])
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
     trained_on = np.flatnonzero(folds != training.fold)
-    table = validation_table.read(DATA / "validation.parquet")
-    landscape = validation_table.read_landscape(DATA / "landscape.json")
+    table = outcome.read(DATA / "validation.parquet")
+    landscape = outcome.read_landscape(DATA / "landscape.json")
     weights = sha256(MODEL / "model.safetensors")
-    rules, _, views = postprocess_rules.read(MODEL / "postprocess.json", weights)
+    rules, _, views = read_rules(MODEL / "postprocess.json", weights)
     members = member_folders(MODEL, views.ensemble)
     models = by_fold(members, training.fold, cache.identity, sha256(FOLDS))
 
@@ -59,24 +53,22 @@ def main() -> None:
         sections = {
             "config": config,
             "network": network,
-            "validated": report_page.validated_on(models, len(table) // len(rules)),
+            "validated": page.validated_on(models, len(table) // len(rules)),
             "metrics": metrics,
             "advice": advice.advise(metrics, history, rules, network.encoder_weights),
             "facts": data_figures.class_facts(images),
             "data_figures": data_figures.data_figures(images),
-            "skipped": sealed_json.read_sealed(DATA / "skipped_images.json")["images"],
-            "examples": report_page.example_pictures(cache, images, config.examples_per_class),
-            "crops": report_page.crop_pictures(cache, trained_on, training, config.crops),
+            "skipped": sealed.read_sealed_json(DATA / "skipped_images.json")["images"],
+            "examples": page.example_pictures(cache, images, config.examples_per_class),
+            "crops": page.crop_pictures(cache, trained_on, training, config.crops),
             "curves": model_figures.training_curves(history),
-            "class_scores": report_page.class_scores(table, rules),
+            "class_scores": page.class_scores(table, rules),
             "landscapes": model_figures.landscapes(landscape, rules),
             "confidence_figures": model_figures.confidence_figures(table),
-            "gallery": report_page.gallery_pictures(
-                cache, table, predict, rules, config.gallery_images
-            ),
+            "gallery": page.gallery_pictures(cache, table, predict, rules, config.gallery_images),
             "submission_figure": data_figures.submission_shares(images, metrics["predict"]),
         }
-        write_text(OUT, report_page.render(cache.classes, sections))
+        write_text(OUT, page.render(cache.classes, sections))
         tracker.artifact(OUT)
     print(f"report: {OUT}")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from steelseg.params import load
-from steelseg.stage import run
-from steelseg.synthetic import SampleConfig, generate
+from steelseg.core.params import load
+from steelseg.sample.dataset import SampleConfig, generate
+from steelseg.tracking.stage import run
 
 OUT = Path("data/raw/sample")
 

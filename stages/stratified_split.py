@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from steelseg import fold_table, image_table, splitting
-from steelseg.files import write_json
-from steelseg.params import load
-from steelseg.splitting import SplitConfig
-from steelseg.stage import run
+from steelseg.core.files import write_json
+from steelseg.core.params import load
+from steelseg.data import fold_table, image_table, splitting
+from steelseg.data.splitting import SplitConfig
+from steelseg.tracking.stage import run
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from steelseg import image_table, label_csv, submission
-from steelseg.files import write_json
-from steelseg.params import load
-from steelseg.stage import run
-from steelseg.submission import SubmitConfig
+from steelseg.core.files import write_json
+from steelseg.core.params import load
+from steelseg.data import image_table, label_csv
+from steelseg.predict import submission
+from steelseg.predict.submission import SubmitConfig
+from steelseg.tracking.stage import run
 
 PREDICTIONS, OUT = Path("data/predictions.parquet"), Path("submission.csv")
 

@@ -6,18 +6,20 @@ import lightning as L
 import numpy as np
 import torch
 
-from steelseg import fold_table, models
-from steelseg.auto_config import Setting, fingerprint, resolve
-from steelseg.cache import Cache
-from steelseg.checkpoints import work_folder
-from steelseg.files import sha256, write_json
-from steelseg.history import without_timings, write_history
-from steelseg.models import ModelConfig
-from steelseg.params import load
-from steelseg.stage import is_first_process, run
-from steelseg.tracking import stage_run
-from steelseg.training import FoldData, train
-from steelseg.training_config import TrainParams
+from steelseg.core.checkpoints import work_folder
+from steelseg.core.device import is_first_process
+from steelseg.core.files import sha256, write_json
+from steelseg.core.params import load
+from steelseg.data import fold_table
+from steelseg.data.cache import Cache
+from steelseg.model import network as models
+from steelseg.model.network import ModelConfig
+from steelseg.tracking.mlflow_run import stage_run
+from steelseg.tracking.stage import run
+from steelseg.train.auto import Setting, fingerprint, resolve
+from steelseg.train.config import TrainParams
+from steelseg.train.loop import FoldData, train
+from steelseg.train.totals import without_timings, write_history
 
 FOLDS = Path("data/folds.parquet")
 WEIGHTS, CARD = Path("models/model.safetensors"), Path("models/model.json")

@@ -5,22 +5,23 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from steelseg import fold_table, postprocess_rules, tuning, validation_table
-from steelseg.cache import Cache
-from steelseg.checkpoints import work_folder
-from steelseg.component_table import ComponentTable
-from steelseg.ensemble import by_fold, member_folders, out_of_fold_maps
-from steelseg.files import sha256, write_json
-from steelseg.inference import InferenceConfig
-from steelseg.model_logging import log_model
-from steelseg.params import load
-from steelseg.postprocess_rules import Rules
-from steelseg.sealed_json import read_sealed
-from steelseg.stage import run
-from steelseg.tracking import stage_run, ui_command
-from steelseg.tuning import TuneConfig
-from steelseg.validation_table import Landscape
-from steelseg.views import ViewsConfig
+from steelseg.core.checkpoints import work_folder
+from steelseg.core.files import sha256, write_json
+from steelseg.core.params import load
+from steelseg.core.sealed import read_sealed_json
+from steelseg.data import fold_table
+from steelseg.data.cache import Cache
+from steelseg.predict.ensemble import by_fold, member_folders, out_of_fold_maps
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.rules import Rules, write_rules
+from steelseg.predict.views import ViewsConfig
+from steelseg.registry.log import log_model
+from steelseg.tracking.mlflow_run import stage_run, ui_command
+from steelseg.tracking.stage import run
+from steelseg.tune import outcome, search
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.outcome import Landscape
+from steelseg.tune.search import TuneConfig
 
 MODEL, FOLDS = Path("models"), Path("data/folds.parquet")
 VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.json")
@@ -31,7 +32,7 @@ def main() -> None:
     config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
     views = load(ViewsConfig)
     cache = Cache(Path("data/cache"))
-    cache.refuse_other(read_sealed(MODEL / "model.json").get("cache"), MODEL / "model.json")
+    cache.refuse_other(read_sealed_json(MODEL / "model.json").get("cache"), MODEL / "model.json")
     folds = fold_table.read(FOLDS, cache.names, cache.annotations)
     folders = member_folders(MODEL, views.ensemble)
     models = by_fold(folders, config.fold, cache.identity, sha256(FOLDS))
@@ -51,20 +52,20 @@ def main() -> None:
         for row, probability_chw in tqdm(maps, "validating", len(rows), unit="image", disable=None):
             table.add(probability_chw, cache.masks(row))
         channels = range(len(cache.classes))
-        rules = tuning.search(table, config)
-        honest = tuning.cross_count(table, config, folds["group"].to_numpy()[rows])
-        scores = tuning.report(table, rules, honest, cache.classes)
+        rules = search.search(table, config)
+        honest = search.cross_count(table, config, folds["group"].to_numpy()[rows])
+        scores = search.report(table, rules, honest, cache.classes)
         tuned = Rules(dict(zip(cache.classes, rules, strict=True)), weights, views)
-        postprocess_rules.write(MODEL / "postprocess.json", tuned)
+        write_rules(MODEL / "postprocess.json", tuned)
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
         confidences = np.stack([table.confidences(c) for c in channels], axis=1)
-        counts = tuning.count(table, rules)
-        validation_table.write(VALIDATION, names, cache.classes, confidences, counts, honest)
-        heights = [tuning.landscape(table, c, config) for c in channels]
+        counts = search.count(table, rules)
+        outcome.write(VALIDATION, names, cache.classes, confidences, counts, honest)
+        heights = [search.landscape(table, c, config) for c in channels]
         by_class = dict(zip(cache.classes, heights, strict=True))
         landscape = Landscape(config.thresholds, config.min_component_areas, by_class)
-        validation_table.write_landscape(LANDSCAPE, landscape)
+        outcome.write_landscape(LANDSCAPE, landscape)
         tracker.summary(scores)
         log_model(tracker, folders, cache.image(rows[0]))
     print(f"MLflow runs: {ui_command()}")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from steelseg import annotations, cache_writer, label_csv, rle
-from steelseg.cache import Cache
-from steelseg.inspection import inspect_folder
+from steelseg.data import annotations, cache_writer, label_csv, rle
+from steelseg.data.cache import Cache
+from steelseg.data.inspection import inspect_folder
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -108,18 +108,20 @@ def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """
     import torch
 
-    from steelseg import models, onnx_export, postprocess_rules
-    from steelseg.files import sha256
-    from steelseg.images import read_grey
-    from steelseg.postprocess import ClassRule
+    from steelseg.core.files import sha256
+    from steelseg.data.images import read_grey
+    from steelseg.export import onnx
+    from steelseg.model import network
+    from steelseg.predict.postprocess import ClassRule
+    from steelseg.predict.rules import Rules, write_rules
 
     folder = tmp_path_factory.mktemp("model")
     options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
-    config = models.ModelConfig(
+    config = network.ModelConfig(
         arch="Unet", encoder="resnet18", encoder_weights=None, in_channels=1, arch_options=options
     )
     torch.manual_seed(7)
-    segmenter = models.build(config, 2, mean=0.45, std=0.1).eval()
+    segmenter = network.build(config, 2, mean=0.45, std=0.1).eval()
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw[:32, :64]
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(image_hw.copy())[None, None])
@@ -127,11 +129,11 @@ def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         head.weight *= 2 / logits.std()
         head.bias -= (logits.mean() - head.bias) * 2 / logits.std() + head.bias
     weights = folder / "model.safetensors"
-    models.save_weights(weights, segmenter)
+    network.save_weights(weights, segmenter)
     facts = {"classes": [1, 2], "size_hw": [48, 80]}
-    models.save_card(folder / "model.json", weights, segmenter, config, facts)
-    onnx_export.export(segmenter, folder / "model.onnx")
+    network.save_card(folder / "model.json", weights, segmenter, config, facts)
+    onnx.export(segmenter, folder / "model.onnx")
     rule = ClassRule(threshold=0.5, min_component_area=3)
-    rules = postprocess_rules.Rules({1: rule, 2: rule}, sha256(weights))
-    postprocess_rules.write(folder / "postprocess.json", rules)
+    rules = Rules({1: rule, 2: rule}, sha256(weights))
+    write_rules(folder / "postprocess.json", rules)
     return folder

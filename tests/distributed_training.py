@@ -16,10 +16,10 @@ import torch
 from tiny_training import config, network
 from torch import nn
 
-from steelseg import training
-from steelseg.cache import Cache
-from steelseg.stage import is_first_process
-from steelseg.training import EpochKeeper, FoldData
+from steelseg.core.device import is_first_process
+from steelseg.data.cache import Cache
+from steelseg.train import loop
+from steelseg.train.loop import EpochKeeper, FoldData
 
 FOLDS = np.array([0, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])  # five to validate on: no even share
 GLOBAL_BATCH = 4
@@ -49,7 +49,7 @@ def run(cache: Cache, folder: Path, processes: int, lr: float, killed: bool = Fa
     segmenter = network(cache, settings)
     without_norms(segmenter.network)
     data = FoldData(cache, FOLDS, settings)
-    return training.train(segmenter, settings, data, folder, log_epoch)
+    return loop.train(segmenter, settings, data, folder, log_epoch)
 
 
 def main(cache: Path, work: Path, trainings: list[str]) -> None:

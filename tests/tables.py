@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from steelseg.component_table import ComponentTable
-from steelseg.postprocess import ClassRule
-from steelseg.tuning import TuneConfig
+from steelseg.predict.postprocess import ClassRule
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.search import TuneConfig
 
 # small enough for the plain loop; the areas matter on images of some 7x7 pixels
 SMALL = TuneConfig(

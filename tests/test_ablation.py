@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from steelseg import ablation, ablation_plan
-from steelseg.ablation import Result
-from steelseg.ablation_plan import BASELINE, Plan
-from steelseg.errors import BadInput
-from steelseg.tracking import EXPERIMENT, STAGE_TAG
+from steelseg.core.errors import BadInput
+from steelseg.experiments import ablation, ablation_plan
+from steelseg.experiments.ablation import Result
+from steelseg.experiments.ablation_plan import BASELINE, Plan
+from steelseg.tracking.mlflow_run import EXPERIMENT, STAGE_TAG
 
 PLAN = Plan(
     title="Sample",

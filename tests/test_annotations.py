@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from strategies import SIZE_HW, TRAIN_CSV, join_columns, noise, to_bytes, write_dataset
 
-from steelseg import annotations, image_table, label_csv, rle, sealed_parquet
-from steelseg.errors import BadInput
-from steelseg.image_table import METADATA, ImageTable
-from steelseg.inspection import Inspection, inspect_folder
-from steelseg.near_duplicates import thumbnail
+from steelseg.core import sealed
+from steelseg.core.errors import BadInput
+from steelseg.data import annotations, image_table, label_csv, rle
+from steelseg.data.image_table import METADATA, ImageTable
+from steelseg.data.inspection import Inspection, inspect_folder
+from steelseg.data.near_duplicates import thumbnail
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_a_table_of_someone_else_is_refused(root: Path, tmp_path: Path) -> None:
 def test_a_table_without_its_metadata_is_refused(meta: str, tmp_path: Path) -> None:
     """Size and classes stand there."""
     table = pa.table({"image": ["a.png"]}).replace_schema_metadata({METADATA: meta})
-    sealed_parquet.write_sealed(tmp_path / "x.parquet", table)
+    sealed.write_sealed_table(tmp_path / "x.parquet", table)
     with pytest.raises(BadInput, match=r"x\.parquet: was not written by pivot_csv"):
         image_table.read(tmp_path / "x.parquet")
 

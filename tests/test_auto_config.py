@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_training import ROOT
 
-from steelseg import params
-from steelseg.auto_config import Fingerprint, Setting, fingerprint, resolve
-from steelseg.cache import Cache
-from steelseg.training_config import AUTO, TrainConfig, TrainParams
+from steelseg.core import params
+from steelseg.data.cache import Cache
+from steelseg.train.auto import Fingerprint, Setting, fingerprint, resolve
+from steelseg.train.config import AUTO, TrainConfig, TrainParams
 
 CPU = Setting(gpu_bytes=None, processes=1, pretrained=False)
 SAMPLE = Fingerprint((256, 1600), 192, (0.01, 0.02, 0.03, 0.04))

@@ -27,10 +27,10 @@ from strategies import (
     write_project,
 )
 
-from steelseg.errors import BadInput
-from steelseg.files import read_json
-from steelseg.sealed_json import read_sealed
-from steelseg.submission import PredictionRow, write_predictions
+from steelseg.core.errors import BadInput
+from steelseg.core.files import read_json
+from steelseg.core.sealed import read_sealed_json
+from steelseg.predict.submission import PredictionRow, write_predictions
 
 PIVOT_CSV = REPOSITORY / "stages" / "pivot_csv.py"
 HEADER = "ImageId,ClassId,EncodedPixels\n"
@@ -407,7 +407,7 @@ def test_bad_training_images_can_be_skipped(root: Path, stage: ModuleType) -> No
     stage.main()
     report = read_json(Path("metrics/pivot_csv.json"))
     assert report["skipped_bad_images"] == 4
-    skipped = read_sealed(Path("data/skipped_images.json"))["images"]
+    skipped = read_sealed_json(Path("data/skipped_images.json"))["images"]
     assert list(skipped) == ["b.png", "d.png", "e.png", "x\ny.png"]
     assert skipped["d.png"] == "expected 6x8 pixels like 2 others, but got 8x6"
     assert report["images"] == 2
@@ -437,7 +437,7 @@ def test_an_image_deleted_while_others_are_read(
 ) -> None:
     """It is a fault of that image and no traceback."""
     names = ["a.png", "b.png", "c.png", "gone.png"]
-    monkeypatch.setattr("steelseg.inspection.list_images", lambda _: names)
+    monkeypatch.setattr("steelseg.data.inspection.list_images", lambda _: names)
     with pytest.raises(BadInput, match=r"gone\.png: cannot be read: No such file"):
         stage.main()
 

@@ -13,9 +13,9 @@ from benchmarks import __main__ as command
 from benchmarks import epoch_metrics, gpu, loading, notebook_way, turns
 from benchmarks.inputs import TINY, components, data_set
 from benchmarks.table import Row, as_markdown
-from steelseg import rle
-from steelseg.gpu import has_gpu
-from steelseg.postprocess import ClassRule, postprocess
+from steelseg.core.device import has_gpu
+from steelseg.data import rle
+from steelseg.predict.postprocess import ClassRule, postprocess
 
 
 @given(hnp.arrays(np.uint8, (5, 7), elements={"min_value": 0, "max_value": 1}))

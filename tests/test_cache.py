@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steelseg import annotations, cache_writer, label_csv, rle
-from steelseg.cache import MANIFEST, Cache
-from steelseg.errors import BadInput
-from steelseg.image_table import ImageTable
-from steelseg.images import read_grey
-from steelseg.inspection import inspect_folder
+from steelseg.core.errors import BadInput
+from steelseg.data import annotations, cache_writer, label_csv, rle
+from steelseg.data.cache import MANIFEST, Cache
+from steelseg.data.image_table import ImageTable
+from steelseg.data.images import read_grey
+from steelseg.data.inspection import inspect_folder
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from steelseg import champion, tracking
 from steelseg.__main__ import main
-from steelseg.champion import Candidate, choose
-from steelseg.errors import BadInput
-from steelseg.tracking import stage_run
+from steelseg.core.errors import BadInput
+from steelseg.registry import champion
+from steelseg.registry.champion import Candidate, choose
+from steelseg.tracking import mlflow_run
+from steelseg.tracking.mlflow_run import stage_run
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
 
@@ -61,7 +62,7 @@ def test_one_can_be_named_in_many_ways() -> None:
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """A store in an empty repository."""
-    for name in ("DVC_EXP_NAME", "DVC_ROOT", tracking.SWITCH):
+    for name in ("DVC_EXP_NAME", "DVC_ROOT", mlflow_run.SWITCH):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)

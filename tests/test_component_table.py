@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import RULES, SMALL, dice, fill_table, images
 
-from steelseg.component_table import ComponentTable, measure
-from steelseg.errors import SteelsegError
-from steelseg.postprocess import ClassRule, clean_mask
-from steelseg.tuning import TuneConfig, count, evaluate
+from steelseg.core.errors import SteelsegError
+from steelseg.predict.postprocess import ClassRule, clean_mask
+from steelseg.tune.components import ComponentTable, measure
+from steelseg.tune.search import TuneConfig, count, evaluate
 
 
 @given(images(), st.tuples(RULES, RULES))

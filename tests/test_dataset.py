@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from steelseg.augmentation import augment
-from steelseg.cache import Cache
-from steelseg.dataset import (
+from steelseg.core.errors import BadInput
+from steelseg.data.cache import Cache
+from steelseg.model.padding import pad
+from steelseg.train.augmentation import augment
+from steelseg.train.config import read_preset
+from steelseg.train.crops import (
     Batch,
     EpochSampler,
     TrainingCrops,
@@ -21,9 +24,6 @@ from steelseg.dataset import (
     random_window,
     unpack_window,
 )
-from steelseg.errors import BadInput
-from steelseg.padding import pad
-from steelseg.training_config import read_preset
 
 FLIPS = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
 ROWS = np.arange(12)

@@ -16,8 +16,8 @@ import pytest
 from browsers import open_browser
 from servers import free_port, wait_until_up
 
-from steelseg import rle
-from steelseg.class_colours import PALETTE, class_colours
+from steelseg.data import rle
+from steelseg.report.drawing import PALETTE, class_colours
 
 pytest.importorskip("streamlit", reason="needs `make setup-extras`")
 

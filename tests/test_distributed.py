@@ -10,9 +10,9 @@ from faults.processes import Ended, finish, start
 from servers import free_port
 from tiny_training import ROOT
 
-from steelseg.cache import Cache
-from steelseg.history import TIMINGS
-from steelseg.training import newest_checkpoint
+from steelseg.data.cache import Cache
+from steelseg.train.loop import newest_checkpoint
+from steelseg.train.totals import TIMINGS
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("one_thread")]
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from steelseg import ensemble, postprocess_rules, sealed_json
-from steelseg.ensemble import (
+from steelseg.core import sealed
+from steelseg.core.errors import BadInput
+from steelseg.core.files import seal, sha256
+from steelseg.predict import ensemble, rules
+from steelseg.predict.ensemble import (
     add_member,
     by_fold,
     files_of,
@@ -17,10 +20,8 @@ from steelseg.ensemble import (
     open_ensemble,
     out_of_fold_maps,
 )
-from steelseg.errors import BadInput
-from steelseg.files import seal, sha256
-from steelseg.inference import InferenceConfig, open_runtime
-from steelseg.views import ViewsConfig
+from steelseg.predict.inference import InferenceConfig, open_runtime
+from steelseg.predict.views import ViewsConfig
 
 CONFIG = InferenceConfig(runtime="torch", inference_batch_size=2)
 IMAGE = np.full((32, 64), 120, dtype=np.uint8)
@@ -34,9 +35,9 @@ def constant_model(source: Path, folder: Path, logit: float, **facts: Any) -> Pa
     tensors["segmentation_head.0.weight"] *= 0
     tensors["segmentation_head.0.bias"][:] = logit
     save_file(tensors, weights)
-    card = sealed_json.read_sealed(folder / "model.json") | facts
+    card = sealed.read_sealed_json(folder / "model.json") | facts
     card["weights_sha256"] = sha256(weights)
-    sealed_json.write_sealed(folder / "model.json", card)
+    sealed.write_sealed_json(folder / "model.json", card)
     (folder / "model.onnx").write_bytes(b"")
     seal(folder / "model.onnx")
     return folder
@@ -86,8 +87,8 @@ def test_no_model_is_judged_on_what_it_was_trained_on(models: dict[int, Path]) -
 @pytest.mark.parametrize("name", ["cache", "folds"])
 def test_a_member_of_other_folds_is_refused(models: dict[int, Path], name: str) -> None:
     """Its score here would be on images that it may have been trained on."""
-    card = sealed_json.read_sealed(models[1] / "model.json")
-    sealed_json.write_sealed(models[1] / "model.json", card | {name: "another"})
+    card = sealed.read_sealed_json(models[1] / "model.json")
+    sealed.write_sealed_json(models[1] / "model.json", card | {name: "another"})
     folders = member_folders(models[0], [add_member(models[1], models[0])])
     with pytest.raises(BadInput, match="trained on other images, masks or folds"):
         by_fold(folders, 0, "c", "f")
@@ -101,8 +102,8 @@ def test_a_member_is_what_its_name_says(models: dict[int, Path]) -> None:
     with pytest.raises(BadInput, match="`ensemble`: 0123456789ab: no such folder"):
         member_folders(models[0], ["0123456789ab"])
     own = models[0] / ensemble.MEMBERS / name
-    card = sealed_json.read_sealed(own / "model.json")
-    sealed_json.write_sealed(own / "model.json", card | {"classes": [1, 5]})
+    card = sealed.read_sealed_json(own / "model.json")
+    sealed.write_sealed_json(own / "model.json", card | {"classes": [1, 5]})
     with pytest.raises(BadInput, match=r"expected a model of classes \[1, 2\], but got \[1, 5\]"):
         member_folders(models[0], [name])
     shutil.rmtree(own)
@@ -120,8 +121,8 @@ def test_a_model_is_no_member_of_itself(models: dict[int, Path]) -> None:
 
 def test_a_member_of_images_of_another_size_is_refused(models: dict[int, Path]) -> None:
     """Both sizes are said."""
-    card = sealed_json.read_sealed(models[1] / "model.json")
-    sealed_json.write_sealed(models[1] / "model.json", card | {"size_hw": [200, 200]})
+    card = sealed.read_sealed_json(models[1] / "model.json")
+    sealed.write_sealed_json(models[1] / "model.json", card | {"size_hw": [200, 200]})
     name = add_member(models[1], models[0])
     with pytest.raises(BadInput, match=r"images of \[48, 80\], but got \[200, 200\]"):
         member_folders(models[0], [name])
@@ -186,12 +187,12 @@ def test_rules_carry_their_views(tmp_path: Path) -> None:
     """What was tuned with flips and tiles is read back with them; a file from before has none."""
     path = tmp_path / "postprocess.json"
     views = ViewsConfig(tta="flips", tile=[32, 64], ensemble=["0123456789ab"])
-    postprocess_rules.write(path, postprocess_rules.Rules({}, "ab", views))
-    assert postprocess_rules.read(path, "ab").views == views
-    old = sealed_json.read_sealed(path)
+    rules.write(path, rules.Rules({}, "ab", views))
+    assert rules.read(path, "ab").views == views
+    old = sealed.read_sealed_json(path)
     del old["views"]
-    sealed_json.write_sealed(path, old)
-    assert postprocess_rules.read(path, "ab").views == ViewsConfig()
+    sealed.write_sealed_json(path, old)
+    assert rules.read(path, "ab").views == ViewsConfig()
 
 
 def test_flips_are_part_of_what_a_tuned_model_answers(tiny_model: Path) -> None:

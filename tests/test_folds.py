@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelseg.errors import BadInput
-from steelseg.folds import RARE, assign_folds, merge_rare
+from steelseg.core.errors import BadInput
+from steelseg.data.folds import RARE, assign_folds, merge_rare
 
 # the training images of the Severstal competition, by the classes that they show
 SEVERSTAL = {

@@ -20,21 +20,15 @@ import pandas as pd
 import pytest
 from strategies import SAMPLE_CSV, TRAIN_CSV, noise, to_bytes, write_dataset
 
-from steelseg import (
-    annotations,
-    fold_table,
-    image_table,
-    label_csv,
-    postprocess_rules,
-    rle,
-    submission,
-)
-from steelseg.errors import BadInput
-from steelseg.images import MAX_PIXELS, decode_grey
-from steelseg.inspection import inspect_folder
-from steelseg.postprocess import ClassRule
-from steelseg.postprocess_rules import Rules
-from steelseg.submission import PredictionRow
+from steelseg.core.errors import BadInput
+from steelseg.data import annotations, fold_table, image_table, label_csv, rle
+from steelseg.data.images import MAX_PIXELS, decode_grey
+from steelseg.data.inspection import inspect_folder
+from steelseg.predict import rules as rules_file
+from steelseg.predict import submission
+from steelseg.predict.postprocess import ClassRule
+from steelseg.predict.rules import Rules, read_rules
+from steelseg.predict.submission import PredictionRow
 
 SIZE_HW = (12, 20)
 N_RLES, N_ROWS, N_JPEGS = 40_000, 20_000, 6_000
@@ -265,7 +259,7 @@ def read_folds(path: Path) -> Any:
 def write_rules(path: Path) -> None:
     """Write the rules of two classes."""
     rules = {1: ClassRule(), 2: ClassRule(threshold=0.25, min_area=600, gate=0.5)}
-    postprocess_rules.write(path, Rules(rules, "ab" * 32))
+    rules_file.write_rules(path, Rules(rules, "ab" * 32))
 
 
 def read_table(path: Path) -> Any:
@@ -305,12 +299,12 @@ def test_damaged_rules_are_what_was_written_or_refused(tmp_path: Path) -> None:
     """Another threshold would be legal, and every prediction wrong in silence."""
     path = tmp_path / "postprocess.json"
     write_rules(path)
-    sound, expected = path.read_bytes(), postprocess_rules.read(path, "ab" * 32)
+    sound, expected = path.read_bytes(), read_rules(path, "ab" * 32)
     outcomes: Counter[str] = Counter()
     for data in mutants([sound], [*BYTE_MUTATIONS, swap_tokens], 1000):
         path.write_bytes(data)
         try:
-            rules = postprocess_rules.read(path, "ab" * 32)
+            rules = read_rules(path, "ab" * 32)
         except BadInput:
             outcomes["refused"] += 1
         else:

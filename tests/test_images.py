@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import noise, png, to_bytes
 
-from steelseg.errors import BadInput
-from steelseg.images import MAX_BYTES, decode_grey, list_images, read_grey
-from steelseg.inspection import inspect_folder
+from steelseg.core.errors import BadInput
+from steelseg.data.images import MAX_BYTES, decode_grey, list_images, read_grey
+from steelseg.data.inspection import inspect_folder
 
 GREY_HW = noise(3, (24, 32))
 GREY = Image.fromarray(GREY_HW)
@@ -167,8 +167,8 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
-from steelseg.errors import BadInput
-from steelseg.images import read_grey
+from steelseg.core.errors import BadInput
+from steelseg.data.images import read_grey
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 sound, *bombs = map(Path, sys.argv[1:])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from steelseg import kfold
-from steelseg.errors import BadInput
-from steelseg.experiments import named
+from steelseg.core.errors import BadInput
+from steelseg.experiments import kfold
+from steelseg.experiments.queue import named
 
 
 @pytest.fixture(autouse=True)

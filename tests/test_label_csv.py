@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from strategies import SAMPLE_CSV, TRAIN_CSV, join_columns, label_rows
 
-from steelseg import label_csv
-from steelseg.errors import BadInput
-from steelseg.label_csv import LabelCsv, Row
+from steelseg.core.errors import BadInput
+from steelseg.data import label_csv
+from steelseg.data.label_csv import LabelCsv, Row
 
 ROWS = [Row(2, "a.png", 1, "1 3 10 2"), Row(3, "a.png", 2, "48 1"), Row(4, "b.png", 1, "7 6")]
 

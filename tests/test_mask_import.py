@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steelseg import label_csv, rle
 from steelseg.__main__ import main
-from steelseg.errors import BadInput
-from steelseg.mask_import import read_pairs
+from steelseg.core.errors import BadInput
+from steelseg.data import label_csv, rle
+from steelseg.data.mask_import import read_pairs
 
 SIZE_HW = (6, 9)
 

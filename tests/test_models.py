@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from steelseg import models, onnx_export, sealed_json
-from steelseg.errors import BadInput, SteelsegError
-from steelseg.gpu import has_gpu
-from steelseg.inference import open_onnx, open_runtime, probability_maps, resolve_runtime
-from steelseg.losses import build_loss
-from steelseg.models import ModelConfig, Segmenter
-from steelseg.padding import pad
+from steelseg.core import sealed
+from steelseg.core.device import has_gpu
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.export import onnx as onnx_export
+from steelseg.model import network
+from steelseg.model.network import ModelConfig, Segmenter
+from steelseg.predict.inference import open_onnx, open_runtime, probability_maps
+from steelseg.train.losses import build_loss
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model of two classes with its ONNX export."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model")
-    segmenter = models.build(config(), 2, mean=0.4, std=0.2).eval()
+    segmenter = network.build(config(), 2, mean=0.4, std=0.2).eval()
     save(path, segmenter)
     onnx_export.export(segmenter, path / "model.onnx")
     return path
@@ -47,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save(path: Path, segmenter: Segmenter) -> None:
     weights = path / "model.safetensors"
-    models.save_weights(weights, segmenter)
-    models.save_card(path / "model.json", weights, segmenter, config(), {"classes": [1, 2]})
+    network.save_weights(weights, segmenter)
+    network.save_card(path / "model.json", weights, segmenter, config(), {"classes": [1, 2]})
 
 
 def images(n: int, height: int, width: int) -> list[np.ndarray]:
@@ -59,8 +59,8 @@ def images(n: int, height: int, width: int) -> list[np.ndarray]:
 def test_a_saved_model_computes_the_same(folder: Path) -> None:
     """Weights, normalisation and classes come back."""
     torch.manual_seed(0)
-    original = models.build(config(), 2, mean=0.4, std=0.2).eval()
-    loaded, card = models.load(folder)
+    original = network.build(config(), 2, mean=0.4, std=0.2).eval()
+    loaded, card = network.load(folder)
     x = torch.from_numpy(np.stack(images(2, 64, 96)))[:, None]
     assert card["classes"] == [1, 2]
     assert torch.equal(original(x), loaded(x))
@@ -99,15 +99,15 @@ def test_grey_levels_reach_the_network_normalised() -> None:
 
 def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
     """The message names the first tensor that differs."""
-    other = models.build(config(arch="FPN", arch_options={}), 2, 0.4, 0.2)
+    other = network.build(config(arch="FPN", arch_options={}), 2, 0.4, 0.2)
     with pytest.raises(BadInput, match="expected the weights of FPN, but"):
-        models.load_weights(folder / "model.safetensors", other.network, "FPN")
+        network.load_weights(folder / "model.safetensors", other.network, "FPN")
     tensors = load_file(folder / "model.safetensors")
     save_file(
         {k: v for k, v in tensors.items() if "encoder" not in k}, tmp_path / "part.safetensors"
     )
     with pytest.raises(BadInput, match="encoder"):
-        models.load_weights(tmp_path / "part.safetensors", models.load(folder)[0].network, "Unet")
+        network.load_weights(tmp_path / "part.safetensors", network.load(folder)[0].network, "Unet")
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "another model's card", "missing"])
@@ -115,7 +115,7 @@ def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -
     """Weights are checked against the checksum on their card."""
     weights, card = tmp_path / "model.safetensors", tmp_path / "model.json"
     data = bytearray((folder / "model.safetensors").read_bytes())
-    facts = sealed_json.read_sealed(folder / "model.json")
+    facts = sealed.read_sealed_json(folder / "model.json")
     match damage:
         case "flip":
             data[len(data) // 2] ^= 4
@@ -123,11 +123,11 @@ def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -
             data = data[:-10]
         case "another model's card":
             facts["weights_sha256"] = "0" * 64
-    sealed_json.write_sealed(card, facts)
+    sealed.write_sealed_json(card, facts)
     if damage != "missing":
         weights.write_bytes(data)
     with pytest.raises(BadInput, match=r"model\.safetensors"):
-        models.load(tmp_path)
+        network.load(tmp_path)
 
 
 def test_a_card_with_a_changed_number_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_card_with_a_changed_number_is_refused(folder: Path, tmp_path: Path) -
     card = tmp_path / "model/model.json"
     card.write_text(card.read_text().replace('"mean": 0.4', '"mean": 0.5'))
     with pytest.raises(BadInput, match=r"model\.json: is damaged"):
-        models.load(tmp_path / "model")
+        network.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "of other weights", "missing"])
@@ -152,7 +152,7 @@ def test_a_damaged_onnx_export_is_refused(folder: Path, tmp_path: Path, damage: 
         case "truncate":
             path.write_bytes(data[:-10])
         case "of other weights":
-            other = models.build(config(), 2, 0.4, 0.2)
+            other = network.build(config(), 2, 0.4, 0.2)
             onnx_export.export(other, path)
         case "missing":
             path.unlink()
@@ -162,10 +162,10 @@ def test_a_damaged_onnx_export_is_refused(folder: Path, tmp_path: Path, damage: 
 
 def test_an_encoder_loads_from_a_local_file(tmp_path: Path) -> None:
     """`encoder_weights: path/to.safetensors` works without a network."""
-    source = models.build(config(), 2, 0.4, 0.2)
+    source = network.build(config(), 2, 0.4, 0.2)
     save_file(source.network.encoder.state_dict(), tmp_path / "encoder.safetensors")
     local = config(encoder_weights=str(tmp_path / "encoder.safetensors"))
-    loaded = models.build(local, 2, 0.4, 0.2)
+    loaded = network.build(local, 2, 0.4, 0.2)
     for name, tensor in source.network.encoder.state_dict().items():
         assert torch.equal(loaded.network.encoder.state_dict()[name], tensor)
 
@@ -176,18 +176,18 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("cannot reach the hub")
 
-    monkeypatch.setattr(models.smp, "create_model", offline)
+    monkeypatch.setattr(network.smp, "create_model", offline)
     with pytest.raises(SteelsegError, match=r"cannot be downloaded \(cannot reach the hub\)\. Set"):
-        models.build(config(encoder_weights="imagenet"), 2, 0.4, 0.2)
+        network.build(config(encoder_weights="imagenet"), 2, 0.4, 0.2)
 
 
 def test_weights_for_colours_are_folded_for_grey(tmp_path: Path) -> None:
     """One channel of a grey image answers as the same image on all three channels would."""
     path = tmp_path / "encoder.safetensors"
-    of_colours = models.build(config(in_channels=3), 2, 0.4, 0.2).eval()
+    of_colours = network.build(config(in_channels=3), 2, 0.4, 0.2).eval()
     save_file(of_colours.network.encoder.state_dict(), path)  # type: ignore[union-attr]
     local = config(in_channels=1, encoder_weights=str(path))
-    of_grey = models.build(local, 2, 0.4, 0.2).eval()
+    of_grey = network.build(local, 2, 0.4, 0.2).eval()
     grey = torch.rand(1, 1, 64, 64)
     with torch.inference_mode():
         expected = of_colours.network.encoder(grey.expand(-1, 3, -1, -1))  # type: ignore[operator]
@@ -210,7 +210,7 @@ def test_weights_for_colours_are_folded_for_grey(tmp_path: Path) -> None:
 def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> None:
     """Each with the nearest right one, or the library's reason."""
     with pytest.raises(BadInput, match=message):
-        models.build(config(**changes), 2, 0.4, 0.2)
+        network.build(config(**changes), 2, 0.4, 0.2)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
@@ -290,7 +290,7 @@ def test_without_a_gpu_prediction_does_not_import_torch(folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "sys.path.insert(0, 'src'); import stages.predict\n"
-        "from steelseg.inference import open_runtime\n"
+        "from steelseg.predict.inference import open_runtime\n"
         "run = open_runtime(Path(sys.argv[1]), 'auto')\n"
         "assert run(np.zeros((1, 1, 32, 32), np.uint8)).shape == (1, 2, 32, 32)\n"
         "print('torch' in sys.modules)"
@@ -298,31 +298,3 @@ def test_without_a_gpu_prediction_does_not_import_torch(folder: Path) -> None:
     command = [sys.executable, "-c", code, str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
-
-
-def test_an_export_in_integers_answers_nearly_the_same(tiny_model: Path, tmp_path: Path) -> None:
-    """Its weights are 8-bit integers, its metadata is kept, and it is opened as any export."""
-    segmenter, card = models.load(tiny_model)
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (48, 80), dtype=np.uint8) for _ in range(4)]
-    onnx_export.export_for("int8", segmenter, tmp_path / "model.onnx", images)
-    exported = onnx.load(tmp_path / "model.onnx")
-    kinds = {tensor.data_type for tensor in exported.graph.initializer if len(tensor.dims) == 4}
-    assert kinds == {onnx.TensorProto.INT8}
-    whole, integers = open_onnx(tiny_model / "model.onnx"), open_onnx(tmp_path / "model.onnx", card)
-    for image_hw in images:
-        padded = pad(image_hw)[None, None]
-        difference = np.abs(whole(padded) - integers(padded))
-        assert 0 < difference.mean() < 0.02
-    assert resolve_runtime("int8") == "onnx"
-
-
-def test_integers_that_answer_otherwise_are_refused(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And nothing is written."""
-    monkeypatch.setattr("steelseg.quantization.TOLERANCE", 1e-9)
-    images = [np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)]
-    with pytest.raises(SteelsegError, match=r"8-bit integers .*; set `runtime: onnx`"):
-        onnx_export.export(models.load(tiny_model)[0], tmp_path / "model.onnx", images)
-    assert not (tmp_path / "model.onnx").exists()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from steelseg import near_duplicates
-from steelseg.near_duplicates import Pairs, find_pairs, group_ids, texture, thumbnail, turn
+from steelseg.data import near_duplicates
+from steelseg.data.near_duplicates import Pairs, find_pairs, group_ids, texture, thumbnail, turn
 
 DATA = Path(os.environ.get("STEELSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SEVERSTAL_HW = (256, 1600)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from steelseg import params
-from steelseg.cache import Cache
-from steelseg.errors import BadInput
-from steelseg.known_params import refuse_unknown
-from steelseg.params import Config
-from steelseg.training_config import TrainParams
+from steelseg.check.known_params import refuse_unknown
+from steelseg.core import params
+from steelseg.core.errors import BadInput
+from steelseg.core.params import Config
+from steelseg.data.cache import Cache
+from steelseg.train.config import TrainParams
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 PIPELINE = REPOSITORY / "dvc.yaml"
@@ -194,7 +194,7 @@ def test_keys_that_are_no_names_do_not_stop_the_suggestions(tmp_path: Path) -> N
 
 def test_a_fold_that_is_not_there_is_refused(tiny_cache: Cache) -> None:
     """Only the fold table knows how many there are."""
-    from steelseg.training import FoldData  # Lightning takes seconds to import
+    from steelseg.train.loop import FoldData  # Lightning takes seconds to import
 
     config = params.load(TrainParams, "train", REPOSITORY / "params.yaml")
     folds = np.arange(len(tiny_cache)) % 4

@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from steelseg import annotations, image_table, label_csv, pseudo_labels, splitting, submission
 from steelseg.__main__ import main
-from steelseg.image_table import ImageTable
-from steelseg.inspection import inspect_folder
-from steelseg.pseudo_labels import Sure, choose
-from steelseg.splitting import NO_FOLD, SplitConfig
-from steelseg.submission import PredictionRow
+from steelseg.data import annotations, image_table, label_csv, splitting
+from steelseg.data.image_table import ImageTable
+from steelseg.data.inspection import inspect_folder
+from steelseg.data.splitting import NO_FOLD, SplitConfig
+from steelseg.experiments import pseudo_labels
+from steelseg.experiments.pseudo_labels import Sure, choose
+from steelseg.predict import submission
+from steelseg.predict.submission import PredictionRow
 
 PARAMS = "data_root: {root}\ndataset: tiny\npivot_csv: {{csv: train.csv, on_bad_image: stop}}\n"
 

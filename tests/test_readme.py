@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from steelseg.models import ModelConfig
-from steelseg.params import load
-from steelseg.training_config import TrainParams
-from steelseg.tuning import TuneConfig
+from steelseg.core.params import load
+from steelseg.model.network import ModelConfig
+from steelseg.train.config import TrainParams
+from steelseg.tune.search import TuneConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,25 +9,19 @@ import pandas as pd
 import pytest
 from tiny_training import config
 
-from steelseg import (
-    advice,
-    annotations,
-    data_figures,
-    gallery,
-    label_csv,
-    model_figures,
-    report_page,
-    validation_table,
-)
-from steelseg.cache import Cache
-from steelseg.contours import OPACITY, draw
-from steelseg.errors import BadInput
-from steelseg.gallery import Picture
-from steelseg.image_table import ImageTable
-from steelseg.inspection import inspect_folder
-from steelseg.postprocess import ClassRule
-from steelseg.report_page import ReportConfig
-from steelseg.validation_table import Landscape
+from steelseg.core.errors import BadInput
+from steelseg.data import annotations, label_csv
+from steelseg.data.cache import Cache
+from steelseg.data.image_table import ImageTable
+from steelseg.data.inspection import inspect_folder
+from steelseg.predict.postprocess import ClassRule
+from steelseg.report import advice, data_figures, gallery, model_figures
+from steelseg.report import page as report_page
+from steelseg.report.drawing import OPACITY, draw
+from steelseg.report.gallery import Picture
+from steelseg.report.page import ReportConfig
+from steelseg.tune import outcome
+from steelseg.tune.outcome import Landscape
 
 HOSTILE = '"><script>alert(1)</script>.png'
 
@@ -48,12 +42,10 @@ def table(tmp_path: Path) -> pd.DataFrame:
     counts = pairs[..., [2, 1, 0]].astype(np.int64)
     path = tmp_path / "validation.parquet"
     confidences = pairs[..., 3].astype(np.float32)
-    validation_table.write(path, list(PAIRS), [1, 2], confidences, counts, counts // 2)
-    read = validation_table.read(path)
-    assert np.array_equal(validation_table.counts_of(read), counts)
-    assert np.array_equal(
-        validation_table.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2
-    )
+    outcome.write(path, list(PAIRS), [1, 2], confidences, counts, counts // 2)
+    read = outcome.read(path)
+    assert np.array_equal(outcome.counts_of(read), counts)
+    assert np.array_equal(outcome.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2)
     return read
 
 
@@ -181,13 +173,13 @@ def test_a_landscape_reads_back_and_damage_is_found(tmp_path: Path) -> None:
     """As every file between the stages."""
     path = tmp_path / "landscape.json"
     written = Landscape([0.4, 0.5], [0, 9, 90], {3: np.arange(6.0).reshape(2, 3)})
-    validation_table.write_landscape(path, written)
-    read = validation_table.read_landscape(path)
+    outcome.write_landscape(path, written)
+    read = outcome.read_landscape(path)
     assert read[:2] == written[:2]
     assert np.array_equal(read.by_class[3], written.by_class[3])
     path.write_text(path.read_text().replace("0.4", "0.3"))
     with pytest.raises(BadInput, match="is damaged"):
-        validation_table.read_landscape(path)
+        outcome.read_landscape(path)
 
 
 def test_the_page_says_which_folds_were_validated_on() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from steelseg import rle
-from steelseg.errors import BadInput
+from steelseg.core.errors import BadInput
+from steelseg.data import rle
 
 DATA = Path(os.environ.get("STEELSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SEVERSTAL_HW = (256, 1600)

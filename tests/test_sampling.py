@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from steelseg.mixing import copy_paste, cutmix
-from steelseg.sampling import draw, image_weights
+from steelseg.train.mixing import copy_paste, cutmix
+from steelseg.train.sampling import draw, image_weights
 
 # 80 images show class 1, 10 class 2, 10 nothing
 SHOWN = np.array([[True, False]] * 80 + [[False, True]] * 10 + [[False, False]] * 10)

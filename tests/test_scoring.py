@@ -19,15 +19,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from servers import free_port, wait_until_up
 
-from steelseg import postprocess_rules, sealed_json
 from steelseg.__main__ import main
-from steelseg.ensemble import add_member, open_ensemble
-from steelseg.files import sha256
-from steelseg.images import read_grey
-from steelseg.inference import open_runtime, probability_maps
-from steelseg.postprocess import postprocess
-from steelseg.score_store import find_images, place
-from steelseg.views import ViewsConfig
+from steelseg.core import sealed
+from steelseg.core.files import sha256
+from steelseg.data.images import read_grey
+from steelseg.predict.ensemble import add_member, open_ensemble
+from steelseg.predict.inference import open_runtime, probability_maps
+from steelseg.predict.postprocess import postprocess
+from steelseg.predict.rules import read_rules, write_rules
+from steelseg.predict.views import ViewsConfig
+from steelseg.score.store import find_images, place
 
 CLASSES = 2
 RAY_IMAGES = int(os.environ.get("STEELSEG_RAY_IMAGES", "200"))
@@ -78,7 +79,7 @@ def test_rows_are_what_predict_has_and_bad_images_are_errors(
     assert "truncated" in errors["coil 0/cut.png"]
     runtime = open_runtime(tiny_model, "auto")
     weights = sha256(tiny_model / "model.safetensors")
-    rules = postprocess_rules.read(tiny_model / "postprocess.json", weights).by_class
+    rules = read_rules(tiny_model / "postprocess.json", weights).by_class
     for image in ("coil 0/00.png", "coil 0/02.png", "coil 1/04.png"):
         image_hw = read_grey(images / image).image_hw
         ((_, maps),) = probability_maps([image_hw], lambda one: one, runtime, 1)
@@ -101,13 +102,13 @@ def test_an_ensemble_is_scored_in_the_views_of_its_rules(
     tensors = load_file(other / "model.safetensors")
     tensors["segmentation_head.0.weight"] *= -0.5
     save_file(tensors, other / "model.safetensors")
-    card = sealed_json.read_sealed(other / "model.json")
+    card = sealed.read_sealed_json(other / "model.json")
     card["weights_sha256"] = sha256(other / "model.safetensors")
-    sealed_json.write_sealed(other / "model.json", card)
+    sealed.write_sealed_json(other / "model.json", card)
     views = ViewsConfig(tta="flips", ensemble=[add_member(other, folder)])
     weights = sha256(folder / "model.safetensors")
-    rules = postprocess_rules.read(folder / "postprocess.json", weights)
-    postprocess_rules.write(folder / "postprocess.json", rules._replace(views=views))
+    rules = read_rules(folder / "postprocess.json", weights)
+    write_rules(folder / "postprocess.json", rules._replace(views=views))
     words = ["--images", images, "--runtime", "torch", "--out"]
     score(capsys, "--model", folder, *words, tmp_path / "o")
     found = rows_of(tmp_path / "o").set_index(["image", "class_id"])["rle"]
@@ -178,9 +179,9 @@ def test_another_model_of_the_same_version_is_refused(
     score(capsys, *words, tiny_model)
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
-    rules = postprocess_rules.read(other / "postprocess.json", sha256(other / "model.safetensors"))
+    rules = read_rules(other / "postprocess.json", sha256(other / "model.safetensors"))
     changed = {c: rule.model_copy(update={"threshold": 0.6}) for c, rule in rules.by_class.items()}
-    postprocess_rules.write(other / "postprocess.json", rules._replace(by_class=changed))
+    write_rules(other / "postprocess.json", rules._replace(by_class=changed))
     with pytest.raises(SystemExit, match="rows of another model of this version"):
         score(capsys, *words, other)
 

@@ -19,22 +19,20 @@ import torch
 from mlflow import MlflowClient
 from servers import free_port, wait_until_up
 
-from steelseg import (
-    model_logging,
-    models,
-    onnx_export,
-    postprocess_rules,
-    prediction,
-    sealed_json,
-    tracking,
-)
 from steelseg.__main__ import main
-from steelseg.ensemble import WEIGHTS, add_member, member_folders, open_ensemble
-from steelseg.files import sha256
-from steelseg.images import read_grey
-from steelseg.model_logging import log_model
-from steelseg.tracking import stage_run
-from steelseg.views import ViewsConfig
+from steelseg.core import sealed
+from steelseg.core.files import sha256
+from steelseg.data.images import read_grey
+from steelseg.export import onnx
+from steelseg.model import network
+from steelseg.predict import parts
+from steelseg.predict.ensemble import WEIGHTS, add_member, member_folders, open_ensemble
+from steelseg.predict.rules import read_rules, write_rules
+from steelseg.predict.views import ViewsConfig
+from steelseg.registry import log as model_logging
+from steelseg.registry.log import log_model
+from steelseg.tracking import mlflow_run
+from steelseg.tracking.mlflow_run import stage_run
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
 
@@ -45,7 +43,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("repository")
     (folder / "params.yaml").write_text("dataset: tiny\nfold: 0\n")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DVC_EXP_NAME", "DVC_ROOT", tracking.SWITCH):
+        for name in ("DVC_EXP_NAME", "DVC_ROOT", mlflow_run.SWITCH):
             patch.delenv(name, raising=False)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.chdir(folder)
@@ -59,22 +57,22 @@ def flipped_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(tiny_model, folder)
     name = add_member(_fainter(tiny_model, folder.with_name("fainter")), folder)
     shutil.copytree(tiny_model, folder / "members" / "unused")
-    rules = postprocess_rules.read(folder / "postprocess.json", sha256(folder / WEIGHTS))
+    rules = read_rules(folder / "postprocess.json", sha256(folder / WEIGHTS))
     views = ViewsConfig(tta="flips", ensemble=[name])
-    postprocess_rules.write(folder / "postprocess.json", rules._replace(views=views))
+    write_rules(folder / "postprocess.json", rules._replace(views=views))
     return folder
 
 
 def _fainter(source: Path, folder: Path) -> Path:
     """Make a model of other weights, with its export: a network whose head is half as sure."""
     folder.mkdir()
-    segmenter, card = models.load(source)
+    segmenter, card = network.load(source)
     with torch.no_grad():
         segmenter.network.segmentation_head[0].weight *= 0.5
-    models.save_weights(folder / WEIGHTS, segmenter)
+    network.save_weights(folder / WEIGHTS, segmenter)
     card["weights_sha256"] = sha256(folder / WEIGHTS)
-    sealed_json.write_sealed(folder / "model.json", card)
-    onnx_export.export(segmenter, folder / "model.onnx")
+    sealed.write_sealed_json(folder / "model.json", card)
+    onnx.export(segmenter, folder / "model.onnx")
     return folder
 
 
@@ -84,7 +82,7 @@ def champion(repository: Path, flipped_model: Path, tiny_dataset: Path) -> str:
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("tune_threshold") as tracker:
         tracker.summary({"pair_dice": 0.8, "all_empty_pair_dice": 0.6})
-        views = postprocess_rules.read(
+        views = read_rules(
             flipped_model / "postprocess.json", sha256(flipped_model / WEIGHTS)
         ).views
         log_model(tracker, member_folders(flipped_model, views.ensemble), image_hw)
@@ -105,10 +103,10 @@ def jpegs(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 def predicted(jpegs: list[Path], flipped_model: Path) -> list[tuple[int, int, str, int]]:
     """What the stage `predict` says of them: image, class, RLE, area."""
     weights = sha256(flipped_model / WEIGHTS)
-    rules = postprocess_rules.read(flipped_model / "postprocess.json", weights)
+    rules = read_rules(flipped_model / "postprocess.json", weights)
     runtime = open_ensemble(flipped_model, rules.views, "onnx")
     digests = [sha256(path) for path in jpegs]
-    rows = list(prediction.predict_images(jpegs, digests, runtime, rules.by_class, 2))
+    rows = list(parts.predict_images(jpegs, digests, runtime, rules.by_class, 2))
     numbers = {path.name: number for number, path in enumerate(jpegs)}
     assert any(row.rle for row in rows)
     return sorted((numbers[row.image], row.class_id, row.rle, row.area) for row in rows)
@@ -213,7 +211,7 @@ def test_the_members_that_answer_are_taken_along(champion: str, flipped_model: P
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=champion))
     found = [path.parent.parent for path in folder.rglob(f"members/*/{WEIGHTS}")]
     weights = sha256(flipped_model / WEIGHTS)
-    (name,) = postprocess_rules.read(flipped_model / "postprocess.json", weights).views.ensemble
+    (name,) = read_rules(flipped_model / "postprocess.json", weights).views.ensemble
     assert [members.name for members in found] == ["members"]
     assert [member.name for member in found[0].iterdir()] == [name]
 

@@ -13,7 +13,7 @@ import pytest
 
 STAGE = """
 import time
-from steelseg.stage import run
+from steelseg.tracking.stage import run
 
 def main():
     print("started", flush=True)
@@ -60,7 +60,7 @@ def test_a_stage_ends_soon_after_dvc_alone_was_killed(
 def test_sigterm_closes_what_a_stage_holds(tmp_path: Path) -> None:
     """It ends as by an interrupt from the keyboard: `finally` and `with` have their say."""
     code = (
-        "import time\nfrom steelseg.stage import run\n"
+        "import time\nfrom steelseg.tracking.stage import run\n"
         "def main():\n    try:\n        print('started', flush=True); time.sleep(60)\n"
         "    finally:\n        print('closed', flush=True)\nrun(main)"
     )

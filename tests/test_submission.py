@@ -8,10 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from strategies import SAMPLE_CSV, SIZE_HW, label_rows
 
-from steelseg import label_csv, sealed_parquet, submission
-from steelseg.errors import BadInput
-from steelseg.label_csv import LabelCsv, Row
-from steelseg.submission import PredictionRow
+from steelseg.core import sealed
+from steelseg.core.errors import BadInput
+from steelseg.data import label_csv
+from steelseg.data.label_csv import LabelCsv, Row
+from steelseg.predict import submission
+from steelseg.predict.submission import PredictionRow
 
 PREDICTIONS = [
     PredictionRow("u.png", 2, "48 1", 1, 0.75),
@@ -123,7 +125,7 @@ def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
 
 def test_predictions_of_other_columns_are_refused(tmp_path: Path) -> None:
     """A sound table of something else is no prediction."""
-    sealed_parquet.write_sealed(tmp_path / "p.parquet", pa.table({"image": ["t.png"]}))
+    sealed.write_sealed_table(tmp_path / "p.parquet", pa.table({"image": ["t.png"]}))
     with pytest.raises(BadInput, match=r"p\.parquet: expected the columns .* but got \['image'\]"):
         submission.read_predictions(tmp_path / "p.parquet")
     with pytest.raises(BadInput, match=r"q\.parquet: no such file"):

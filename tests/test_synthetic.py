@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from steelseg import rle
-from steelseg.errors import BadInput
-from steelseg.synthetic import SampleConfig, generate
-from steelseg.synthetic_scene import CLASSES, make_scene
-from steelseg.synthetic_surface import expose, make_surface
+from steelseg.core.errors import BadInput
+from steelseg.data import rle
+from steelseg.sample.dataset import SampleConfig, generate
+from steelseg.sample.scene import CLASSES, make_scene
+from steelseg.sample.surface import expose, make_surface
 
 HALF_HW = (128, 800)  # half the camera's sides, for speed: a quarter of the areas
 SMALL = SampleConfig(n_train=10, n_test=4, height=64, width=128)

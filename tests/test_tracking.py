@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from steelseg import tracking
-from steelseg.errors import SteelsegError
-from steelseg.tracking import stage_run
+from steelseg.core.errors import SteelsegError
+from steelseg.tracking import mlflow_run
+from steelseg.tracking.mlflow_run import stage_run
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have
 @pytest.fixture(autouse=True)
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty repository with a params.yaml, as the working directory."""
-    for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_ROOT", tracking.SWITCH):
+    for name in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME", "DVC_ROOT", mlflow_run.SWITCH):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("lr: 0.1\n")
@@ -31,10 +31,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def runs(folder: Path) -> dict[str, list]:
     """The runs by stage, those of experiments by name."""
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(mlflow_run.EXPERIMENT)
     found: dict[str, list] = {}
     for run in client.search_runs([experiment.experiment_id]):
-        stage = run.data.tags.get(tracking.STAGE_TAG)
+        stage = run.data.tags.get(mlflow_run.STAGE_TAG)
         found.setdefault(stage or run.info.run_name, []).append(run)
     return found
 
@@ -100,7 +100,7 @@ def test_runs_say_what_they_were_made_of(repository: Path, monkeypatch: pytest.M
 
 def test_the_machine_is_watched(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors and memory, by time."""
-    monkeypatch.setattr(tracking, "SAMPLING_SECONDS", 0.2)
+    monkeypatch.setattr(mlflow_run, "SAMPLING_SECONDS", 0.2)
     with stage_run("train"):
         time.sleep(1)
     (run,) = runs(repository)["train"]
@@ -113,7 +113,7 @@ def test_artifacts_outlive_a_temporary_folder(repository: Path) -> None:
     with stage_run("train"):
         pass
     client = MlflowClient(f"sqlite:///{repository}/mlflow.db")
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(mlflow_run.EXPERIMENT)
     assert experiment.artifact_location == (repository / "mlartifacts").as_uri()
 
 
@@ -149,7 +149,7 @@ def test_a_killed_stage_goes_on_with_its_run(repository: Path) -> None:
     epochs, and its logging.
     """
     killed = (
-        "import os, pathlib, signal; from steelseg.tracking import stage_run\n"
+        "import os, pathlib, signal; from steelseg.tracking.mlflow_run import stage_run\n"
         "with stage_run('train', pathlib.Path('work')) as tracker:\n"
         "    tracker.params({'lr': 0.1}); tracker.epoch({'epoch': 0, 'val_loss': 0.5}, 0)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
@@ -171,7 +171,7 @@ def test_runs_of_dead_processes_do_not_stay_running(repository: Path) -> None:
     """A killed stage that nobody goes on with is closed by the next one; a living one is not."""
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     wait = "print('started', flush=True); input()"
-    code = "from steelseg.tracking import stage_run\nwith stage_run('{}'): {}"
+    code = "from steelseg.tracking.mlflow_run import stage_run\nwith stage_run('{}'): {}"
     dead = [sys.executable, "-c", code.format("dead", kill)]
     assert subprocess.run(dead, check=False).returncode == -9
     alive = subprocess.Popen(
@@ -208,7 +208,8 @@ def test_a_store_that_goes_away_does_not_undo_the_work(
 def test_four_processes_create_the_store_together(repository: Path) -> None:
     """From an empty folder, all of them land, under one experiment."""
     code = (
-        "from steelseg.tracking import stage_run\nwith stage_run('train') as t: t.params({'a': 1})"
+        "from steelseg.tracking.mlflow_run import stage_run\n"
+        "with stage_run('train') as t: t.params({'a': 1})"
     )
     workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0, 0]
@@ -239,7 +240,7 @@ def test_a_store_that_is_no_database_is_refused_at_once(repository: Path, is_fol
 
 def test_tracking_can_be_switched_off(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written then, and the stage need not know."""
-    monkeypatch.setenv(tracking.SWITCH, "off")
+    monkeypatch.setenv(mlflow_run.SWITCH, "off")
     with stage_run("train") as tracker:
         tracker.params({"a": 1})
         tracker.summary({"b": 2.0})
@@ -248,5 +249,5 @@ def test_tracking_can_be_switched_off(repository: Path, monkeypatch: pytest.Monk
 
 def test_the_ui_command_names_the_store(repository: Path) -> None:
     """The parent repository's, where DVC runs a stage in a temporary folder."""
-    assert tracking.ui_command().endswith(f"sqlite:///{repository}/mlflow.db")
-    assert "127.0.0.1" in tracking.ui_command()
+    assert mlflow_run.ui_command().endswith(f"sqlite:///{repository}/mlflow.db")
+    assert "127.0.0.1" in mlflow_run.ui_command()

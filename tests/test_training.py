@@ -8,12 +8,11 @@ import pytest
 import torch
 from tiny_training import FOLDS, config, run
 
-from steelseg.cache import Cache
-from steelseg.epoch_totals import pixel_counts
-from steelseg.errors import BadInput, SteelsegError
-from steelseg.history import TIMINGS, without_timings
-from steelseg.segmentation_task import SegmentationTask
-from steelseg.training import EpochKeeper, FoldData, newest_checkpoint
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.data.cache import Cache
+from steelseg.train.loop import EpochKeeper, FoldData, newest_checkpoint
+from steelseg.train.task import SegmentationTask
+from steelseg.train.totals import TIMINGS, pixel_counts, without_timings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from tiny_training import FOLDS, NETWORK, config, network, run
 
-from steelseg import models, onnx_export
-from steelseg.augmentation import augment, build_augmentation
-from steelseg.cache import Cache
-from steelseg.dataset import Batch, WholeImages
-from steelseg.epoch_totals import Gathered, false_pixels
-from steelseg.errors import BadInput
-from steelseg.history import validation_scores, without_timings
-from steelseg.mixup import Blend, draw_blend
-from steelseg.models import gate
-from steelseg.sampling import draw
-from steelseg.segmentation_task import SegmentationTask
-from steelseg.training_config import FinishConfig
+from steelseg.core.errors import BadInput
+from steelseg.data.cache import Cache
+from steelseg.export import onnx
+from steelseg.model import network as models
+from steelseg.model.network import gate
+from steelseg.train.augmentation import augment, build_augmentation
+from steelseg.train.config import FinishConfig
+from steelseg.train.crops import Batch, WholeImages
+from steelseg.train.mixing import Blend, draw_blend
+from steelseg.train.sampling import draw
+from steelseg.train.task import SegmentationTask
+from steelseg.train.totals import Gathered, false_pixels, validation_scores, without_timings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,7 +87,7 @@ def test_a_gated_network_is_saved_and_exported_with_its_gate(
     models.save_weights(weights, segmenter)
     models.save_card(tmp_path / "model.json", weights, segmenter, recipe, {"classes": [1, 2]})
     loaded, _ = models.load(tmp_path)
-    onnx_export.export(loaded, tmp_path / "model.onnx")
+    onnx.export(loaded, tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 96), dtype=np.uint8)
     with torch.inference_mode():
         expected = torch.sigmoid(segmenter(torch.from_numpy(images))).numpy()
@@ -188,7 +188,7 @@ def test_the_mean_of_the_best_epochs_is_kept_and_scored(tiny_cache: Cache, tmp_p
 def test_mixup_blends_images_and_losses(tiny_cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of two takes 30 percent of each other, and of the loss on each other's masks."""
     blend = Blend(0.7, torch.tensor([1, 0]))
-    monkeypatch.setattr("steelseg.segmentation_task.draw_blend", lambda *_: blend)
+    monkeypatch.setattr("steelseg.train.task.draw_blend", lambda *_: blend)
     seen: list[torch.Tensor] = []
 
     def answer(images: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -235,7 +235,7 @@ def test_false_alarms_of_an_epoch_are_drawn_again_in_the_next(
         seen.append(arguments[-1].copy())
         return draw(*arguments)
 
-    monkeypatch.setattr("steelseg.sampling.draw", noting)
+    monkeypatch.setattr("steelseg.train.sampling.draw", noting)
     settings = config(epochs=3, hard_negatives=0.5, lr=1e-4)
     whole = run(tiny_cache, tmp_path / "whole", settings)
     undisturbed, seen = seen, []

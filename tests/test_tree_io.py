@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from steelseg.errors import BadInput
-from steelseg.tree_io import load_tree, random_state, save_tree, set_random_state
+from steelseg.core.errors import BadInput
+from steelseg.train.checkpoint_io import load_tree, random_state, save_tree, set_random_state
 
 TREE = {
     "epoch": 3,
@@ -91,8 +91,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, data: bytes) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     """Files end at 1 KiB here, as on a full disk: one message, and no half of a checkpoint."""
     code = (
-        "import pathlib, resource, torch; from steelseg.tree_io import save_tree\n"
-        "from steelseg.errors import SteelsegError\n"
+        "import pathlib, resource, torch; from steelseg.train.checkpoint_io import save_tree\n"
+        "from steelseg.core.errors import SteelsegError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
         "try: save_tree(pathlib.Path('checkpoint'), {'weight': torch.zeros(1000)})\n"
         "except SteelsegError as error: print(error)"

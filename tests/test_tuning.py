@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tables import SMALL, dice, fill_from_pixels, fill_table, images
 
-from steelseg.component_table import ComponentTable
-from steelseg.inference import open_runtime, probability_maps
-from steelseg.postprocess import ClassRule, clean_mask
-from steelseg.tuning import (
+from steelseg.predict.inference import open_runtime, probability_maps
+from steelseg.predict.postprocess import ClassRule, clean_mask
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.search import (
     TuneConfig,
     count,
     cross_count,

@@ -10,12 +10,16 @@ import mlflow
 import pytest
 import torch
 
-from steelseg import image_table, models, sealed_json, submission, training
-from steelseg.cache import Cache
-from steelseg.errors import BadInput
-from steelseg.files import seal
-from steelseg.inference import open_onnx
-from steelseg.tree_io import load_tree
+from steelseg.core import sealed
+from steelseg.core.errors import BadInput
+from steelseg.core.files import seal
+from steelseg.data import image_table
+from steelseg.data.cache import Cache
+from steelseg.model import network as models
+from steelseg.predict import submission
+from steelseg.predict.inference import open_onnx
+from steelseg.train import loop
+from steelseg.train.checkpoint_io import load_tree
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow has some of its own
 
@@ -72,9 +76,9 @@ def test_a_sealed_pickle_is_refused(tmp_path: Path, marker: Path) -> None:
     """Whoever can plant a file can plant its checksum: the format itself must not be pickle."""
     checkpoint = plant(tmp_path / "epoch-0000.safetensors", marker, by_torch=True)
     seal(checkpoint)
-    assert training.newest_checkpoint(tmp_path) == checkpoint
+    assert loop.newest_checkpoint(tmp_path) == checkpoint
     with pytest.raises(BadInput, match="cannot be read as a checkpoint"):
-        training.SafetensorsIO().load_checkpoint(checkpoint)
+        loop.SafetensorsIO().load_checkpoint(checkpoint)
     onnx = plant(tmp_path / "model.onnx", marker, by_torch=False)
     seal(onnx)
     with pytest.raises(BadInput, match=r"model\.onnx"):
@@ -94,7 +98,7 @@ def test_a_model_of_pickled_weights_is_refused(tmp_path: Path, marker: Path) -> 
     }
     card = {"format": 1, "model": network, "classes": [1], "mean": 0.5, "std": 0.2}
     card["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    sealed_json.write_sealed(tmp_path / "model.json", card)
+    sealed.write_sealed_json(tmp_path / "model.json", card)
     with pytest.raises(BadInput, match="cannot be read as safetensors"):
         models.load(tmp_path)
     assert not marker.exists()
@@ -102,10 +106,10 @@ def test_a_model_of_pickled_weights_is_refused(tmp_path: Path, marker: Path) -> 
 
 def test_a_pickled_shard_is_refused(tiny_cache: Cache, tmp_path: Path, marker: Path) -> None:
     """Its checksum in the manifest fits, too."""
-    manifest = sealed_json.read_sealed(tiny_cache.folder / "manifest.json")
+    manifest = sealed.read_sealed_json(tiny_cache.folder / "manifest.json")
     shard = plant(tmp_path / "shard-00000.arrow", marker, by_torch=False)
     manifest["shards"] = {shard.name: hashlib.sha256(shard.read_bytes()).hexdigest()}
-    sealed_json.write_sealed(tmp_path / "manifest.json", manifest)
+    sealed.write_sealed_json(tmp_path / "manifest.json", manifest)
     with pytest.raises(BadInput, match="cannot be read"):
         Cache(tmp_path)
     assert not marker.exists()

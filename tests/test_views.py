@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from steelseg.views import Probabilities, ViewsConfig, mean_of, tile_starts, with_flips, with_tiles
+from steelseg.predict.views import (
+    Probabilities,
+    ViewsConfig,
+    mean_of,
+    tile_starts,
+    with_flips,
+    with_tiles,
+)
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (2, 1, 64, 96), dtype=np.uint8)

@@ -6,12 +6,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 
-from steelseg import models, training
-from steelseg.cache import Cache
-from steelseg.models import ModelConfig, Segmenter
-from steelseg.params import load
-from steelseg.training import EpochKeeper, FoldData
-from steelseg.training_config import TrainConfig, TrainParams
+from steelseg.core.params import load
+from steelseg.data.cache import Cache
+from steelseg.model import network as models
+from steelseg.model.network import ModelConfig, Segmenter
+from steelseg.train import loop
+from steelseg.train.config import TrainConfig, TrainParams
+from steelseg.train.loop import EpochKeeper, FoldData
 
 ROOT = Path(__file__).parents[1]
 FOLDS = np.arange(12) // 4  # each fold shows both classes, so that each is trained on
@@ -54,4 +55,4 @@ def run(
 
     segmenter = segmenter or network(cache, settings)
     data = FoldData(cache, FOLDS, settings)
-    return training.train(segmenter, settings, data, folder, log_epoch)
+    return loop.train(segmenter, settings, data, folder, log_epoch)

@@ -9,19 +9,34 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from steelseg.errors import SteelsegError
+from steelseg.core.errors import SteelsegError
 
 COMMANDS = {
-    "ablation": ("steelseg.ablation", "try the switches of a plan, and table what they gain"),
-    "champion": ("steelseg.champion", "name the best registered model, or another, the champion"),
-    "demo": ("steelseg.demo", "try the model on images of your own, in a browser"),
-    "import-masks": ("steelseg.mask_import", "turn a folder of mask images into train.csv"),
-    "kfold": ("steelseg.kfold", "train on every fold, and predict by all of their models"),
-    "member": ("steelseg.member", "collect a model as a member of an ensemble"),
-    "pseudo-label": ("steelseg.pseudo_labels", "train on confident test predictions too"),
-    "score": ("steelseg.score", "score any number of images with a registered model"),
-    "summary": ("steelseg.summary", "say how good the last run is and where its results lie"),
-    "ui": ("steelseg.mlflow_ui", "show the experiments in a browser, by MLflow"),
+    "ablation": (
+        "steelseg.experiments.ablation",
+        "try the switches of a plan, and table what they gain",
+    ),
+    "champion": (
+        "steelseg.registry.champion",
+        "name the best registered model, or another, the champion",
+    ),
+    "demo": ("demo.command", "try the model on images of your own, in a browser"),
+    "import-masks": ("data.mask_import", "turn a folder of mask images into train.csv"),
+    "kfold": (
+        "steelseg.experiments.kfold",
+        "train on every fold, and predict by all of their models",
+    ),
+    "member": ("registry.member", "collect a model as a member of an ensemble"),
+    "pseudo-label": (
+        "steelseg.experiments.pseudo_labels",
+        "train on confident test predictions too",
+    ),
+    "score": ("score.command", "score any number of images with a registered model"),
+    "summary": (
+        "steelseg.report.summary",
+        "say how good the last run is and where its results lie",
+    ),
+    "ui": ("tracking.ui", "show the experiments in a browser, by MLflow"),
 }
 
 
@@ -33,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for name, (module, help_) in COMMANDS.items():
         own = commands.add_parser(name, help=help_)
         if words and words[0] == name:
-            run = import_module(module).command(own)
+            run = import_module(f"steelseg.{module}").command(own)
     arguments = parser.parse_args(words)
     try:
         for line in run(arguments):

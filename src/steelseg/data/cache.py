@@ -1,0 +1,152 @@
+"""The training cache: decoded grey pixels and bit-packed masks in a few large Arrow files.
+
+A cache is a folder of shards (Arrow IPC, one record batch each) and a `manifest.json`. A shard's
+columns are `image` (string), `pixels` (H x W bytes) and `masks` (C x H x ceil(W / 8) bytes, the
+bits of a mask's row from left to right, as `numpy.packbits` writes them).
+
+Images are read by position from the file (`pread`) and not through a memory map: the copy from the
+page cache costs the same, the resident memory of a process does not grow with what it has read,
+and a file that was cut short is an error and not a SIGBUS.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from steelseg.core.errors import BadInput
+from steelseg.core.files import sha256
+from steelseg.core.sealed import read_sealed_json
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+
+GreyImage = npt.NDArray[np.uint8]
+Masks = npt.NDArray[np.uint8]
+
+
+class _Shard(NamedTuple):
+    """Where a shard's columns lie in its file: the byte offsets of pixels and masks."""
+
+    path: Path
+    names: list[str]
+    pixels_at: int
+    masks_at: int
+
+
+class Cache:
+    """Random access to the images and masks of a cache folder; cheap to send to a worker.
+
+    Attributes:
+        folder: where it is.
+        names: the images, in row order.
+        classes: class ids, in channel order.
+        size_hw: height and width of every image in pixels.
+        mean, std: of all grey levels, 0 to 1.
+        annotations: identity of the annotations that it was made of.
+        identity: SHA-256 of the manifest, and so of the annotations and of all shards.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a cache and verify every shard against its checksum.
+
+        Raises:
+            BadInput: the folder holds no cache, or a shard is missing or damaged.
+        """
+        self.folder = folder
+        manifest = _read_manifest(folder / MANIFEST)
+        self.classes: list[int] = manifest["classes"]
+        self.size_hw: tuple[int, int] = (manifest["height"], manifest["width"])
+        self.mean: float = manifest["mean"]
+        self.std: float = manifest["std"]
+        self.annotations: str = manifest["annotations"]
+        self.identity = sha256(folder / MANIFEST)
+        for name, digest in manifest["shards"].items():
+            verify(folder / name, digest)
+        self._shards = [_open_shard(folder / name) for name in sorted(manifest["shards"])]
+        self.names = [name for shard in self._shards for name in shard.names]
+        self._locate = [
+            (s, i) for s in range(len(self._shards)) for i in range(len(self._shards[s].names))
+        ]
+        self._files: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_files": {}}  # a file descriptor means nothing elsewhere
+
+    def refuse_other(self, identity: str | None, made_of_it: Path) -> None:
+        """Check that a file, which says what cache it was made of, was made of this one.
+
+        Raises:
+            BadInput: it was made of another.
+        """
+        if identity != self.identity:
+            raise BadInput(
+                f"{made_of_it}: was made of another cache than {self.folder}; run `dvc repro`"
+            )
+
+    def image(self, row: int) -> GreyImage:
+        """Return the grey image of a row: (H, W) uint8."""
+        height, width = self.size_hw
+        shard, index = self._locate[row]
+        n_bytes = height * width
+        raw = self._read(shard, self._shards[shard].pixels_at + index * n_bytes, n_bytes)
+        return raw.reshape(height, width)
+
+    def packed_masks(self, row: int) -> Masks:
+        """Return the masks of a row, eight pixels a byte: (C, H, ceil(W / 8)) uint8."""
+        height, width = self.size_hw
+        shape = (len(self.classes), height, -(-width // 8))
+        shard, index = self._locate[row]
+        n_bytes = shape[0] * shape[1] * shape[2]
+        raw = self._read(shard, self._shards[shard].masks_at + index * n_bytes, n_bytes)
+        return raw.reshape(shape)
+
+    def masks(self, row: int) -> Masks:
+        """Return the masks of a row: (C, H, W) uint8 of 0 and 1."""
+        return np.unpackbits(self.packed_masks(row), axis=-1, count=self.size_hw[1])
+
+    def _read(self, shard: int, offset: int, n_bytes: int) -> npt.NDArray[np.uint8]:
+        if shard not in self._files:
+            self._files[shard] = os.open(self._shards[shard].path, os.O_RDONLY)
+        buffer = np.empty(n_bytes, dtype=np.uint8)
+        if os.preadv(self._files[shard], [buffer.data], offset) != n_bytes:
+            raise BadInput(f"{self._shards[shard].path}: was cut short while it was in use")
+        return buffer
+
+
+def verify(path: Path, digest: str) -> None:
+    """Check a file against its SHA-256.
+
+    Raises:
+        BadInput: the file is missing or is not what was written.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; run `dvc repro` again")
+    if sha256(path) != digest:
+        raise BadInput(f"{path}: is damaged (its checksum differs); delete it and run `dvc repro`")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    entries = read_sealed_json(path)
+    if entries["format"] != FORMAT:
+        raise BadInput(f"{path}: expected a cache of format {FORMAT}; run `dvc repro` again")
+    return entries
+
+
+def _open_shard(path: Path) -> _Shard:
+    try:
+        with pa.memory_map(str(path)) as source:
+            start = source.read_buffer(1).address
+            batch = pa.ipc.open_file(source).get_batch(0)
+            pixels, masks = (batch.column(name).buffers()[1] for name in ("pixels", "masks"))
+            names = batch.column("image").to_pylist()
+            return _Shard(path, names, pixels.address - start, masks.address - start)
+    except (pa.ArrowException, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path}: cannot be read as a shard of the cache: {reason}") from error

@@ -1,0 +1,47 @@
+"""The fold table: which fold, near-duplicates and class combination an image belongs to."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from steelseg.core.errors import BadInput
+from steelseg.core.sealed import read_sealed_table, write_sealed_table
+
+_ANNOTATIONS = b"annotations"
+
+
+def write(path: Path, table: pd.DataFrame, annotations: str) -> None:
+    """Write the table as Parquet, and the identity of the annotations that it was made of."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {**arrow.schema.metadata, _ANNOTATIONS: annotations.encode()}
+    write_sealed_table(path, arrow.replace_schema_metadata(metadata))
+
+
+def read(path: Path, names: list[str], annotations: str) -> pd.DataFrame:
+    """Read a table that must list exactly the images `names`, in this order.
+
+    Args:
+        path: the file.
+        names: the images of the cache.
+        annotations: the identity of the annotations that the cache was made of.
+
+    Raises:
+        BadInput: the file is missing or damaged, or is of other images or other annotations.
+    """
+    arrow = read_sealed_table(path)
+    table: pd.DataFrame = arrow.to_pandas()
+    if not {"image", "fold", "group", "combination"} <= set(table):
+        raise BadInput(f"{path}: was not written by stratified_split")
+    if table["image"].tolist() != names:
+        raise BadInput(f"{path}: lists other images than the cache; run `dvc repro`")
+    if (arrow.schema.metadata or {}).get(_ANNOTATIONS) != annotations.encode():
+        raise BadInput(f"{path}: was made of other annotations than the cache; run `dvc repro`")
+    return table
+
+
+def fold_numbers(table: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """The fold of every image: (N,)."""
+    return table["fold"].to_numpy(dtype=np.int64)

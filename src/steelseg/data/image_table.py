@@ -1,0 +1,95 @@
+"""Tables of images: one row per image, sorted by name, as Parquet files between the stages."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from steelseg.core.errors import BadInput
+from steelseg.core.sealed import content_digest, read_sealed_table, write_sealed_table
+
+# Arrow's own allocator keeps what the reading of a table took for a moment
+pa.set_memory_pool(pa.system_memory_pool())
+
+METADATA = b"steelseg"
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images of one size; `table` has a row per image, sorted by name.
+
+    Columns: image, sha256, mean and std (of the grey levels, 0 to 255), thumbnail (float16 bytes),
+    and for annotated images `rle_<class>` for each class, null where the image does not show it.
+    """
+
+    table: pa.Table
+    size_hw: tuple[int, int]
+    classes: list[int]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the images."""
+        return self.column("image")
+
+    @property
+    def thumbnails(self) -> npt.NDArray[Any]:
+        """(N, T, T) float32, as `near_duplicates.thumbnail` made them, rounded to float16."""
+        column = self.table.column("thumbnail").combine_chunks()
+        side = math.isqrt(column.type.byte_width // 2)
+        flat = np.frombuffer(column.buffers()[1], dtype=np.float16)
+        start = column.offset * side * side
+        return (
+            flat[start : start + len(self) * side * side].reshape(-1, side, side).astype(np.float32)
+        )
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the content, which says what was made of these annotations."""
+        return content_digest(self.table).decode()
+
+    def column(self, name: str) -> list[Any]:
+        """One column as a list."""
+        values: list[Any] = self.table.column(name).to_pylist()
+        return values
+
+    def rles(self, class_id: int) -> list[str | None]:
+        """The RLE of every image for one class, None where it does not show the class."""
+        return self.column(f"rle_{class_id}")
+
+    def combinations(self) -> list[str]:
+        """The classes that each image shows, as `3+4`; `clean` for none."""
+        shown = [[r is not None for r in self.rles(c)] for c in self.classes]
+        named = (
+            "+".join(str(c) for c, s in zip(self.classes, row, strict=True) if s)
+            for row in zip(*shown, strict=True)
+        )
+        return [name or CLEAN for name in named]
+
+
+def write(path: Path, images: ImageTable) -> None:
+    """Write a table as Parquet, whole or not at all."""
+    write_sealed_table(path, images.table)
+
+
+def read(path: Path) -> ImageTable:
+    """Read what `write` wrote.
+
+    Raises:
+        BadInput: the file is missing, damaged, or not of this pipeline.
+    """
+    table = read_sealed_table(path)
+    try:
+        meta = json.loads(table.schema.metadata[METADATA])
+        height, width = meta["size_hw"]
+        return ImageTable(table, (height, width), meta["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: was not written by pivot_csv: {error}") from error

@@ -1,0 +1,104 @@
+"""Looks at every image of a folder once: is it sound, how large, how bright, what does it show."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data.images import list_images, read_grey
+from steelseg.data.label_csv import check_image_name
+from steelseg.data.near_duplicates import thumbnail
+
+
+class Inspected(NamedTuple):
+    """One image: file hash, size, mean and deviation of its grey levels (0 to 255), thumbnail."""
+
+    image: str
+    sha256: str
+    size_hw: tuple[int, int]
+    mean: float
+    std: float
+    thumbnail_hw: npt.NDArray[np.float16]
+
+
+class Inspection(NamedTuple):
+    """The sound images of a folder, sorted by name, and why each of the others was left out."""
+
+    images: list[Inspected]
+    skipped: dict[str, str]
+
+
+def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
+    """Decode every image of a folder, on all cores, one at a time in memory.
+
+    Args:
+        folder: the images; all must have the size that most of them have.
+        skip_bad: leave unsound images out and say why, instead of refusing the folder.
+
+    Raises:
+        BadInput: an image is unsound or of another size than the rest (unless `skip_bad`), or no
+            sound image is left.
+    """
+    names = list_images(folder)
+    sound: list[Inspected] = []
+    faults: dict[str, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(_inspect, (folder / name for name in names))
+        for name, result in zip(names, _progress(results, folder, len(names)), strict=True):
+            if isinstance(result, Inspected):
+                sound.append(result)
+            else:
+                faults[name] = str(result).removeprefix(f"{folder / name}: ")
+    sound = _with_the_usual_size(sound, faults)
+    if not skip_bad or not sound:
+        with Faults(str(folder)) as report:
+            for name in sorted(faults):
+                shown = name if name.isprintable() else quote(name)
+                report.add(f"{shown}: {faults[name]}")
+    return Inspection(sound, faults)
+
+
+def _inspect(path: Path) -> Inspected | BadInput:
+    try:
+        check_image_name(path.name)  # another one could be in no row of a csv
+        image_hw, digest = read_grey(path)
+    except BadInput as error:
+        return error
+    height, width = image_hw.shape
+    return Inspected(
+        path.name,
+        digest,
+        (height, width),
+        float(image_hw.mean()),
+        float(image_hw.std()),
+        thumbnail(image_hw).astype(np.float16),
+    )
+
+
+def _with_the_usual_size(images: list[Inspected], faults: dict[str, str]) -> list[Inspected]:
+    if not images:
+        return []
+    (height, width), count = Counter(image.size_hw for image in images).most_common(1)[0]
+    usual = []
+    for image in images:
+        if image.size_hw == (height, width):
+            usual.append(image)
+        else:
+            faults[image.image] = (
+                f"expected {height}x{width} pixels like {count} others, "
+                f"but got {image.size_hw[0]}x{image.size_hw[1]}"
+            )
+    return usual
+
+
+def _progress(results: Iterator[Any], folder: Path, total: int) -> Iterator[Any]:
+    # `disable=None` draws on a terminal only, so that a log file holds messages and no bars
+    bar = tqdm(results, f"reading {folder.name}", total, unit="image", disable=None)
+    return iter(bar)

@@ -1,0 +1,42 @@
+"""The command `demo`: the page of `demo_page.py` on this machine, by Streamlit (an extra)."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from steelseg.core.errors import SteelsegError
+
+PAGE = Path(__file__).with_name("page.py")
+SETTINGS = {
+    "server.address": "127.0.0.1",
+    "server.headless": "true",  # opens no browser and asks for no e-mail address
+    "server.fileWatcherType": "none",
+    "browser.gatherUsageStats": "false",
+    "client.toolbarMode": "minimal",
+}
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `demo` to a parser and return what runs it."""
+    parser.description = (
+        "Serve a page at 127.0.0.1 on which to drop an image, see the contours of each class, move "
+        "the thresholds and least areas, and download the RLE rows."
+    )
+    parser.add_argument("--port", type=int, default=8501, help="of the server (default: 8501)")
+    parser.add_argument(
+        "--model", type=Path, default=Path("models"), help="folder of the model (default: models)"
+    )
+    return _serve
+
+
+def _serve(arguments: Namespace) -> Iterator[str]:
+    """Replace this process by Streamlit's server."""
+    if find_spec("streamlit") is None:
+        raise SteelsegError("the demo needs the extra packages: `make setup-extras` installs them")
+    yield f"demo: http://127.0.0.1:{arguments.port}"
+    settings = {**SETTINGS, "server.port": str(arguments.port)}
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    words = ["streamlit", "run", str(PAGE), *options, "--", str(arguments.model)]
+    os.execvp(words[0], words)  # noqa: S606 - our own command, without a shell

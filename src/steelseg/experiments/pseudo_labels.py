@@ -1,0 +1,138 @@
+"""The command `pseudo-label`: a data set in which confident test predictions are training masks.
+
+It is a data set like any other, `<dataset>-pseudo`, for a second training. Its pseudo-labelled
+images are named `pseudo-...`, so that `stratified_split.never_validate` can keep scores honest.
+"""
+
+import csv
+import os
+import shutil
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from steelseg.core.errors import BadInput
+from steelseg.core.params import load
+from steelseg.data import image_table, label_csv
+from steelseg.data.annotations import PivotConfig
+from steelseg.data.image_table import ImageTable
+from steelseg.data.label_csv import CLASS, IMAGE, PIXELS
+from steelseg.data.near_duplicates import find_pairs
+from steelseg.data.splitting import is_square
+from steelseg.predict.submission import PredictionRow, read_predictions
+
+PREFIX = "pseudo-"
+SUBMISSION = "sample_submission.csv"
+FOLDERS = "train_images", "test_images"
+DATA = Path("data")
+
+
+class Sure(NamedTuple):
+    """Confidences from which on a class counts as there, and up to which as not there."""
+
+    present: float
+    absent: float
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `pseudo-label` to a parser and return what runs it."""
+    parser.description = (
+        "Make a data set of the training images and of those test images of which the last "
+        "predictions are sure in every class. Near-duplicates of training images are left out."
+    )
+    add = parser.add_argument
+    add("--present", type=float, default=0.95, help="least confidence in a mask (default: 0.95)")
+    add("--absent", type=float, default=0.3, help="highest without a mask (default: 0.3)")
+    add("--out", type=Path, help="the data set's folder (default: data/raw/<dataset>-pseudo)")
+    return _run
+
+
+def choose(rows: Iterable[PredictionRow], sure: Sure) -> dict[str, list[PredictionRow]]:
+    """Choose the images that are sure in every class: all of their rows, by image.
+
+    A class is sure if it has a mask and at least the confidence `present`, or no mask and at most
+    the confidence `absent`.
+    """
+    chosen = {}
+    for image, group in groupby(sorted(rows), key=lambda row: row.image):
+        of_image = list(group)
+        if all(_is_sure(row, sure) for row in of_image):
+            chosen[image] = of_image
+    return chosen
+
+
+def without_twins(names: Iterable[str], train: ImageTable, test: ImageTable) -> list[str]:
+    """Leave out test images that are near-duplicates of training images: those may be validated."""
+    pairs = find_pairs(train.thumbnails, test.thumbnails, square=is_square(train))
+    twins = {test.names[int(second)] for second in pairs.second}
+    return [name for name in names if name not in twins]
+
+
+def write_dataset(
+    raw: Path, csv_name: str, chosen: Mapping[str, Sequence[PredictionRow]], out: Path
+) -> None:
+    """Write a data set of another one's images and labels and of chosen predictions.
+
+    Files are linked where the file system can. An older data set of this kind is replaced.
+
+    Raises:
+        BadInput: `out` is there and is something else.
+    """
+    if out.exists() and not any((out / FOLDERS[0]).glob(f"{PREFIX}*")):
+        raise BadInput(f"{out}: is there, and is no data set of pseudo-labels")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent) as temporary:
+        new = Path(temporary) / out.name
+        for folder in FOLDERS:
+            (new / folder).mkdir(parents=True)
+            for path in sorted((raw / folder).iterdir()):
+                _link(path, new / folder / path.name)
+        for image in chosen:
+            _link(raw / FOLDERS[1] / image, new / FOLDERS[0] / f"{PREFIX}{image}")
+        shutil.copyfile(raw / SUBMISSION, new / SUBMISSION)
+        rows = [(row.image, row.class_id, row.rle) for row in label_csv.read(raw / csv_name).rows]
+        for of_image in chosen.values():
+            rows += [(f"{PREFIX}{r.image}", r.class_id, r.rle) for r in of_image if r.rle]
+        with (new / csv_name).open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([(IMAGE, CLASS, PIXELS), *rows])
+        shutil.rmtree(out, ignore_errors=True)
+        new.rename(out)
+
+
+def _run(arguments: Namespace) -> Iterator[str]:
+    config = load(PivotConfig, "pivot_csv")
+    raw = Path(config.data_root) / config.dataset
+    train = image_table.read(DATA / "annotations.parquet")
+    test = image_table.read(DATA / "test_images.parquet")
+    sure = choose(
+        read_predictions(DATA / "predictions.parquet"), Sure(arguments.present, arguments.absent)
+    )
+    chosen = {name: sure[name] for name in without_twins(sure, train, test)}
+    yield (
+        f"{len(sure)} of {len(test)} test images are sure in every class, "
+        f"{len(sure) - len(chosen)} of them near-duplicates of training images"
+    )
+    if not chosen:
+        raise BadInput("no test image is left; try a lower --present or a higher --absent")
+    out = arguments.out or DATA / "raw" / f"{config.dataset}-pseudo"
+    write_dataset(raw, config.csv, chosen, out)
+    yield (
+        f"{out}: {len(chosen)} pseudo-labelled images; train with them by\n"
+        f"dvc exp run -S data_root={out.parent} -S dataset={out.name} "
+        f"-S 'stratified_split.never_validate={PREFIX}*'"
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _is_sure(row: PredictionRow, sure: Sure) -> bool:
+    return row.confidence >= sure.present if row.rle else row.confidence <= sure.absent

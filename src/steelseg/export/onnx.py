@@ -1,0 +1,119 @@
+"""Export of a segmenter to ONNX: raw grey levels in, probabilities out, any batch and size."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.onnx import ONNXProgram
+
+from steelseg.core.errors import SteelsegError
+from steelseg.core.files import atomic_path, seal, write_text
+from steelseg.core.params import Config
+from steelseg.model.network import Segmenter, weights_digest
+from steelseg.model.padding import MULTIPLE
+
+TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
+
+
+class ExportConfig(Config):
+    """The part of the flat parameters that decides whether there is an export."""
+
+    runtime: Literal["auto", "torch", "onnx"]
+
+
+class Probabilities(nn.Module):
+    """A segmenter with its sigmoid: images (B, 1, H, W) uint8 to probabilities (B, C, H, W)."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        """Wrap a segmenter."""
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return float32 probabilities."""
+        return torch.sigmoid(self.segmenter(images)).float()
+
+
+def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
+    """Export a segmenter, or leave an empty file where the param says that torch will do."""
+    if runtime == "torch":
+        write_text(path, "")
+        seal(path)
+    else:
+        export(segmenter, path)
+
+
+def export(segmenter: Segmenter, path: Path) -> None:
+    """Write a segmenter as ONNX, compared with PyTorch on another batch and size, and its checksum.
+
+    Raises:
+        SteelsegError: the network cannot be exported, or computes something else as ONNX.
+    """
+    module = Probabilities(segmenter).eval().cpu()
+    example = torch.zeros(2, 1, 2 * MULTIPLE, 3 * MULTIPLE, dtype=torch.uint8)
+    side = {"min": 1, "max": 2**15 // MULTIPLE}
+    sizes = {
+        0: Dim("batch"),
+        2: MULTIPLE * Dim("rows", **side),
+        3: MULTIPLE * Dim("columns", **side),
+    }
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_shapes={"images": sizes},
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            _forget_origin(program)
+            program.model.metadata_props["weights_sha256"] = weights_digest(segmenter)
+            program.save(temporary, external_data=False)
+            _compare(module, temporary)
+        seal(path)
+    except SteelsegError:
+        raise
+    except Exception as error:  # the exporter raises whatever an unusual network leads it to
+        reason = " ".join(str(error).split())[:300]
+        raise SteelsegError(
+            f"this network cannot be exported to ONNX ({reason}); set `runtime: torch`"
+        ) from error
+
+
+def _forget_origin(program: ONNXProgram) -> None:
+    """Drop what the exporter notes about itself, so that one network is the same file everywhere.
+
+    Its stack traces hold paths of this machine, and its lists of constraints are in the order of a
+    set.
+    """
+    program.model.metadata_props.clear()
+    program.model.graph.metadata_props.clear()
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+
+
+def _compare(module: Probabilities, path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shape = (1, 1, 3 * MULTIPLE, 4 * MULTIPLE)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (ours,) = session.run(None, {"images": images})
+    with torch.inference_mode():
+        theirs = module(torch.from_numpy(images)).numpy()
+    difference = float(np.abs(ours - theirs).max())
+    if not difference <= TOLERANCE:
+        raise SteelsegError(
+            f"the ONNX export differs from PyTorch by {difference:.2g} (at most {TOLERANCE} is "
+            "accepted); set `runtime: torch`"
+        )

@@ -1,0 +1,1 @@
+"""A segmentation network, its metrics and its card."""

@@ -1,0 +1,287 @@
+"""Segmentation networks of segmentation-models-pytorch: built, saved and loaded.
+
+A saved model is two files: the weights as safetensors, and beside them a JSON that says what
+network they belong to, how its input is normalised, and the checksum of the weights.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import segmentation_models_pytorch as smp
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.files import atomic_path, sha256
+from steelseg.core.params import Config, nearest
+from steelseg.core.sealed import read_sealed_json, write_sealed_json
+
+MODEL_FORMAT = 1
+OWN_OPTIONS = (
+    *("encoder_name", "encoder_weights", "in_channels", "classes", "activation"),
+    "aux_params",  # of `label_head`
+)
+Gate = Literal["none", "hard", "soft"]
+
+
+class ModelConfig(Config):
+    """Which network to build; flat parameters at the top level of params.yaml."""
+
+    arch: str
+    """an architecture of smp by name, such as `Unet` or `FPN`"""
+    encoder: str
+    """an encoder of smp by name, such as `resnet18`, or of timm with `tu-` before its name"""
+    encoder_weights: str | None
+    """null, a name such as `imagenet` (downloaded), or the path of a safetensors file"""
+    in_channels: int
+    """1, or 3 to feed the grey image three times"""
+    arch_options: dict[str, Any]
+    """further arguments of the architecture, such as `decoder_channels`"""
+    label_head: Gate = "none"
+    """a second head on the encoder that says of each class whether the image shows it at all; it
+    gates the pixels, hard or soft (see `gate`)"""
+
+
+class Segmenter(nn.Module):
+    """A network together with its normalisation: from raw grey levels to logits."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        in_channels: int,
+        mean: float,
+        std: float,
+        label_head: Gate = "none",
+    ) -> None:
+        """Wrap a network; mean and std are those of grey levels from 0 to 1."""
+        super().__init__()
+        self.network = network
+        self.in_channels = in_channels
+        self.label_head: Gate = label_head
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 1, H, W) uint8, H and W multiples of 32, to logits (B, C, H, W)."""
+        return gate(*self.heads(images), self.label_head)
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits of the pixels, ungated, and those of the labels: (B, C), or None."""
+        x = (images.float() / 255 - self.mean) / self.std
+        if self.in_channels > 1:
+            x = x.expand(-1, self.in_channels, -1, -1)
+        answer = self.network(x)
+        return answer if self.label_head != "none" else (answer, None)
+
+
+def gate(logits: Tensor, label_logits: Tensor | None, kind: Gate) -> Tensor:
+    """Let the labels have a say in the pixels: logits (B, C, H, W).
+
+    `soft` multiplies the probability p of a pixel by that of its class being in the image, q. With
+    `hard` a pixel is no surer than the label, min(p, q): below the pixel threshold, or the tuned
+    gate of the class, the label empties the mask, and above it changes nothing.
+    """
+    if label_logits is None:
+        return logits
+    labels = label_logits[..., None, None]
+    if kind == "hard":
+        return torch.minimum(logits, labels)
+    # 1 / (p q) - 1 = exp(-a) + exp(-b) + exp(-a - b) of the logits a and b
+    return -torch.logaddexp(torch.logaddexp(-logits, -labels), -logits - labels)
+
+
+def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segmenter:
+    """Build a network, with pretrained encoder weights if the config names some.
+
+    Raises:
+        BadInput: the architecture, the encoder or an option is unknown, or a weight file does not
+            fit the encoder.
+        SteelsegError: pretrained weights cannot be downloaded.
+    """
+    _check_names(config)
+    _check_options(config)
+    local = config.encoder_weights is not None and config.encoder_weights.endswith(".safetensors")
+    download: str | bool | None = None if local else config.encoder_weights
+    if download and config.encoder.startswith("tu-"):
+        download = True  # timm's weights are part of the encoder's name
+    try:
+        network = smp.create_model(
+            config.arch,
+            encoder_name=config.encoder,
+            encoder_weights=download,
+            in_channels=config.in_channels,
+            classes=n_classes,
+            aux_params={"classes": n_classes} if config.label_head != "none" else None,
+            **config.arch_options,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise _explain(error, config, download) from error
+    if local:
+        _load_encoder(network.encoder, Path(str(config.encoder_weights)))
+    return Segmenter(network, config.in_channels, mean, std, config.label_head)
+
+
+def save_weights(path: Path, segmenter: Segmenter) -> None:
+    """Write the network's weights as safetensors, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(_tensors(segmenter)))
+
+
+def weights_digest(segmenter: Segmenter) -> str:
+    """Return the SHA-256 of the file that `save_weights` makes of these weights."""
+    return hashlib.sha256(save(_tensors(segmenter))).hexdigest()
+
+
+def save_card(
+    path: Path, weights: Path, segmenter: Segmenter, config: ModelConfig, facts: Mapping[str, Any]
+) -> None:
+    """Write the JSON beside a model's weights: what network it is and what it was trained on.
+
+    `facts` are further entries; `classes`, the class ids in channel order, must be among them.
+    """
+    card = {
+        "format": MODEL_FORMAT,
+        "weights_sha256": sha256(weights),
+        "model": config.model_dump() | {"encoder_weights": None},
+        "mean": float(segmenter.mean),
+        "std": float(segmenter.std),
+        **facts,
+    }
+    write_sealed_json(path, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read what `save_card` wrote.
+
+    Raises:
+        BadInput: the file is missing or damaged, or of another version of this library.
+    """
+    path = folder / "model.json"
+    card = read_sealed_json(path)
+    if card.get("format") != MODEL_FORMAT:
+        raise BadInput(f"{path}: expected a model of format {MODEL_FORMAT}; run `dvc repro` again")
+    return card
+
+
+def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """Load a model from `model.safetensors` and `model.json`, in evaluation mode.
+
+    Raises:
+        BadInput: a file is missing or damaged, or the weights are of another network.
+    """
+    card = read_card(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise BadInput(f"{weights}: no such file; run `dvc repro train`")
+    if sha256(weights) != card["weights_sha256"]:
+        raise BadInput(
+            f"{weights}: is damaged, or is not the file that {folder / 'model.json'} describes"
+        )
+    config = ModelConfig(**card["model"])
+    segmenter = build(config, len(card["classes"]), card["mean"], card["std"])
+    load_weights(weights, segmenter.network, f"{config.arch} with {config.encoder}")
+    return segmenter.eval(), card
+
+
+def load_weights(path: Path, module: nn.Module, what: str) -> None:
+    """Load safetensors into a module; names and shapes must agree exactly.
+
+    Raises:
+        BadInput: the file is missing or damaged, or holds the weights of something else.
+    """
+    _put_weights(path, _read_weights(path), module, what)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _put_weights(path: Path, tensors: dict[str, Tensor], module: nn.Module, what: str) -> None:
+    own = module.state_dict()
+    wrong = [n for n in sorted(own.keys() | tensors.keys()) if _shape(own, n) != _shape(tensors, n)]
+    if wrong:
+        name = wrong[0]
+        raise BadInput(
+            f"{path}: expected the weights of {what}, but {len(wrong)} tensors differ, the first "
+            f"`{name}`: {_shape(own, name)} in the network, {_shape(tensors, name)} in the file"
+        )
+    module.load_state_dict(tensors)
+
+
+def encoder_file_sha256(config: ModelConfig) -> str | None:
+    """Return the checksum of the file that the encoder's weights come from, None if there is none.
+
+    Raises:
+        BadInput: the file is missing.
+    """
+    if config.encoder_weights is None or not config.encoder_weights.endswith(".safetensors"):
+        return None
+    path = Path(config.encoder_weights)
+    if not path.is_file():
+        raise BadInput(f"`encoder_weights`: {path}: no such file")
+    return sha256(path)
+
+
+def _tensors(segmenter: Segmenter) -> dict[str, Tensor]:
+    state = segmenter.network.state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _load_encoder(encoder: nn.Module, path: Path) -> None:
+    """Load an encoder's weights; those for three colours are folded for one channel of grey."""
+    tensors = _read_weights(path)
+    for name, own in encoder.state_dict().items():
+        given = tensors.get(name, own)
+        if own.ndim == 4 and own.shape[1] == 1 and given.shape[1:] == (3, *own.shape[2:]):
+            tensors[name] = given.sum(dim=1, keepdim=True)  # what grey as all three would give
+    _put_weights(path, tensors, encoder, "this encoder")
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
+
+
+def _check_names(config: ModelConfig) -> None:
+    architectures = {a.__name__ for a in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+    if config.arch.lower() not in smp.MODEL_ARCHITECTURES_MAPPING:
+        raise BadInput(
+            f"`arch`: unknown architecture {config.arch!r}{nearest(config.arch, architectures)}"
+        )
+    encoders = smp.encoders.encoders.keys()
+    if config.encoder not in encoders and not config.encoder.startswith("tu-"):
+        raise BadInput(
+            f"`encoder`: unknown encoder {config.encoder!r}{nearest(config.encoder, encoders)}"
+        )
+
+
+def _check_options(config: ModelConfig) -> None:
+    # smp passes unknown options over in silence
+    architecture = smp.MODEL_ARCHITECTURES_MAPPING[config.arch.lower()]
+    known = set(inspect.signature(architecture).parameters) - {*OWN_OPTIONS, "self", "kwargs"}
+    for name in config.arch_options:
+        if name not in known:
+            raise BadInput(f"`arch_options`: {config.arch} has no {name!r}{nearest(name, known)}")
+
+
+def _explain(error: Exception, config: ModelConfig, download: str | bool | None) -> SteelsegError:
+    reason = " ".join(str(error).split())[:300]
+    if download and isinstance(error, OSError | RuntimeError):
+        return SteelsegError(
+            f"`encoder_weights`: {config.encoder_weights!r} of {config.encoder} cannot be "
+            f"downloaded ({reason}). Set `encoder_weights: null`, or give the path of a "
+            ".safetensors file"
+        )
+    return BadInput(
+        f"`arch` {config.arch} with `encoder` {config.encoder}: cannot be built: {reason}"
+    )

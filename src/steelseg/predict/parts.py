@@ -1,0 +1,93 @@
+"""Prediction of test images: decode, network, post-processing, in parts that survive a kill."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from steelseg.core.errors import BadInput
+from steelseg.core.files import is_sealed, seal
+from steelseg.core.params import Config
+from steelseg.data.image_table import ImageTable
+from steelseg.data.images import GreyImage, read_grey
+from steelseg.predict.inference import Runtime, probability_maps
+from steelseg.predict.postprocess import ClassRule, postprocess
+from steelseg.predict.submission import PredictionRow, read_predictions, write_predictions
+
+
+class PredictConfig(Config):
+    """Parameters of the stage `predict`."""
+
+    data_root: str
+    dataset: str
+    part_images: Annotated[int, Field(ge=1)]
+    """images between two points that an interrupted prediction goes on from"""
+
+
+def predict_images(
+    paths: Sequence[Path],
+    digests: Sequence[str],
+    runtime: Runtime,
+    rules: dict[int, ClassRule],
+    batch_size: int,
+) -> Iterator[PredictionRow]:
+    """Yield a row for each image and class.
+
+    Args:
+        paths: image files of one size.
+        digests: the SHA-256 that each file had when it was checked.
+        runtime: the network.
+        rules: for each class, in channel order.
+        batch_size: images that the network is given at once.
+
+    Raises:
+        BadInput: an image is unsound, or has changed since it was checked.
+    """
+
+    def read(item: tuple[Path, str]) -> GreyImage:
+        path, digest = item
+        image_hw, found = read_grey(path)
+        if found != digest:
+            raise BadInput(f"{path}: has changed since pivot_csv looked at it")
+        return image_hw
+
+    items = list(zip(paths, digests, strict=True))
+    for (path, _), maps in probability_maps(items, read, runtime, batch_size):
+        for (class_id, rule), probability_hw in zip(rules.items(), maps, strict=True):
+            yield PredictionRow(path.name, class_id, *postprocess(probability_hw, rule))
+
+
+def predict_parts(
+    work: Path,
+    images: ImageTable,
+    folder: Path,
+    runtime: Runtime,
+    rules: dict[int, ClassRule],
+    part_images: int,
+    batch_size: int,
+) -> Iterator[list[PredictionRow]]:
+    """Yield the rows of one part of the images after the other.
+
+    Each part is kept in the folder `work`; parts that are there already, and sound, are read back.
+    """
+    paths = [folder / name for name in images.names]
+    digests = images.column("sha256")
+    for start in range(0, len(paths), part_images):
+        part = slice(start, start + part_images)
+        path = work / f"part-{start // part_images:05d}.parquet"
+        if not is_sealed(path):
+            rows = predict_images(paths[part], digests[part], runtime, rules, batch_size)
+            write_predictions(path, rows)
+            seal(path)
+        yield read_predictions(path)
+
+
+def report(
+    rows: Sequence[PredictionRow], n_images: int, classes: Sequence[int]
+) -> dict[str, float]:
+    """Count, per class, the images that are predicted to show it, and their share of all."""
+    shown = [row.class_id for row in rows if row.rle]
+    counts = {f"images_class_{c}": shown.count(c) for c in classes}
+    shares = {f"share_class_{c}": shown.count(c) / n_images for c in classes}
+    return {"test_images": n_images, **counts, **shares}

@@ -1,0 +1,133 @@
+"""Predictions as rows of a Parquet file, and as the csv that Kaggle asks for."""
+
+import csv
+from collections.abc import Iterable
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.core.files import atomic_path
+from steelseg.core.params import Config
+from steelseg.core.sealed import read_sealed_table, write_sealed_table
+from steelseg.data import label_csv, rle
+from steelseg.data.label_csv import CLASS, IMAGE, JOINED, PIXELS, LabelCsv, Row
+
+_ANSWERED = (JOINED, IMAGE, CLASS, PIXELS)
+_BATCH_ROWS = 1024
+
+
+class SubmitConfig(Config):
+    """Flat parameters that the stage `submit` reads."""
+
+    data_root: str
+    dataset: str
+
+
+class PredictionRow(NamedTuple):
+    """One class of one image: its mask as RLE (empty for none), pixels, and confidence 0 to 1."""
+
+    image: str
+    class_id: int
+    rle: str
+    area: int
+    confidence: float
+
+
+SCHEMA = pa.schema(
+    {
+        "image": pa.string(),
+        "class_id": pa.int32(),
+        "rle": pa.string(),
+        "area": pa.int64(),
+        "confidence": pa.float32(),
+    }
+)
+
+
+def write_predictions(path: Path, rows: Iterable[PredictionRow]) -> None:
+    """Write predictions as Parquet, whole or not at all."""
+    write_sealed_table(path, pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA))
+
+
+def read_predictions(path: Path) -> list[PredictionRow]:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        BadInput: the file is missing, damaged, or has other columns.
+    """
+    table = read_sealed_table(path)
+    if table.schema != SCHEMA:
+        raise BadInput(f"{path}: expected the columns {SCHEMA.names}, but got {table.schema.names}")
+    batches = table.to_batches(max_chunksize=_BATCH_ROWS)  # few rows as dicts at a time
+    return [PredictionRow(**row) for batch in batches for row in batch.to_pylist()]
+
+
+def answer(
+    sample: LabelCsv, where: Path, predictions: Iterable[PredictionRow], size_hw: tuple[int, int]
+) -> list[str]:
+    """Answer every row of a sample submission with its RLE, in the sample's order.
+
+    Args:
+        sample: the sample submission; its placeholders do not matter.
+        where: its path, for messages.
+        predictions: a row for every image and class that the sample asks for, in any order.
+        size_hw: the size of every test image.
+
+    Raises:
+        BadInput: an (image, class) pair was not predicted, its RLE is not legal, or the sample has
+            a column that nobody knows how to answer.
+    """
+    by_pair = {(row.image, row.class_id): row.rle for row in predictions}
+    answers = []
+    with Faults(str(where)) as faults:
+        for column in sample.columns:
+            if column not in _ANSWERED:
+                faults.add(f"line 1: unknown column {quote(column)}; expected {_ANSWERED}")
+        for row in sample.rows:
+            try:
+                answers.append(_legal(by_pair.get((row.image, row.class_id)), size_hw))
+            except BadInput as error:
+                pair = f"image {quote(row.image)}, class {row.class_id}"
+                faults.add(f"line {row.line}: {pair}: {error}")
+    return answers
+
+
+def write_submission(path: Path, sample: LabelCsv, answers: list[str]) -> None:
+    """Write a sample's rows with their answers, and read them back before they take their place.
+
+    Raises:
+        BadInput: what was written does not read back as the same rows.
+    """
+    with atomic_path(path) as temporary:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(
+                file, sample.columns, extrasaction="ignore", lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(map(_fields, sample.rows, answers))
+        wanted = (r._replace(rle=a)[1:] for r, a in zip(sample.rows, answers, strict=True))
+        written = (row[1:] for row in label_csv.read(temporary).rows)
+        if any(one != other for one, other in zip_longest(written, wanted)):
+            raise BadInput(f"{path}: what was written does not read back as the same rows")
+
+
+def _legal(text: str | None, size_hw: tuple[int, int]) -> str:
+    if text is None:
+        raise BadInput("expected an image and a class that were predicted")
+    try:
+        rle.parse(text, size_hw)
+    except BadInput as error:
+        raise BadInput(f"the prediction is not legal: {error}") from error
+    return text
+
+
+def _fields(row: Row, text: str) -> dict[str, str]:
+    return {
+        JOINED: f"{row.image}_{row.class_id}",
+        IMAGE: row.image,
+        CLASS: str(row.class_id),
+        PIXELS: text,
+    }

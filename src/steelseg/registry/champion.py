@@ -1,0 +1,199 @@
+"""The champion: the finished run that is best by an honest score, among those that compare.
+
+Runs compare when they validated on the same images: one data set, one fold, the same folds.parquet.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.registry.log import REGISTERED, register
+from steelseg.tracking.mlflow_run import EXPERIMENT, STAGE_TAG, store_uri
+
+ALIAS = "champion"
+METRIC, BASELINE = "pair_dice", "all_empty_pair_dice"
+FOLDS_TAG = "dep.data/folds.parquet"
+
+
+class Candidate(NamedTuple):
+    """A finished run with a logged model, its version in the registry (None if it has none)."""
+
+    run_id: str
+    name: str
+    model_uri: str
+    version: str | None
+    dataset: str
+    fold: str
+    folds_md5: str
+    score: float
+    baseline: float
+
+    @property
+    def validation(self) -> tuple[str, str, str]:
+        """What it was validated on; scores compare where this is equal."""
+        return self.dataset, self.fold, self.folds_md5
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `champion` to a parser and return what runs it."""
+    parser.description = (
+        f"Give the alias `{ALIAS}` of the registered model `{REGISTERED}` to the finished run "
+        f"with the best cross-fitted {METRIC}. Runs that were validated on other images do not "
+        "compare and are refused: narrow the choice by --dataset and --fold, or name one."
+    )
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--run", help="take this one: the id or the name of its run or experiment")
+    one.add_argument("--version", help="take this version of the registered model")
+    parser.add_argument("--dataset", help="compare only runs on this data set")
+    parser.add_argument("--fold", help="compare only runs validated on this fold")
+    return _run
+
+
+def choose(
+    candidates: Sequence[Candidate], run: str | None = None, version: str | None = None
+) -> Candidate:
+    """Return the candidate that was named, or the best; the latest of equals.
+
+    Args:
+        candidates: in the order in which they finished.
+        run: a run's id or name, or its experiment's name (its latest run is taken).
+        version: a version of the registered model.
+
+    Raises:
+        BadInput: there is none, or the best is asked for among runs that do not compare.
+    """
+    if run is not None or version is not None:
+        named = [c for c in candidates if _is_named(c, run, version)]
+        if not named:
+            what = f"run {run!r}" if run is not None else f"version {version}"
+            raise BadInput(f"no finished run with a model is {what}")
+        return named[-1]
+    if not candidates:
+        raise BadInput("no finished run has a model to choose; run `make repro` first")
+    if len({c.validation for c in candidates}) > 1:
+        groups = sorted({_describe(c) for c in candidates})
+        raise BadInput(
+            "these runs were validated on different images, so their scores do not compare: "
+            f"{'; '.join(groups)}. Choose among one by --dataset and --fold, or name a --run"
+        )
+    return max(reversed(candidates), key=lambda c: c.score)
+
+
+def table(
+    candidates: Sequence[Candidate], chosen: Candidate, previous: str | None
+) -> Iterator[str]:
+    """Write the candidates for the terminal, best first, with the chosen and the last champion."""
+    yield f"{METRIC}  gained  version  validated on  run"
+    for c in sorted(candidates, key=lambda c: (c.validation, -c.score)):
+        was_champion = previous is not None and c.version == previous
+        notes = ["chosen"] * (c == chosen) + ["champion until now"] * was_champion
+        remark = f"   <- {', '.join(notes)}" if notes else ""
+        gain = c.score - c.baseline
+        columns = f"{c.score:9.4f} {gain:+7.4f}  {c.version or '-':>7}  {_describe(c)}"
+        yield f"{columns}  {c.name} ({c.run_id[:8]}){remark}"
+
+
+def _run(arguments: Namespace) -> Iterator[str]:
+    import mlflow
+
+    try:
+        client = mlflow.MlflowClient(store_uri())
+        yield from _crown(client, arguments)
+    except mlflow.MlflowException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SteelsegError(f"the MLflow store {store_uri()}: {reason}") from error
+
+
+def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
+    found = [
+        c
+        for c in finished(client)
+        if arguments.dataset in (None, c.dataset) and arguments.fold in (None, c.fold)
+    ]
+    chosen = choose(found, arguments.run, arguments.version)
+    previous = _champion(client)
+    yield from table(found, chosen, previous)
+    version = chosen.version or register(client, chosen.run_id, chosen.model_uri)
+    if version == previous:
+        yield f"{REGISTERED} version {version} stays the {ALIAS}"
+        return
+    client.set_registered_model_alias(REGISTERED, ALIAS, version)
+    instead = f", instead of version {previous}" if previous else ""
+    yield f"{REGISTERED} version {version} is now the {ALIAS}{instead}"
+    yield f"load or serve it as models:/{REGISTERED}@{ALIAS}"
+
+
+def finished(client: Any) -> list[Candidate]:
+    """Return every finished run with a score and a model, in the order in which they began."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    ids = [experiment.experiment_id]
+    versions = _versions(client)
+    models = {m.source_run_id: m.model_uri for m in _pages(client.search_logged_models, ids)}
+    query = f"tags.`{STAGE_TAG}` = 'tune_threshold' and attributes.status = 'FINISHED'"
+    order = ["attributes.start_time ASC"]
+    runs = _pages(client.search_runs, ids, query, order_by=order)
+    return [
+        _candidate(run, models[run.info.run_id], versions.get(run.info.run_id))
+        for run in runs
+        if run.info.run_id in models and METRIC in run.data.metrics
+    ]
+
+
+def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """Yield the results of all pages of a search."""
+    token = None
+    while True:
+        page = search(*arguments, **options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _candidate(run: Any, model_uri: str, version: str | None) -> Candidate:
+    tags, metrics = run.data.tags, run.data.metrics
+    return Candidate(
+        run.info.run_id,
+        run.info.run_name,
+        model_uri,
+        version,
+        tags.get("dataset", ""),
+        tags.get("fold", ""),
+        tags.get(FOLDS_TAG, ""),
+        metrics[METRIC],
+        metrics[BASELINE],
+    )
+
+
+def _versions(client: Any) -> dict[str, str]:
+    """Return the registered version of each run; the latest where there are several."""
+    found = _pages(client.search_model_versions, f"name = '{REGISTERED}'")
+    by_number = sorted(found, key=lambda version: int(version.version))
+    return {str(version.run_id): str(version.version) for version in by_number}
+
+
+def _champion(client: Any) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(REGISTERED, ALIAS).version)
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        raise
+
+
+def _is_named(candidate: Candidate, run: str | None, version: str | None) -> bool:
+    if version is not None:
+        return candidate.version == version
+    assert run is not None
+    names = (candidate.name, candidate.name.rpartition("/")[0])
+    return run in names or (len(run) >= 6 and candidate.run_id.startswith(run))
+
+
+def _describe(candidate: Candidate) -> str:
+    folds = f" of {candidate.folds_md5[:6]}" if candidate.folds_md5 else ""
+    return f"{candidate.dataset} fold {candidate.fold}{folds}"

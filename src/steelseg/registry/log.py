@@ -1,0 +1,111 @@
+"""Logging of the finished model to MLflow: weights, rules and the code to run them, unpickled.
+
+Each finished model is registered as a version of `steelseg`. Which of them is the champion is
+said by people only: `python -m steelseg champion`.
+"""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from steelseg.predict.ensemble import files_of
+from steelseg.tracking.mlflow_run import MlflowTracker, Tracker
+
+if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
+    from steelseg.registry import served  # noqa: F401
+
+REGISTERED = "steelseg"
+PACKAGE = Path(__file__).parents[1]
+REQUIREMENTS = [
+    *("mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas"),
+    *("pillow", "pyarrow", "pydantic", "ruamel.yaml"),
+]
+TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
+
+
+def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray[np.uint8]) -> None:
+    """Log the folder of the finished model to the tracker's run, if it has one, and register it.
+
+    Args:
+        tracker: of the stage that finished the model.
+        folders: the model with its weights, its ONNX export and the tuned rules, and the members
+            of its ensemble.
+        example_hw: (H, W) uint8, an image to show what the model is given.
+    """
+    if not isinstance(tracker, MlflowTracker):
+        return
+    import mlflow
+    import pandas as pd
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    jpeg = cv2.imencode(".jpg", example_hw)[1].tobytes()
+    has_onnx = all((folder / "model.onnx").stat().st_size > 0 for folder in folders)
+    packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS
+    with warnings.catch_warnings(), TemporaryDirectory() as temporary:
+        warnings.simplefilter("ignore")
+        model = _gather(folders, Path(temporary) / "model")
+        with mlflow.start_run(run_id=tracker.run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(PACKAGE / "registry" / "served.py"),
+                artifacts={"model": str(model)},
+                code_paths=[str(PACKAGE)],
+                signature=_signature(),
+                input_example=pd.DataFrame({"image": [jpeg]}),
+                pip_requirements=[f"{name}=={version(name)}" for name in packages],
+            )
+    try:
+        register(tracker.client, tracker.run_id, logged.model_uri)
+    except mlflow.MlflowException as error:  # a store may have no registry; the model is logged
+        message = "the model is logged, but was not registered: %s"
+        logging.getLogger(__name__).warning(message, " ".join(str(error).split())[:300])
+
+
+def _gather(folders: Sequence[Path], target: Path) -> Path:
+    """Copy what answers, and nothing else that lies there, as one folder."""
+    for name, path in files_of(folders).items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
+    return target
+
+
+def register(client: Any, run_id: str, uri: str) -> str:
+    """Make a logged model the next version of the registered model, and return its number."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(REGISTERED)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    run = client.get_run(run_id)
+    tags = {"experiment": run.info.run_name.rpartition("/")[0]}
+    tags |= {name: run.data.tags[name] for name in ("dataset", "fold") if name in run.data.tags}
+    if "pair_dice" in run.data.metrics:
+        tags["pair_dice"] = f"{run.data.metrics['pair_dice']:.4f}"
+    model_id = uri.rpartition("/")[2]
+    version = client.create_model_version(REGISTERED, uri, run_id, tags, model_id=model_id)
+    return str(version.version)
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    output = [("long", "image"), ("long", "class_id"), ("string", "rle"), ("long", "area")]
+    output += [("double", "confidence")]
+    return ModelSignature(
+        inputs=Schema([ColSpec("binary", "image")]),
+        outputs=Schema([ColSpec(kind, name) for kind, name in output]),
+    )

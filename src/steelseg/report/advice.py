@@ -1,0 +1,99 @@
+"""What a run's own figures say should be tried next."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import pandas as pd
+
+from steelseg.predict.postprocess import ClassRule
+
+FLATTERY = 0.01  # of tuning, in pair-Dice, that is worth a word
+DEVIATIONS = 3  # between two shares that are worth a word
+
+
+def advise(
+    metrics: Mapping[str, Mapping[str, Any]],
+    history: pd.DataFrame,
+    rules: Mapping[int, ClassRule],
+    encoder_weights: str | None,
+) -> list[str]:
+    """Say what to try next, the most promising first.
+
+    Args:
+        metrics: what each stage reported, by its name.
+        history: of the training, a row an epoch.
+        rules: the tuned rule of each class.
+        encoder_weights: what the encoder began with.
+    """
+    scores = metrics["tune_threshold"]
+    advice = []
+    if scores["pair_dice"] <= scores["all_empty_pair_dice"]:
+        advice.append(
+            "It scores no better than predicting nothing: look at the crops below, whether the "
+            "masks lie where the defects are, then train longer."
+        )
+    if encoder_weights is None:
+        advice.append(
+            "The encoder began untrained: pretrained weights usually help most "
+            "(`-S encoder_weights=imagenet -S in_channels=3`)."
+        )
+    return [
+        *advice,
+        *_of_curves(history["val_loss"].tolist()),
+        *_of_classes(scores, rules),
+        *_of_tuning(scores),
+        *_of_submission(metrics["pivot_csv"], metrics["predict"]),
+    ]
+
+
+def _of_curves(losses: Sequence[float]) -> Iterator[str]:
+    lowest = losses.index(min(losses))
+    if lowest == len(losses) - 1:
+        yield (
+            f"The validation loss still fell in the last epoch: train longer "
+            f"(`-S epochs={2 * len(losses)}`)."
+        )
+    elif losses[-1] > 1.1 * losses[lowest]:
+        yield (
+            f"The validation loss was lowest in epoch {lowest + 1} of {len(losses)} and rose after "
+            "that: stronger `train.augment`, or `-S optimizer=adamw -S train.weight_decay=1e-4`."
+        )
+
+
+def _of_classes(scores: Mapping[str, float], rules: Mapping[int, ClassRule]) -> Iterator[str]:
+    for class_id, rule in rules.items():
+        if not rule.enabled:
+            yield f"Class {class_id} is disabled: no threshold scores better than predicting none."
+    name = "positive_dice_class_"
+    found = {int(k.removeprefix(name)): v for k, v in scores.items() if k.startswith(name)}
+    if len(found) > 1:
+        worst = min(found, key=lambda c: found[c])
+        yield (
+            f"Class {worst} is found worst (Dice {found[worst]:.2f} where it is): look at its "
+            "images below; more crops on defects help rare ones (`-S train.crop_on_defect=0.9`)."
+        )
+
+
+def _of_tuning(scores: Mapping[str, float]) -> Iterator[str]:
+    flattery = scores["optimistic_pair_dice"] - scores["pair_dice"]
+    if flattery > FLATTERY:
+        yield (
+            f"Tuning flatters itself by {flattery:.3f}, since the validation images are few: "
+            "smooth more (`-S tune_threshold.smoothing=1.5`) or take fewer, larger folds."
+        )
+
+
+def _of_submission(data: Mapping[str, Any], predicted: Mapping[str, Any]) -> Iterator[str]:
+    """Name the classes predicted far more or less often than training images show them."""
+    n_trained, n_predicted = data["images"], predicted["test_images"]
+    for class_id, n_shown in data["images_per_class"].items():
+        n_found = predicted[f"images_class_{class_id}"]
+        pooled = (n_shown + n_found) / (n_trained + n_predicted)
+        error = sqrt(pooled * (1 - pooled) * (1 / n_trained + 1 / n_predicted))
+        one, other = n_shown / n_trained, n_found / n_predicted
+        if abs(one - other) > DEVIATIONS * error:
+            yield (
+                f"Class {class_id} is predicted on {other:.0%} of the test images but stands on "
+                f"{one:.0%} of the training images: the test images differ, or its rule is off."
+            )

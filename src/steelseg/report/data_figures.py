@@ -1,0 +1,131 @@
+"""Figures of what the annotated images are like: classes, areas, brightness, black bands."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from steelseg.data import rle
+from steelseg.data.image_table import CLEAN, ImageTable
+from steelseg.report.drawing import class_colours, hexadecimal
+from steelseg.report.figures import NEUTRAL, figure, in_page_style, to_svg
+
+BLACK = 12  # grey level below which a strip of an image is no steel
+_COMMON = 12  # combinations that are shown
+
+
+@in_page_style
+def data_figures(images: ImageTable) -> list[Markup]:
+    """Draw all figures of this module that need nothing but the annotated images."""
+    drawn = [class_counts, combination_counts, mask_areas, brightness, black_bands]
+    return [draw(images) for draw in drawn]
+
+
+def class_counts(images: ImageTable) -> Markup:
+    """Draw how many images show each class."""
+    colours = class_colours(images.classes)
+    drawing, axes = figure("Images that show the class", "class", "images")
+    for class_id in images.classes:
+        n_shown = sum(text is not None for text in images.rles(class_id))
+        bar = axes.bar(str(class_id), n_shown, color=hexadecimal(colours[class_id]))
+        axes.bar_label(bar)
+    return to_svg(drawing, "bar chart of the images per class")
+
+
+def combination_counts(images: ImageTable) -> Markup:
+    """Draw how many images show each combination of classes, the most common first."""
+    common = Counter(images.combinations()).most_common(_COMMON)
+    names, counts = zip(*reversed(common), strict=True)
+    drawing, axes = figure("Classes together in an image", "images", "")
+    colours = ["#4c9f70" if name == CLEAN else NEUTRAL for name in names]
+    axes.bar_label(axes.barh(names, counts, color=colours))
+    return to_svg(drawing, "bar chart of the images per combination of classes")
+
+
+def mask_areas(images: ImageTable) -> Markup:
+    """Draw the distribution of each class's area in the images that show it."""
+    areas = {c: _areas(images, c) for c in images.classes}
+    colours = class_colours(images.classes)
+    drawing, axes = figure("Area of a class in an image", "pixels", "images")
+    most = max((a.max(initial=1) for a in areas.values()), default=1)
+    bins = np.geomspace(1, most + 1, 30).tolist()
+    for class_id, pixels in areas.items():
+        colour = hexadecimal(colours[class_id])
+        axes.hist(pixels, bins, histtype="step", color=colour, linewidth=1.6, label=str(class_id))
+    axes.set_xscale("log")
+    axes.legend(title="class", loc="upper left")
+    return to_svg(drawing, "histogram of the areas of each class")
+
+
+def brightness(images: ImageTable) -> Markup:
+    """Draw the distribution of the images' mean grey level, of clean and of defective ones."""
+    is_clean = np.array([name == CLEAN for name in images.combinations()])
+    means = np.array(images.column("mean"))
+    drawing, axes = figure("Brightness", "mean grey level", "images")
+    axes.hist(
+        [means[is_clean], means[~is_clean]],
+        np.linspace(0, 255, 35).tolist(),
+        stacked=True,
+        color=["#4c9f70", NEUTRAL],
+        label=["clean", "with a defect"],
+    )
+    axes.legend()
+    return to_svg(drawing, "histogram of the mean grey levels")
+
+
+def black_bands(images: ImageTable) -> Markup:
+    """Draw how much of an image's width is black: the camera looked past the edge of the strip."""
+    shares = black_shares(images.thumbnails)
+    title = f"Black bands: in {np.mean(shares > 0):.0%} of the images"
+    drawing, axes = figure(title, "share of the width", "images")
+    axes.hist(shares, np.linspace(0, 1, 26).tolist(), color=NEUTRAL)
+    axes.set_yscale("symlog", linthresh=1)
+    return to_svg(drawing, "histogram of the share of the width that is black")
+
+
+def black_shares(thumbnails: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Measure the share of each image's width that is black, as fine as thumbnails are: (N,)."""
+    share: npt.NDArray[np.float64] = (thumbnails.mean(axis=1) < BLACK).mean(axis=1)
+    return share
+
+
+@in_page_style
+def submission_shares(images: ImageTable, predicted: Mapping[str, float]) -> Markup:
+    """Draw the share of the training images that show a class beside that of the submission.
+
+    `predicted` are the metrics of the stage predict.
+    """
+    colours = class_colours(images.classes)
+    drawing, axes = figure("Pale: in training; full: predicted", "class", "share of the images")
+    for at, class_id in enumerate(images.classes):
+        colour = hexadecimal(colours[class_id])
+        shown = sum(text is not None for text in images.rles(class_id)) / len(images)
+        axes.bar(at - 0.2, shown, 0.38, color=colour, alpha=0.45)
+        axes.bar(at + 0.2, predicted[f"share_class_{class_id}"], 0.38, color=colour)
+    axes.set_xticks(range(len(images.classes)), list(map(str, images.classes)))
+    return to_svg(drawing, "bar chart of training and predicted shares per class")
+
+
+def class_facts(images: ImageTable) -> list[dict[str, Any]]:
+    """Table each class: images that show it, their share, and its areas in them in pixels."""
+    rows = []
+    for class_id in images.classes:
+        areas = _areas(images, class_id)
+        rows.append(
+            {
+                "class_id": class_id,
+                "images": len(areas),
+                "share": len(areas) / len(images),
+                "median_area": int(np.median(areas)) if len(areas) else 0,
+                "largest_area": int(areas.max(initial=0)),
+            }
+        )
+    return rows
+
+
+def _areas(images: ImageTable, class_id: int) -> npt.NDArray[np.int64]:
+    texts = (text for text in images.rles(class_id) if text is not None)
+    return np.array([rle.parse(t, images.size_hw)[:, 1].sum() for t in texts], dtype=np.int64)

@@ -1,0 +1,99 @@
+"""Which images are worth a look, and pictures of them as a page can hold them."""
+
+import base64
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from steelseg.model.metrics import TRUE, pair_dice
+from steelseg.tune.outcome import counts_of
+
+Bytes = npt.NDArray[np.uint8]
+MAX_WIDTH = 1600  # pixels; wider pictures are made smaller
+SURE = 0.9  # a confidence that is worth a word where the class is not
+QUALITY = 80  # of the JPEG
+
+
+class Picture(NamedTuple):
+    """A picture as a `data:` address, the file that it shows, and what there is to say about it."""
+
+    source: str
+    image: str
+    caption: str
+
+
+def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
+    """Choose validation images by how they are predicted, none of them twice.
+
+    Args:
+        table: as `validation_table.read` gives it.
+        n_images: how many of each kind.
+
+    Returns:
+        `best`: of the images with a defect those of the highest mean Dice. `worst`: of all those of
+        the lowest. `surprising`: of the others those in which the confidence in some class was
+        furthest from the truth.
+    """
+    counts = counts_of(table)
+    images = table["image"].to_numpy()[:: counts.shape[1]]
+    dice = pair_dice(counts).mean(axis=1)
+    shown = counts[..., TRUE] > 0
+    confidence = table["confidence"].to_numpy().reshape(shown.shape)
+    surprise = np.abs(shown - confidence).max(axis=1)
+    orders = {
+        "best": np.where(shown.any(axis=1), dice, -1),
+        "worst": -dice,
+        "surprising": surprise,
+    }
+    chosen: dict[str, list[str]] = {}
+    left = np.ones(len(images), dtype=bool)
+    for kind, order in orders.items():
+        first = [i for i in np.argsort(-order, kind="stable") if left[i]][:n_images]
+        left[first] = False
+        chosen[kind] = images[first].tolist()
+    return chosen
+
+
+def captions(table: pd.DataFrame) -> dict[str, str]:
+    """Say of every image what is in it and what was found: image to text."""
+    dice = pair_dice(counts_of(table)).ravel()
+    texts: dict[str, list[str]] = {}
+    for row, score in zip(table.to_dict("records"), dice, strict=True):
+        text = texts.setdefault(row["image"], [])
+        name = f"class {row['class_id']}"
+        if row["true"] or row["predicted"]:
+            found = f"{row['predicted']:,} px found, {row['true']:,} true"
+            text.append(f"{name}: Dice {score:.2f} ({found})")
+        elif row["confidence"] > SURE:
+            text.append(f"{name}: rightly none, at confidence {row['confidence']:.2f}")
+    return {image: "; ".join(text) or "clean, and found so" for image, text in texts.items()}
+
+
+def to_source(picture: Bytes) -> str:
+    """Write an (H, W, 3) uint8 RGB picture as a `data:` address of a JPEG."""
+    height, width = picture.shape[:2]
+    if width > MAX_WIDTH:
+        size_wh = (MAX_WIDTH, max(1, height * MAX_WIDTH // width))
+        picture = np.asarray(cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+
+
+def examples(rles: Mapping[int, list[str | None]], n_images: int) -> dict[int, list[int]]:
+    """Choose rows that show each class: those of its largest, and evenly down to its smallest area.
+
+    Args:
+        rles: for each class the RLE of every image, None where it does not show the class.
+        n_images: how many of each class.
+    """
+    chosen = {}
+    for class_id, texts in rles.items():
+        areas = {row: sum(map(int, t.split()[1::2])) for row, t in enumerate(texts) if t}
+        by_area = sorted(areas, key=lambda row: -areas[row])
+        places = np.linspace(0, len(by_area) - 1, min(n_images, len(by_area))).round().astype(int)
+        chosen[class_id] = [by_area[p] for p in places]
+    return chosen

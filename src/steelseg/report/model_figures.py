@@ -1,0 +1,113 @@
+"""Figures of how well a model does: curves, landscapes of thresholds, reliability."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+from sklearn.calibration import calibration_curve
+
+from steelseg.predict.postprocess import ClassRule
+from steelseg.report.drawing import class_colours, hexadecimal
+from steelseg.report.figures import NEUTRAL, figure, in_page_style, to_svg
+from steelseg.tune.outcome import Landscape
+
+_BINS = 8
+
+CURVES = {
+    "Loss": {"train_loss": "training", "val_loss": "validation"},
+    "Pair-Dice": {
+        "train_pair_dice": "training crops",
+        "val_pair_dice": "validation at 0.5",
+        "val_tuned_pair_dice": "validation, tuned",
+        "val_all_empty_pair_dice": "predicting nothing",
+    },
+    "IoU of images with a defect": {
+        "train_notebook_iou": "training crops",
+        "val_notebook_iou": "validation at 0.5",
+    },
+}
+_COLOURS = [NEUTRAL, "#0072b2", "#d55e00", "#4c9f70"]
+
+
+@in_page_style
+def training_curves(history: pd.DataFrame) -> list[Markup]:
+    """Draw loss, pair-Dice and IoU by epoch, a figure each; one epoch is drawn as dots."""
+    drawn = []
+    for title, lines in CURVES.items():
+        drawing, axes = figure(title, "epoch", "")
+        for (column, label), colour in zip(lines.items(), _COLOURS, strict=False):
+            if column in history:
+                axes.plot(history["epoch"] + 1, history[column], ".-", label=label, color=colour)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        drawn.append(to_svg(drawing, f"{title} by epoch"))
+    return drawn
+
+
+@in_page_style
+def landscapes(landscape: Landscape, rules: Mapping[int, ClassRule]) -> list[Markup]:
+    """Draw each class's mean Dice over thresholds and component areas, and where its rule is."""
+    drawn = []
+    for class_id, scores in landscape.by_class.items():
+        drawing, axes = figure(f"Class {class_id}", "threshold", "smallest component")
+        picture = axes.imshow(scores.T, aspect="auto", origin="lower", cmap="viridis")
+        drawing.colorbar(picture, label="mean Dice")
+        _tick_values(axes.set_xticks, landscape.thresholds)
+        _tick_values(axes.set_yticks, landscape.min_component_areas)
+        rule = rules[class_id]
+        if rule.enabled:
+            at = (
+                landscape.thresholds.index(rule.threshold),
+                landscape.min_component_areas.index(rule.min_component_area),
+            )
+            axes.plot(*at, "o", markersize=8, markerfacecolor="none", markeredgecolor="#ff3b30")
+        drawn.append(to_svg(drawing, f"mean Dice of class {class_id} by threshold and area"))
+    return drawn
+
+
+@in_page_style
+def confidence_figures(table: pd.DataFrame) -> list[Markup]:
+    """Draw how far the confidences are to be believed, from a `validation_table`."""
+    return [reliability(table), confidences(table)]
+
+
+def reliability(table: pd.DataFrame) -> Markup:
+    """Draw how often an image shows a class by how confident the model is that it does."""
+    classes = sorted(table["class_id"].unique().tolist())
+    colours = class_colours(classes)
+    drawing, axes = figure("Reliability", "confidence", "share that shows the class")
+    axes.plot([0, 1], [0, 1], "--", color=NEUTRAL, linewidth=1)
+    for class_id in classes:
+        rows = table[table["class_id"] == class_id]
+        shares, confidences = calibration_curve(
+            rows["true"] > 0, rows["confidence"].clip(0, 1), n_bins=_BINS, strategy="quantile"
+        )
+        axes.plot(
+            confidences, shares, ".-", color=hexadecimal(colours[class_id]), label=str(class_id)
+        )
+    axes.legend(title="class")
+    return to_svg(drawing, "observed share by confidence, for each class")
+
+
+def confidences(table: pd.DataFrame) -> Markup:
+    """Draw the confidences of pairs with and without the class."""
+    shown = table["true"] > 0
+    drawing, axes = figure("Confidence", "confidence", "(image, class) pairs")
+    axes.hist(
+        [table["confidence"][shown], table["confidence"][~shown]],
+        np.linspace(0, 1, 21).tolist(),
+        histtype="step",
+        linewidth=1.6,
+        color=["#d55e00", "#0072b2"],
+        label=["shows the class", "does not"],
+    )
+    axes.legend()
+    return to_svg(drawing, "histogram of confidences")
+
+
+def _tick_values(set_ticks: Callable[..., object], values: Sequence[float]) -> None:
+    """Name every third cell of a grid by its value."""
+    at = range(0, len(values), 3)
+    set_ticks(at, [f"{values[i]:g}" for i in at])

@@ -1,0 +1,150 @@
+"""The report: one page that needs no network, put together from what the stages have written."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import Field
+
+from steelseg.core.params import Config
+from steelseg.data.cache import Cache
+from steelseg.data.image_table import ImageTable
+from steelseg.model import metrics
+from steelseg.predict.postprocess import ClassRule, clean_mask
+from steelseg.predict.views import Probabilities
+from steelseg.report import gallery
+from steelseg.report.drawing import class_colours, draw, hexadecimal
+from steelseg.report.gallery import Picture
+from steelseg.train.config import TrainConfig
+from steelseg.train.crops import EpochSampler, training_crops
+from steelseg.tune.outcome import counts_of
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+class ReportConfig(Config):
+    """Parameters of the stage `report`."""
+
+    dataset: str
+    examples_per_class: Annotated[int, Field(ge=0)]
+    """annotated images of each class, from its largest area to its smallest"""
+    crops: Annotated[int, Field(ge=0)]
+    """the first augmented crops of the first epoch"""
+    gallery_images: Annotated[int, Field(ge=0)]
+    """validation images of each kind: best, worst, surprising"""
+
+
+def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterator[Picture]:
+    """Draw annotated images of each class, their masks tinted."""
+    rles = {c: images.rles(c) for c in images.classes}
+    for class_id, rows in gallery.examples(rles, n_images).items():
+        for row in rows:
+            masks = _by_class(cache, cache.masks(row))
+            picture = draw(cache.image(row), masks, filled=masks)
+            caption = f"class {class_id}, {int(masks[class_id].sum()):,} px"
+            yield Picture(gallery.to_source(picture), cache.names[row], caption)
+
+
+def crop_pictures(
+    cache: Cache, rows: npt.NDArray[np.int64], config: TrainConfig, n_crops: int
+) -> Iterator[Picture]:
+    """Draw the first crops of the first epoch, augmented, as the network is given them.
+
+    Args:
+        cache: of all annotated images.
+        rows: those that are trained on.
+        config: of the training.
+        n_crops: how many.
+    """
+    crops = training_crops(cache, rows, config, config.phase(0))
+    sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank=0, world_size=1)
+    for number in islice(sampler, n_crops):
+        image, masks, row = crops[number]
+        masks_chw = masks.numpy()
+        height, width = masks_chw.shape[1:]
+        by_class = _by_class(cache, masks_chw)
+        picture = draw(image.numpy()[0, :height, :width], by_class, filled=by_class)
+        shown = [str(c) for c, mask_hw in by_class.items() if mask_hw.any()]
+        caption = f"class {', '.join(shown)}" if shown else "clean"
+        yield Picture(gallery.to_source(picture), cache.names[int(row)], caption)
+
+
+def gallery_pictures(
+    cache: Cache,
+    table: pd.DataFrame,
+    predict: Callable[[list[int]], Mapping[int, Probabilities]],
+    rules: Mapping[int, ClassRule],
+    n_images: int,
+) -> dict[str, list[Picture]]:
+    """Draw the best, worst and most surprising validation images: truth tinted, found outlined.
+
+    `predict` maps rows of the cache to their probability maps (C, H, W).
+    """
+    texts = gallery.captions(table)
+    pictures: dict[str, list[Picture]] = {}
+    for kind, names in gallery.choose(table, n_images).items():
+        rows = [cache.names.index(name) for name in names]
+        pictures[kind] = []
+        maps = predict(rows)
+        for row in rows:
+            found = {
+                c: clean_mask(map_hw, rule)
+                for (c, rule), map_hw in zip(rules.items(), maps[row], strict=True)
+            }
+            picture = draw(cache.image(row), found, filled=_by_class(cache, cache.masks(row)))
+            name = cache.names[row]
+            pictures[kind].append(Picture(gallery.to_source(picture), name, texts[name]))
+    return pictures
+
+
+def validated_on(models: Mapping[int, Sequence[Path]], n_images: int) -> str:
+    """Say how many images of which folds were predicted, and by how many models (by fold)."""
+    n_models = sum(map(len, models.values()))
+    folds = f"fold{'s' * (len(models) > 1)} {', '.join(map(str, models))}"
+    among = "" if n_models == 1 else f", each by those of {n_models} models that have not seen it"
+    return f"the {n_images} images of {folds}{among}"
+
+
+def class_scores(table: pd.DataFrame, rules: Mapping[int, ClassRule]) -> list[dict[str, Any]]:
+    """Table each class's cross-fitted scores beside those of predicting nothing, and its rule.
+
+    A score that is undefined, because no validation image shows the class, is None.
+    """
+    counts = counts_of(table, honest=True)
+    columns = {
+        "pair_dice": metrics.pair_dice(counts).mean(axis=0),
+        "all_empty": (counts[..., metrics.TRUE] == 0).mean(axis=0),
+        "positive_dice": metrics.positive_dice(counts),
+        "iou": metrics.class_iou(counts),
+    }
+    shown = (counts[..., metrics.TRUE] > 0).sum(axis=0)
+    return [
+        {
+            "class_id": class_id,
+            "images": int(shown[at]),
+            "rule": rule,
+            **{k: None if np.isnan(v[at]) else float(v[at]) for k, v in columns.items()},
+        }
+        for at, (class_id, rule) in enumerate(rules.items())
+    ]
+
+
+def render(classes: Sequence[int], sections: Mapping[str, Any]) -> str:
+    """Fill the template; every text but the SVG of our own figures is escaped.
+
+    Raises:
+        jinja2.UndefinedError: the template asks for a section that is not given.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    colours = {c: hexadecimal(colour) for c, colour in class_colours(classes).items()}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(sections, colours=colours) + "\n"
+
+
+def _by_class(cache: Cache, masks_chw: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
+    return dict(zip(cache.classes, masks_chw, strict=True))

@@ -1,0 +1,124 @@
+"""Who scores which share of the images, and where: engines schedule `Scorer`s and nothing else."""
+
+import logging
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from steelseg.core.errors import SteelsegError
+from steelseg.predict.ensemble import files_of
+from steelseg.score.worker import Scorer, ScoringJob, Tally, folders_of
+
+Share = list[str]
+_scorer: Scorer  # of a worker process of the local engine
+
+
+def run_local(job: ScoringJob, shares: Sequence[Share], workers: int) -> Iterator[Tally]:
+    """Score on this machine: in this process, or in several that share out its cores.
+
+    Raises:
+        SteelsegError: a worker was killed; what it has not written can be scored again.
+    """
+    if workers == 1:
+        scorer = Scorer(job)
+        yield from map(scorer.score, shares)
+        return
+    alone = job._replace(threads=job.threads or max(1, (os.cpu_count() or 1) // workers))
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, context, _begin, (alone,)) as pool:
+            yield from pool.map(_score, shares)
+    except BrokenProcessPool as error:
+        raise SteelsegError(
+            "a worker was killed (is the memory used up?); the same command goes on from here"
+        ) from error
+
+
+def run_ray(
+    job: ScoringJob, shares: Sequence[Share], workers: int, address: str | None
+) -> Iterator[Tally]:
+    """Score on a Ray cluster, or on one that is started here for as long as it takes.
+
+    Ray Data streams the shares to `workers` actors that hold the model, and sends a share again
+    where an actor has died.
+
+    Raises:
+        SteelsegError: Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        ray: Any = import_module("ray")
+        import_module("ray.data")
+    except ImportError as error:
+        raise SteelsegError(
+            "the engine ray needs `make setup-extras`, or `pip install 'ray[data]'`"
+        ) from error
+    _connect(ray, address, workers)
+    n_cpus = int(ray.cluster_resources().get("CPU", 1))
+    on_gpu = job.runtime != "onnx" and ray.cluster_resources().get("GPU", 0) > 0
+    threads = job.threads or max(1, n_cpus // workers)
+    model = {name: path.read_bytes() for name, path in files_of(folders_of(job.model)).items()}
+    tallies = ray.data.from_items([{"images": share} for share in shares]).map_batches(
+        _Actor,
+        fn_constructor_args=(job._replace(threads=threads), ray.put(model)),
+        batch_size=1,
+        num_cpus=None if on_gpu else threads,
+        num_gpus=1 if on_gpu else None,
+        concurrency=workers,
+    )
+    try:
+        for row in tallies.iter_rows():
+            yield Tally(int(row["scored"]), int(row["failed"]))
+    finally:
+        ray.shutdown()
+
+
+class _Actor:
+    """A worker of Ray: unpacks the model where it runs, and scores a share at a time."""
+
+    def __init__(self, job: ScoringJob, model: Any) -> None:
+        import ray
+
+        folder = Path(tempfile.mkdtemp(prefix="steelseg-model-"))
+        for name, data in ray.get(model).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+        self.scorer = Scorer(job._replace(model=folder))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        tallies = [self.scorer.score(list(share)) for share in batch["images"]]
+        return {"scored": [t.scored for t in tallies], "failed": [t.failed for t in tallies]}
+
+
+def _connect(ray: Any, address: str | None, workers: int) -> None:
+    """Join a cluster, or start one here that only this machine can reach."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            code = {"py_modules": [str(Path(__file__).parents[1])]}
+            ray.init(address=address, runtime_env=code, **quiet)
+        else:
+            n_cpus = max(workers, os.cpu_count() or 1)
+            here = "127.0.0.1"
+            ray.init(num_cpus=n_cpus, include_dashboard=False, _node_ip_address=here, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SteelsegError(f"the Ray cluster cannot be used: {reason}") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _begin(job: ScoringJob) -> None:
+    global _scorer
+    _scorer = Scorer(job)
+
+
+def _score(share: Share) -> Tally:
+    return _scorer.score(share)

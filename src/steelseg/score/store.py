@@ -1,0 +1,218 @@
+"""Where batch scoring reads images from and writes rows to: folders here or in an object store.
+
+Rows stand in `<out>/model_version=<version>/part-*.parquet`, images that could not be scored in
+`<out>/_errors/model_version=<version>/part-*.parquet`, and what scored them in
+`<out>/_models/<version>.json`; readers of Parquet folders pass over names that begin with `_`.
+"""
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.arrow import ArrowFSWrapper
+from pyarrow import fs
+
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.files import atomic_path
+from steelseg.data.images import MAX_BYTES, SUFFIXES
+from steelseg.predict.submission import SCHEMA, PredictionRow
+
+ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})
+_WILDCARDS = frozenset("*?[")
+
+
+class Place(NamedTuple):
+    """A folder, here or in an object store."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    def __truediv__(self, name: str) -> "Place":
+        return Place(self.filesystem, posixpath.join(self.path, name))
+
+
+class ImageSource(NamedTuple):
+    """Images to score: a folder, and the paths of the images in it, which are their ids."""
+
+    folder: Place
+    images: list[str]
+
+
+def place(uri: str) -> Place:
+    """Find a folder by its path or its URI (`s3://bucket/path`, as pyarrow understands it).
+
+    Raises:
+        BadInput: there is no such kind of store, or it needs what is not there.
+    """
+    try:
+        if "://" in uri:
+            return Place(*fs.FileSystem.from_uri(uri))
+        return Place(fs.LocalFileSystem(), str(Path(uri).absolute()))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"{uri}: cannot be opened: {' '.join(str(error).split())}") from error
+
+
+def find_images(uri: str) -> ImageSource:
+    """List images, sorted: those of a folder and below it, of a glob, or in a Parquet table.
+
+    The table has a column `image` of paths, which are relative to the table's folder or absolute.
+
+    Raises:
+        BadInput: there are none, or the place cannot be read.
+    """
+    where = place(uri)
+    try:
+        if where.path.endswith(".parquet"):
+            column = pq.read_table(where.path, filesystem=where.filesystem, columns=["image"])
+            found = set(column.column("image").to_pylist())
+            folder = Place(where.filesystem, posixpath.dirname(where.path))
+        else:
+            folder, found = _list(where)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{uri}: cannot be listed: {' '.join(str(error).split())}") from error
+    if not found:
+        raise BadInput(f"{uri}: expected images ({', '.join(sorted(SUFFIXES))}), but found none")
+    return ImageSource(folder, sorted(found))
+
+
+def _list(where: Place) -> tuple[Place, set[str]]:
+    store = ArrowFSWrapper(where.filesystem)
+    steps = where.path.split("/")
+    plain = next((i for i, step in enumerate(steps) if _WILDCARDS & set(step)), len(steps))
+    folder = Place(where.filesystem, "/".join(steps[:plain]))
+    if plain == len(steps):
+        selector = fs.FileSelector(folder.path, recursive=True)
+        paths = [f.path for f in where.filesystem.get_file_info(selector) if f.is_file]
+    else:
+        paths = store.glob(where.path)
+    names = (posixpath.relpath(path, folder.path) for path in paths)
+    return folder, {n for n in names if posixpath.splitext(n)[1].lower() in SUFFIXES}
+
+
+def read_bytes(folder: Place, image: str) -> bytes:
+    """Read an image file.
+
+    Raises:
+        BadInput: it is missing, cannot be read, or is larger than any image may be.
+    """
+    path = posixpath.join(folder.path, image)
+    try:
+        with folder.filesystem.open_input_file(path) as file:
+            if file.size() > MAX_BYTES:
+                raise BadInput(f"expected at most {MAX_BYTES} bytes, but got {file.size()}")
+            data: bytes = file.read()
+            return data
+    except FileNotFoundError:
+        raise BadInput("no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(f"cannot be read: {' '.join(str(error).split())}") from error
+
+
+class ScoreStore:
+    """The rows and errors of one version of a model."""
+
+    def __init__(self, out: Place, version: str) -> None:
+        """Write below `out`."""
+        self.rows = out / f"model_version={version}"
+        self.errors = out / "_errors" / f"model_version={version}"
+        self.card = out / "_models" / f"{version}.json"
+
+    def claim(self, card: dict[str, Any]) -> None:
+        """Note which model the rows are of.
+
+        Raises:
+            SteelsegError: rows of another model have the same version.
+        """
+        text = json.dumps(card, indent=2, sort_keys=True) + "\n"
+        known = self._read_card()
+        if known is None:
+            _put(self.card, text.encode())
+        elif known != text:
+            raise SteelsegError(
+                f"{self.card.path}: holds the rows of another model of this version; "
+                "choose another --out"
+            )
+
+    def done(self) -> set[str]:
+        """Return the images that have rows or an error."""
+        return self.scored() | self.failed()
+
+    def scored(self) -> set[str]:
+        """Return the images that have rows."""
+        return {image for part in self._parts(self.rows) for image in part}
+
+    def failed(self) -> set[str]:
+        """Return the images that have an error."""
+        return {image for part in self._parts(self.errors) for image in part}
+
+    def forget_errors(self) -> None:
+        """Delete the errors, so that their images are tried again."""
+        if self.errors.filesystem.get_file_info(self.errors.path).type != fs.FileType.NotFound:
+            self.errors.filesystem.delete_dir_contents(self.errors.path)
+
+    def write(
+        self, images: Sequence[str], rows: Sequence[PredictionRow], errors: dict[str, str]
+    ) -> None:
+        """Write what became of some images; the same images again replace what was written."""
+        name = hashlib.sha256("\n".join(images).encode()).hexdigest()[:16]
+        if errors:
+            listed = [{"image": k, "reason": v} for k, v in errors.items()]
+            table = pa.Table.from_pylist(listed, schema=ERROR_SCHEMA)
+            _put_table(self.errors / f"part-{name}.parquet", table)
+        if rows:
+            table = pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
+            _put_table(self.rows / f"part-{name}.parquet", table)
+
+    def count_rows(self) -> int:
+        """Count the rows of all parts."""
+        return sum(
+            pq.read_metadata(path, filesystem=self.rows.filesystem).num_rows
+            for path in _files(self.rows)
+        )
+
+    def _parts(self, folder: Place) -> Iterator[list[str]]:
+        for path in _files(folder):
+            try:
+                table = pq.read_table(path, filesystem=folder.filesystem, columns=["image"])
+            except (pa.ArrowException, OSError) as error:
+                reason = " ".join(str(error).split())
+                raise BadInput(f"{path}: is damaged ({reason}); delete it and run again") from error
+            yield table.column("image").unique().to_pylist()
+
+    def _read_card(self) -> str | None:
+        try:
+            with self.card.filesystem.open_input_file(self.card.path) as file:
+                return bytes(file.read()).decode()
+        except FileNotFoundError:
+            return None
+
+
+def _files(folder: Place) -> list[str]:
+    selector = fs.FileSelector(folder.path, allow_not_found=True)
+    listed = folder.filesystem.get_file_info(selector)
+    return sorted(f.path for f in listed if f.base_name.startswith("part-"))
+
+
+def _put_table(where: Place, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    _put(where, sink.getvalue())
+
+
+def _put(where: Place, data: bytes | pa.Buffer) -> None:
+    """Write a file, whole or not at all; an object store does not show what was not finished."""
+    if isinstance(where.filesystem, fs.LocalFileSystem):
+        with atomic_path(Path(where.path)) as temporary:
+            temporary.write_bytes(data)
+        return
+    try:
+        with where.filesystem.open_output_stream(where.path) as stream:
+            stream.write(data)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise SteelsegError(f"{where.path}: cannot be written: {reason}") from error

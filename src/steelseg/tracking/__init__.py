@@ -1,0 +1,1 @@
+"""Observers: they change no output and stand in no deps."""

@@ -1,0 +1,51 @@
+"""How every stage script runs: errors as one message, no life of its own once DVC is gone."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+import psutil
+
+from steelseg.core.errors import SteelsegError
+
+WATCH_SECONDS = 2.0
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's main function; exits with status 1 and a message where it raises our errors.
+
+    A SIGTERM ends the stage as an interrupt from the keyboard does, so that what it holds open is
+    closed. Under DVC, the stage ends by itself soon after dvc was killed.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
+    try:
+        main()
+    except SteelsegError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _end_with_dvc() -> None:
+    """Interrupt this process when dvc, or a shell between them, has ended.
+
+    DVC starts a stage through a shell, which may or may not put the stage in its own place.
+    """
+    with suppress(psutil.NoSuchProcess):  # one that has ended while it was looked at
+        parents = psutil.Process().parents()
+        are_dvc = (any("dvc" in word for word in parent.cmdline()[:3]) for parent in parents)
+        dvc = next((i for i, is_dvc in enumerate(are_dvc) if is_dvc), 0)
+        while all(ancestor.is_running() for ancestor in parents[: dvc + 1]):
+            time.sleep(WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

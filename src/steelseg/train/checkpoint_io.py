@@ -1,0 +1,95 @@
+"""Nested Python values with tensors as one safetensors file, which needs no unpickling.
+
+The tensors are stored as such, and everything around them as JSON in the file's header. It holds
+what training checkpoints are made of: dicts with string or integer keys, lists, tuples, tensors,
+and None, bool, int, float and str.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from steelseg.core.errors import BadInput
+from steelseg.core.files import atomic_path
+
+_HEADER = "tree"
+
+
+def save_tree(path: Path, tree: Any) -> None:
+    """Write a nested value, whole or not at all.
+
+    Raises:
+        TypeError: the value holds something other than the types named above.
+        SteelsegError: the disk is full.
+    """
+    tensors: dict[str, Tensor] = {}
+    header = json.dumps(_encode(tree, tensors))
+    with atomic_path(path) as temporary:
+        # not by safetensors' own writer, whose error on a full disk is no OSError
+        temporary.write_bytes(save(tensors, metadata={_HEADER: header}))
+
+
+def load_tree(path: Path) -> Any:
+    """Read what `save_tree` wrote.
+
+    Raises:
+        BadInput: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tree = json.loads(file.metadata()[_HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        return _decode(tree, tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read as a checkpoint: {error}") from error
+
+
+def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[_key(k), _encode(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_encode(v, tensors) for v in value]}
+    if value is None or type(value) in {bool, int, float, str}:
+        return {"value": value}
+    raise TypeError(f"Expected plain values and tensors in a checkpoint, but got {type(value)}")
+
+
+def _key(key: Any) -> str | int:
+    if type(key) not in {str, int}:
+        raise TypeError(f"Expected keys of type str or int in a checkpoint, but got {key!r}")
+    return key  # type: ignore[no-any-return]
+
+
+def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, value),) = node.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {k: _decode(v, tensors) for k, v in value}
+    if kind == "value":
+        return value
+    items = [_decode(v, tensors) for v in value]
+    return tuple(items) if kind == "tuple" else items
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of torch's random generators, on the CPU and on every GPU."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` returned; GPUs that are no longer there are passed over."""
+    torch.set_rng_state(state["cpu"])
+    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda, device)

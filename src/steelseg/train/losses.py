@@ -1,0 +1,77 @@
+"""The training losses, by name or as a weighted sum of names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+
+from steelseg.core.errors import BadInput
+from steelseg.core.params import nearest
+
+MULTILABEL = "multilabel"
+
+LOSSES: dict[str, Callable[..., nn.Module]] = {
+    "bce": partial(smp.losses.SoftBCEWithLogitsLoss, ignore_index=None),
+    "dice": lambda: smp.losses.DiceLoss(MULTILABEL),
+    "focal": lambda: smp.losses.FocalLoss(MULTILABEL),
+    "lovasz": lambda: smp.losses.LovaszLoss(MULTILABEL),
+    "tversky": lambda: smp.losses.TverskyLoss(MULTILABEL, alpha=0.3, beta=0.7),
+}
+
+
+class WeightedLoss(nn.Module):
+    """A weighted sum of losses on logits and masks, both (B, C, H, W) float; a scalar.
+
+    smp's Dice and Tversky take a class over the whole batch and count it as 0 when no image of the
+    batch shows it, so that only `bce`, `focal` and `lovasz` punish false alarms on clean batches.
+    """
+
+    def __init__(self, weights: Mapping[str, float], **bce_options: Any) -> None:
+        """Build every loss of `weights`, refusing an unknown name."""
+        super().__init__()
+        self.weights = dict(weights)
+        options = {"bce": bce_options}
+        self.parts = nn.ModuleDict({n: _build(n, options.get(n, {})) for n in weights})
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the weighted sum, a scalar."""
+        terms = [self.weights[name] * loss(logits, masks) for name, loss in self.parts.items()]
+        return torch.stack(terms).sum()
+
+
+def build_loss(
+    loss: str | Mapping[str, float],
+    class_weights: Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
+) -> WeightedLoss:
+    """Build a loss from its name (`bce`) or from weights by name (`{bce: 0.6, dice: 0.4}`).
+
+    Args:
+        loss: the name or the weights.
+        class_weights: factors of the classes' shares in `bce`, in channel order; None for 1 each.
+        label_smoothing: `bce` takes masks of 0 and 1 as this much and 1 minus this much.
+
+    Raises:
+        BadInput: a name is unknown, there is none, or `bce` is given options but no part.
+    """
+    weights = {loss: 1.0} if isinstance(loss, str) else loss
+    if not weights:
+        raise BadInput(f"`loss`: expected one of {', '.join(LOSSES)}, but got nothing")
+    options: dict[str, Any] = {}
+    if class_weights is not None:
+        options["weight"] = torch.tensor(class_weights)[:, None, None]  # (C, 1, 1)
+    if label_smoothing:
+        options["smooth_factor"] = label_smoothing
+    if options and "bce" not in weights:
+        raise BadInput("`class_weights` and `label_smoothing` are of `bce`, which `loss` lacks")
+    return WeightedLoss(weights, **options)
+
+
+def _build(name: str, options: Mapping[str, Any]) -> nn.Module:
+    if name not in LOSSES:
+        known = ", ".join(LOSSES)
+        raise BadInput(f"`loss`: expected one of {known}, but got {name!r}{nearest(name, LOSSES)}")
+    return LOSSES[name](**options)

@@ -1,0 +1,72 @@
+"""Samples made of two: cutmix and copy-paste of crops, mixup of batches.
+
+A crop is an image (H, W) and its masks (C, H, W), both uint8. Mixup (Zhang et al. 2018) works on
+the device: images are blended, and losses by the same share.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+Sample = tuple[Pixels, Pixels]
+ALPHA = 0.4  # of mixup's Beta distribution: mostly a little of another image
+
+
+class Blend(NamedTuple):
+    """A mixup: each image keeps `share` of itself, and takes the rest of another of the batch."""
+
+    share: float
+    others: Tensor
+
+
+def cutmix(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
+    """Replace a rectangle by that of another sample, masks and all.
+
+    Its share of the area is drawn from 0 to 1, Beta(1, 1), as by Yun et al. (2019), and it has the
+    sample's proportions.
+    """
+    side = np.sqrt(rng.random())
+    window = []
+    for size in sample[0].shape:
+        length = round(size * side)
+        start = int(rng.integers(size - length + 1))
+        window.append(slice(start, start + length))
+    where = np.zeros(sample[0].shape, dtype=bool)
+    where[tuple(window)] = True
+    return _take(where, sample, other)
+
+
+def copy_paste(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
+    """Paste the pixels of one class of another sample, at their place; it hides what was there.
+
+    The class is drawn from those that the other sample shows; if it shows none, nothing is pasted.
+    """
+    shown = np.flatnonzero(other[1].any(axis=(1, 2)))
+    if not len(shown):
+        return sample
+    return _take(other[1][rng.choice(shown)].astype(bool), sample, other)
+
+
+def blend_images(images: Tensor, blend: Blend) -> Tensor:
+    """Blend a batch of images (B, 1, H, W); they are float32 grey levels then."""
+    levels = images.float()
+    return blend.share * levels + (1 - blend.share) * levels[blend.others]
+
+
+def draw_blend(rng: np.random.Generator, probability: float, n_images: int) -> Blend | None:
+    """Draw how a batch of so many images is blended, None for not at all.
+
+    The greater share is an image's own, as it is its own masks that it is scored by.
+    """
+    if rng.random() >= probability:
+        return None
+    share = rng.beta(ALPHA, ALPHA)
+    return Blend(max(share, 1 - share), torch.from_numpy(rng.permutation(n_images)))
+
+
+def _take(where: npt.NDArray[np.bool_], sample: Sample, other: Sample) -> Sample:
+    return np.where(where, other[0], sample[0]), np.where(where, other[1], sample[1])

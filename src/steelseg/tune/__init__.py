@@ -1,0 +1,1 @@
+"""The search for rules and the honest score."""

@@ -1,0 +1,174 @@
+"""What the validation images' probability maps hold of interest to any rule: their components.
+
+The maps themselves are not kept. A table is filled image by image and answers, for every threshold
+and every smallest component area, how many pixels would be kept and how many of them are right.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from steelseg.model.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
+from steelseg.predict.postprocess import Mask, Probability, confidence, label_runs
+
+Compact = npt.NDArray[np.int32]
+Reals = npt.NDArray[np.float64]
+
+
+class PairComponents(NamedTuple):
+    """One class in one image.
+
+    `components` is (4, n): level (index of the threshold), area, pixels, true positives. The
+    components of one level and area share every rule's fate and stand in one column, so `pixels` is
+    their number times their area.
+    """
+
+    components: Compact
+    truth_area: int
+    confidence: float
+
+
+class ComponentTable:
+    """The components of every (image, class) pair at every threshold.
+
+    Memory grows with the components (16 bytes for each distinct area at a threshold), not with the
+    size of the images.
+
+    Args:
+        thresholds: strictly increasing, in 0..1; at most these can be asked for.
+        n_classes: number of classes.
+
+    Raises:
+        ValueError: the thresholds do not increase.
+    """
+
+    def __init__(self, thresholds: Sequence[float], n_classes: int) -> None:
+        if np.any(np.diff(thresholds) <= 0):
+            raise ValueError(f"Expected strictly increasing `thresholds`, but got {thresholds}")
+        self.thresholds = tuple(thresholds)
+        self.n_classes = n_classes
+        self._pairs: list[list[PairComponents]] = [[] for _ in range(n_classes)]
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self._pairs[0])
+
+    def add(self, probability_chw: Probability, mask_chw: Mask) -> None:
+        """Add an image.
+
+        Args:
+            probability_chw: (C, H, W) float32 in 0..1.
+            mask_chw: (C, H, W) uint8 of 0 and 1, the truth.
+
+        Raises:
+            ValueError: the shapes or dtypes are others.
+            SteelsegError: the map holds NaN.
+        """
+        self.append(measure(probability_chw, mask_chw, self.thresholds))
+
+    def append(self, pairs: Sequence[PairComponents]) -> None:
+        """Add an image that was measured elsewhere, in another thread for instance."""
+        if len(pairs) != self.n_classes:
+            raise ValueError(f"Expected {self.n_classes} classes, but got {len(pairs)}")
+        for of_class, pair in zip(self._pairs, pairs, strict=True):
+            of_class.append(pair)
+
+    def truth_areas(self, class_index: int) -> npt.NDArray[np.int64]:
+        """Return a class's true area in every image: (N,), in pixels."""
+        return np.array([pair.truth_area for pair in self._pairs[class_index]], dtype=np.int64)
+
+    def confidences(self, class_index: int) -> npt.NDArray[np.float32]:
+        """Return a class's confidence in every image: (N,)."""
+        return np.array([pair.confidence for pair in self._pairs[class_index]], dtype=np.float32)
+
+    def counts(self, class_index: int, min_component_areas: Sequence[int]) -> Counts:
+        """Count a class's pixels where components below some area are dropped.
+
+        Args:
+            class_index: the channel.
+            min_component_areas: A increasing areas in pixels.
+
+        Returns:
+            (N, T, A, 3) of true positive, predicted and true pixels, for every image, threshold and
+            area, see `steelseg.model.metrics`.
+        """
+        pairs = self._pairs[class_index]
+        n_areas = len(min_component_areas)
+        shape = (len(pairs), len(self.thresholds), n_areas + 1)
+        level, area, pixels, true_positives = np.concatenate(
+            [np.zeros((4, 0), dtype=np.int32), *(pair.components for pair in pairs)], axis=1
+        )
+        image = np.repeat(np.arange(len(pairs)), [pair.components.shape[1] for pair in pairs])
+        survived = np.searchsorted(min_component_areas, area, side="right")  # that many areas
+        cell = np.ravel_multi_index((image, level, survived), shape)
+        counts = np.empty((*shape[:2], n_areas, 3), dtype=np.int64)
+        for index, weights in ((TRUE_POSITIVE, true_positives), (PREDICTED, pixels)):
+            sums = np.bincount(cell, weights, minlength=np.prod(shape)).reshape(shape)
+            counts[..., index] = sums[..., ::-1].cumsum(axis=2)[..., n_areas - 1 :: -1]
+        counts[..., TRUE] = self.truth_areas(class_index)[:, None, None]
+        return counts
+
+
+def measure(
+    probability_chw: Probability, mask_chw: Mask, thresholds: Sequence[float]
+) -> list[PairComponents]:
+    """Find the components of every class of an image at every threshold (see `ComponentTable`)."""
+    if probability_chw.ndim != 3 or probability_chw.shape != mask_chw.shape:
+        raise ValueError(
+            "Expected `probability_chw` and `mask_chw` of one shape (C, H, W), but got "
+            f"{probability_chw.shape} and {mask_chw.shape}"
+        )
+    if mask_chw.dtype != np.uint8:
+        raise ValueError(f"Expected `mask_chw` of uint8, but got {mask_chw.dtype}")
+    levels = np.asarray(thresholds, dtype=np.float32)
+    return [_measure_pair(p, m, levels) for p, m in zip(probability_chw, mask_chw, strict=True)]
+
+
+def _measure_pair(
+    probability_hw: Probability, mask_hw: Mask, levels: npt.NDArray[np.float32]
+) -> PairComponents:
+    highest = confidence(probability_hw)
+    truth_area = int(np.count_nonzero(mask_hw))
+    # (H + 1, W): how many pixels above the given one, in its column, are true
+    true_above_hw = np.diff(cv2.integral(mask_hw), axis=1) if truth_area else None
+    if true_above_hw is not None and true_above_hw[-1].sum() != truth_area:
+        raise ValueError("Expected `mask_chw` of 0 and 1, but got other values")
+    found = [np.zeros((3, 0))]
+    for level, threshold in enumerate(levels[levels < highest]):
+        foreground_hw = (probability_hw > threshold).view(np.uint8)
+        # the foreground of a higher threshold lies within, so the region can shrink
+        left, top, width, height = cv2.boundingRect(foreground_hw)
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        probability_hw = probability_hw[rows, columns]
+        if true_above_hw is not None:
+            true_above_hw = true_above_hw[top : top + height + 1, columns]
+        areas, true_positives = _measure_components(foreground_hw[rows, columns], true_above_hw)
+        found.append(np.stack([np.full(len(areas), level), areas, true_positives]))
+    return PairComponents(_merge_equal(np.concatenate(found, axis=1)), truth_area, highest)
+
+
+def _measure_components(
+    foreground_hw: Mask, true_above_hw: npt.NDArray[np.int32] | None
+) -> tuple[Reals, Reals]:
+    runs = label_runs(foreground_hw)
+    areas = np.bincount(runs.labels, runs.lengths)[1:].astype(np.float64, copy=False)
+    if true_above_hw is None:
+        return areas, np.zeros_like(areas)
+    true_pixels = (
+        true_above_hw[runs.rows + runs.lengths, runs.columns]
+        - true_above_hw[runs.rows, runs.columns]
+    )
+    return areas, np.bincount(runs.labels, true_pixels)[1:].astype(np.float64, copy=False)
+
+
+def _merge_equal(found: Reals) -> Compact:
+    """Merge the columns (level, area, true positives) of equal level and area."""
+    level, area, true_positives = found
+    width = area.max(initial=0) + 1
+    keys, group = np.unique(level * width + area, return_inverse=True)
+    level, area = np.divmod(keys, width)
+    rows = [level, area, np.bincount(group) * area, np.bincount(group, true_positives)]
+    return np.stack(rows).astype(np.int32)

@@ -1,0 +1,113 @@
+"""What tune_threshold found out about the validation images, for whoever looks at it later.
+
+`data/validation.parquet` has a row for each image and class, `data/landscape.json` each class's
+score over the grid of thresholds and smallest components.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from steelseg.core import sealed
+from steelseg.core.errors import BadInput
+from steelseg.model.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
+
+_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("class_id", pa.int64()),
+        ("confidence", pa.float32()),
+        ("true", pa.int64()),
+        ("predicted", pa.int64()),
+        ("true_positive", pa.int64()),
+        ("honest_predicted", pa.int64()),
+        ("honest_true_positive", pa.int64()),
+    ]
+)
+
+
+class Landscape(NamedTuple):
+    """The mean Dice of each class over thresholds and component areas: a (T, A) array each."""
+
+    thresholds: list[float]
+    min_component_areas: list[int]
+    by_class: dict[int, npt.NDArray[np.float64]]
+
+
+def write(
+    path: Path,
+    names: Sequence[str],
+    classes: Sequence[int],
+    confidences: npt.NDArray[np.float32],
+    counts: Counts,
+    honest: Counts,
+) -> None:
+    """Write the table as Parquet, whole or not at all.
+
+    Args:
+        path: the file.
+        names: N images.
+        classes: C class ids, in channel order.
+        confidences: (N, C).
+        counts: (N, C, 3) pixels under the tuned rules, see `steelseg.model.metrics`.
+        honest: the same under rules that were chosen without the image, see `tuning.cross_count`.
+    """
+    columns = [
+        np.repeat(names, len(classes)),
+        np.tile(classes, len(names)),
+        confidences.ravel(),
+        counts[..., TRUE].ravel(),
+        counts[..., PREDICTED].ravel(),
+        counts[..., TRUE_POSITIVE].ravel(),
+        honest[..., PREDICTED].ravel(),
+        honest[..., TRUE_POSITIVE].ravel(),
+    ]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, _SCHEMA, strict=True)]
+    sealed.write_sealed_table(path, pa.table(arrays, schema=_SCHEMA))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read what `write` wrote, images in their order and the classes of each together.
+
+    Raises:
+        BadInput: the file is missing, damaged, or has other columns.
+    """
+    table = sealed.read_sealed_table(path)
+    if table.schema != _SCHEMA:
+        raise BadInput(f"{path}: was not written by tune_threshold; run `dvc repro`")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def counts_of(table: pd.DataFrame, *, honest: bool = False) -> Counts:
+    """Return the pixel counts (N, C, 3) that a table was made of."""
+    prefix = "honest_" if honest else ""
+    columns = [f"{prefix}true_positive", f"{prefix}predicted", "true"]
+    n_classes = table["class_id"].nunique()
+    counts: Counts = table[columns].to_numpy(dtype=np.int64).reshape(-1, n_classes, 3)
+    return counts
+
+
+def write_landscape(path: Path, landscape: Landscape) -> None:
+    """Write a landscape as JSON with a checksum."""
+    by_class = {str(c): scores.tolist() for c, scores in landscape.by_class.items()}
+    sealed.write_sealed_json(path, {**landscape._asdict(), "by_class": by_class})
+
+
+def read_landscape(path: Path) -> Landscape:
+    """Read what `write_landscape` wrote.
+
+    Raises:
+        BadInput: the file is missing, damaged, or was written by another stage.
+    """
+    document: dict[str, Any] = sealed.read_sealed_json(path)
+    try:
+        by_class = {int(c): np.array(scores) for c, scores in document["by_class"].items()}
+        return Landscape(document["thresholds"], document["min_component_areas"], by_class)
+    except KeyError as error:
+        raise BadInput(f"{path}: was not written by tune_threshold: no {error}") from error
