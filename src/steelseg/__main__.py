@@ -12,30 +12,15 @@ from importlib import import_module
 from steelseg.core.errors import SteelsegError
 
 COMMANDS = {
-    "ablation": (
-        "steelseg.experiments.ablation",
-        "try the switches of a plan, and table what they gain",
-    ),
-    "champion": (
-        "steelseg.registry.champion",
-        "name the best registered model, or another, the champion",
-    ),
+    "ablation": ("experiments.ablation", "try the switches of a plan, and table what they gain"),
+    "champion": ("registry.champion", "name the best registered model, or another, the champion"),
     "demo": ("demo.command", "try the model on images of your own, in a browser"),
     "import-masks": ("data.mask_import", "turn a folder of mask images into train.csv"),
-    "kfold": (
-        "steelseg.experiments.kfold",
-        "train on every fold, and predict by all of their models",
-    ),
+    "kfold": ("experiments.kfold", "train on every fold, and predict by all of their models"),
     "member": ("registry.member", "collect a model as a member of an ensemble"),
-    "pseudo-label": (
-        "steelseg.experiments.pseudo_labels",
-        "train on confident test predictions too",
-    ),
+    "pseudo-label": ("experiments.pseudo_labels", "train on confident test predictions too"),
     "score": ("score.command", "score any number of images with a registered model"),
-    "summary": (
-        "steelseg.report.summary",
-        "say how good the last run is and where its results lie",
-    ),
+    "summary": ("report.summary", "say how good the last run is and where its results lie"),
     "ui": ("tracking.ui", "show the experiments in a browser, by MLflow"),
 }
 
