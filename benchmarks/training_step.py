@@ -22,7 +22,8 @@ from steelseg.model.network import ModelConfig, Segmenter
 from steelseg.train import loop
 from steelseg.train.config import TrainConfig, TrainParams
 from steelseg.train.crops import Batch, collate, training_crops
-from steelseg.train.loop import EpochKeeper, FoldData
+from steelseg.train.fold_data import FoldData
+from steelseg.train.keeper import EpochKeeper
 from steelseg.train.losses import build_loss
 from steelseg.train.task import SegmentationTask
 

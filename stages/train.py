@@ -18,7 +18,8 @@ from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.train.auto import Setting, fingerprint, resolve
 from steelseg.train.config import TrainParams
-from steelseg.train.loop import FoldData, train
+from steelseg.train.fold_data import FoldData
+from steelseg.train.loop import train
 from steelseg.train.totals import without_timings, write_history
 
 FOLDS = Path("data/folds.parquet")

@@ -19,7 +19,8 @@ from torch import nn
 from steelseg.core.device import is_first_process
 from steelseg.data.cache import Cache
 from steelseg.train import loop
-from steelseg.train.loop import EpochKeeper, FoldData
+from steelseg.train.fold_data import FoldData
+from steelseg.train.keeper import EpochKeeper
 
 FOLDS = np.array([0, 1, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])  # five to validate on: no even share
 GLOBAL_BATCH = 4
@@ -42,7 +43,8 @@ def run(cache: Cache, folder: Path, processes: int, lr: float, killed: bool = Fa
         if killed and epoch == 0:
             os.killpg(0, signal.SIGKILL)
 
-    changes = {"epochs": 2, "crop": [32, 32], "crops_per_image": 2, "num_workers": 0}
+    changes = {"epochs": 2, "crop": [32, 32], "crops_per_image": 2}
+    changes |= {"num_workers": 2 if processes > 1 else 0}  # workers draw ahead of the training
     changes |= {"batch_size": GLOBAL_BATCH // processes, "devices": processes, "lr": lr}
     changes |= {"loss": "bce", "scheduler": "constant", "validation_batch_size": 2}
     settings = config(**changes)

@@ -11,7 +11,7 @@ from servers import free_port
 from tiny_training import ROOT
 
 from steelseg.data.cache import Cache
-from steelseg.train.loop import newest_checkpoint
+from steelseg.train.keeper import newest_checkpoint
 from steelseg.train.totals import TIMINGS
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.usefixtures("one_thread")]

@@ -194,7 +194,7 @@ def test_keys_that_are_no_names_do_not_stop_the_suggestions(tmp_path: Path) -> N
 
 def test_a_fold_that_is_not_there_is_refused(tiny_cache: Cache) -> None:
     """Only the fold table knows how many there are."""
-    from steelseg.train.loop import FoldData  # Lightning takes seconds to import
+    from steelseg.train.fold_data import FoldData  # Lightning takes seconds to import
 
     config = params.load(TrainParams, "train", REPOSITORY / "params.yaml")
     folds = np.arange(len(tiny_cache)) % 4

@@ -10,7 +10,8 @@ from tiny_training import FOLDS, config, run
 
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.data.cache import Cache
-from steelseg.train.loop import EpochKeeper, FoldData, newest_checkpoint
+from steelseg.train.fold_data import FoldData
+from steelseg.train.keeper import EpochKeeper, newest_checkpoint
 from steelseg.train.task import SegmentationTask
 from steelseg.train.totals import TIMINGS, pixel_counts, without_timings
 
@@ -21,6 +22,9 @@ def timeless(keeper: EpochKeeper) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k not in TIMINGS} for row in keeper.history]
 
 
+FINISH = {"epochs": 1, "crop": None, "batch_size": 4, "crops_per_image": 1}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -28,6 +32,11 @@ def timeless(keeper: EpochKeeper) -> list[dict[str, float]]:
         {"scheduler": "plateau", "plateau_patience": 0, "average_best": 2},
         {"scheduler": "cosine", "freeze_encoder_epochs": 2},
         {"scheduler": "one_cycle", "encoder_lr_factor": 0.1},
+        {"hard_negatives": 0.5},  # draws by what the epoch before found
+        {"finish": FINISH},  # has a loader of its own
+        # workers draw ahead of the training
+        {"hard_negatives": 0.5, "num_workers": 2},
+        {"finish": FINISH, "num_workers": 2},
     ],
 )
 def test_a_resumed_training_is_the_uninterrupted_one(
@@ -35,10 +44,10 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 ) -> None:
     """Stopped after the first epoch, it ends with the same history and weights, bit for bit."""
     settings = config(optimizer="adamw", **changes)
-    whole = run(tiny_cache, tmp_path / "whole", settings)
+    whole = run(tiny_cache, tmp_path / "whole", settings, dropout=0.3)
     with pytest.raises(InterruptedError):
-        run(tiny_cache, tmp_path / "parts", settings, stop_after=1)
-    resumed = run(tiny_cache, tmp_path / "parts", settings)
+        run(tiny_cache, tmp_path / "parts", settings, stop_after=1, dropout=0.3)
+    resumed = run(tiny_cache, tmp_path / "parts", settings, dropout=0.3)
     assert timeless(resumed) == timeless(whole)
     assert len(whole.history) == 3
     assert resumed.best_epoch == whole.best_epoch

@@ -18,8 +18,8 @@ from steelseg.data.cache import Cache
 from steelseg.model import network as models
 from steelseg.predict import submission
 from steelseg.predict.inference import open_onnx
-from steelseg.train import loop
-from steelseg.train.checkpoint_io import load_tree
+from steelseg.train.checkpoint_io import SafetensorsIO, load_tree
+from steelseg.train.keeper import newest_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow has some of its own
 
@@ -76,9 +76,9 @@ def test_a_sealed_pickle_is_refused(tmp_path: Path, marker: Path) -> None:
     """Whoever can plant a file can plant its checksum: the format itself must not be pickle."""
     checkpoint = plant(tmp_path / "epoch-0000.safetensors", marker, by_torch=True)
     seal(checkpoint)
-    assert loop.newest_checkpoint(tmp_path) == checkpoint
+    assert newest_checkpoint(tmp_path) == checkpoint
     with pytest.raises(BadInput, match="cannot be read as a checkpoint"):
-        loop.SafetensorsIO().load_checkpoint(checkpoint)
+        SafetensorsIO().load_checkpoint(checkpoint)
     onnx = plant(tmp_path / "model.onnx", marker, by_torch=False)
     seal(onnx)
     with pytest.raises(BadInput, match=r"model\.onnx"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+from torch import nn
 
 from steelseg.core.params import load
 from steelseg.data.cache import Cache
@@ -12,13 +13,14 @@ from steelseg.model import network as models
 from steelseg.model.network import ModelConfig, Segmenter
 from steelseg.train import loop
 from steelseg.train.config import TrainConfig, TrainParams
-from steelseg.train.loop import EpochKeeper, FoldData
+from steelseg.train.fold_data import FoldData
+from steelseg.train.keeper import EpochKeeper
 
 ROOT = Path(__file__).parents[1]
 FOLDS = np.arange(12) // 4  # each fold shows both classes, so that each is trained on
 NETWORK = ModelConfig(
     arch="Unet",
-    encoder="tu-resnet10t",
+    encoder="tu-test_efficientnet",
     encoder_weights=None,
     in_channels=1,
     arch_options={"decoder_channels": [16, 8, 8, 4, 4]},
@@ -46,6 +48,7 @@ def run(
     settings: TrainConfig,
     stop_after: int = 99,
     segmenter: Segmenter | None = None,
+    dropout: float = 0,
 ) -> EpochKeeper:
     """Train from the seed, or go on from `folder`; `stop_after` epochs it is interrupted."""
 
@@ -54,5 +57,7 @@ def run(
             raise InterruptedError
 
     segmenter = segmenter or network(cache, settings)
+    if dropout:
+        segmenter.network.segmentation_head.insert(0, nn.Dropout(dropout))  # type: ignore[operator]
     data = FoldData(cache, FOLDS, settings)
     return loop.train(segmenter, settings, data, folder, log_epoch)

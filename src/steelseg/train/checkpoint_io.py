@@ -6,14 +6,17 @@ and None, bool, int, float and str.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
 from steelseg.core.files import atomic_path
 
@@ -49,6 +52,25 @@ def load_tree(path: Path) -> Any:
         raise BadInput(f"{path}: cannot be read as a checkpoint: {error}") from error
 
 
+class SafetensorsIO(CheckpointIO):
+    """Lets Lightning write and read checkpoints without pickling."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, whole or not at all."""
+        save_tree(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint."""
+        checkpoint: dict[str, Any] = load_tree(Path(path))
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = str(len(tensors))
@@ -82,14 +104,17 @@ def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of torch's random generators, on the CPU and on every GPU."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def random_state() -> dict[str, Tensor]:
+    """Return the state of torch's random generators: of the CPU, and of this process's GPU.
+
+    All processes of a training draw alike, so that the state of one is that of all.
+    """
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if has_gpu() else {})
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` returned; GPUs that are no longer there are passed over."""
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Put back what `random_state` returned, on whichever GPU this process has."""
     torch.set_rng_state(state["cpu"])
-    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(cuda, device)
+    if "cuda" in state and has_gpu():
+        torch.cuda.set_rng_state(state["cuda"])

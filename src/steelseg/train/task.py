@@ -159,8 +159,6 @@ class SegmentationTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out: random generators and the plateau scheduler."""
         checkpoint["random_state"] = random_state()
-        if self.config.hard_negatives:
-            checkpoint["false_pixels"] = torch.from_numpy(self._data().false_pixels)
         if self._plateau is not None:
             checkpoint["plateau"] = self._plateau.state_dict()
 
@@ -174,8 +172,6 @@ class SegmentationTask(L.LightningModule):
         if restored is None:
             return
         set_random_state(restored["random_state"])
-        if self.config.hard_negatives:
-            self._data().false_pixels = restored["false_pixels"].numpy()
         self._averaged_step = self.trainer.global_step
         if self._plateau is not None:
             self._plateau.load_state_dict(restored["plateau"])
