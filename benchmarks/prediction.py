@@ -11,16 +11,19 @@ import torch
 from benchmarks.inputs import Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
+from steelseg.core.files import sha256
 from steelseg.data.annotations import build_unannotated
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.data.inspection import inspect_folder
 from steelseg.export import onnx
 from steelseg.model import network
-from steelseg.model.network import ModelConfig, Segmenter
-from steelseg.predict.inference import open_onnx
+from steelseg.model.card import EXPORT, WEIGHTS, Card, ModelConfig, write_card
+from steelseg.model.network import Segmenter
+from steelseg.predict.model import Model
 from steelseg.predict.parts import predict_parts
 from steelseg.predict.postprocess import ClassRule
+from steelseg.predict.rules import Rules, write_rules
 
 N_IMAGES = 8
 RULE = ClassRule(threshold=0.5, min_component_area=600)
@@ -35,15 +38,13 @@ def rows(scale: Scale) -> Iterator[Row]:
         table = ImageTable(table.table.slice(0, N_IMAGES), table.size_hw, table.classes)
         images = [data.cache.image(row)[None, None] for row in range(N_IMAGES)]
         segmenter = untrained(data.cache, dict(scale.arch_options))
-        onnx.export(segmenter, Path(temporary) / "model.onnx")
-        run = open_onnx(Path(temporary) / "model.onnx")
-        many = open_onnx(Path(temporary) / "model.onnx", many=True)
-        rules = dict.fromkeys(data.cache.classes, RULE)
+        model = finish(segmenter, data.cache, scale, Path(temporary))
+        run = model.runtime(many=False)
         batches = [torch.from_numpy(image) for image in images]
 
         def ours() -> int:
             with tempfile.TemporaryDirectory() as work:
-                parts = predict_parts(Path(work), table, folder, many, rules, N_IMAGES, 1)
+                parts = predict_parts(Path(work), table, folder, model, N_IMAGES)
                 return sum(len(part) for part in parts)
 
         def bare_torch() -> None:
@@ -51,7 +52,7 @@ def rows(scale: Scale) -> Iterator[Row]:
                 for batch in batches:
                     segmenter(batch)
 
-        assert ours() == N_IMAGES * len(rules)
+        assert ours() == N_IMAGES * len(model.classes)
         times = in_turns(
             {"ours": ours, "torch": bare_torch, "onnx": lambda: [run(image) for image in images]},
             scale.rounds,
@@ -62,16 +63,39 @@ def rows(scale: Scale) -> Iterator[Row]:
         yield Row(what, mine, "the bare ONNX Runtime", runtime, 0.93)
 
 
-def untrained(cache: Cache, arch_options: dict[str, Any]) -> Segmenter:
-    """Build a network of random weights whose answers are foreground in a few percent of pixels."""
-    torch.manual_seed(0)
-    config = ModelConfig(
+def network_config(arch_options: dict[str, Any]) -> ModelConfig:
+    """Describe the network that is measured."""
+    return ModelConfig(
         arch="Unet",
         encoder="resnet18",
         encoder_weights=None,
         in_channels=1,
         arch_options=arch_options,
     )
+
+
+def finish(segmenter: Segmenter, cache: Cache, scale: Scale, folder: Path) -> Model:
+    """Write a network as a finished model, and open it."""
+    network.save_weights(folder / WEIGHTS, segmenter)
+    digest = sha256(folder / WEIGHTS)
+    card = Card(
+        weights_sha256=digest,
+        model=network_config(dict(scale.arch_options)),
+        mean=cache.mean,
+        std=cache.std,
+        classes=cache.classes,
+        size_hw=cache.size_hw,
+    )
+    write_card(folder, card)
+    write_rules(folder, Rules(dict.fromkeys(cache.classes, RULE), digest))
+    onnx.export(segmenter, folder / EXPORT)
+    return Model.open(folder)
+
+
+def untrained(cache: Cache, arch_options: dict[str, Any]) -> Segmenter:
+    """Build a network of random weights whose answers are foreground in a few percent of pixels."""
+    torch.manual_seed(0)
+    config = network_config(arch_options)
     segmenter = network.build(config, len(cache.classes), cache.mean, cache.std).eval()
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(np.stack([cache.image(0)])[:, None]))

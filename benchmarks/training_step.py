@@ -18,7 +18,8 @@ from benchmarks.inputs import ROOT, DataSet, Scale, data_set
 from benchmarks.table import Row
 from steelseg.core.params import load
 from steelseg.model import network as models
-from steelseg.model.network import ModelConfig, Segmenter
+from steelseg.model.card import ModelConfig
+from steelseg.model.network import Segmenter
 from steelseg.train import loop
 from steelseg.train.config import TrainConfig, TrainParams
 from steelseg.train.crops import Batch, collate, training_crops

@@ -8,31 +8,25 @@ from steelseg.core.checkpoints import work_folder
 from steelseg.core.files import sha256, write_json
 from steelseg.core.params import load
 from steelseg.data import image_table
-from steelseg.predict import parts as prediction
-from steelseg.predict.ensemble import open_ensemble
-from steelseg.predict.inference import InferenceConfig, resolve_runtime
+from steelseg.predict import parts
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.model import Model
 from steelseg.predict.parts import PredictConfig
-from steelseg.predict.rules import read_rules
 from steelseg.predict.submission import PredictionRow, write_predictions
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 
-MODEL = Path("models")
-IMAGES, RULES = Path("data/test_images.parquet"), MODEL / "postprocess.json"
+IMAGES = Path("data/test_images.parquet")
 
 
 def main() -> None:
     """Write the predictions, going on from the last finished part of an interrupted run."""
     config, inference = load(PredictConfig, "predict"), load(InferenceConfig)
     images = image_table.read(IMAGES)
-    rules = read_rules(RULES, sha256(MODEL / "model.safetensors"))
+    model = Model.open("models", inference=inference)
     folder = Path(config.data_root) / config.dataset / "test_images"
     params = config.model_dump() | inference.model_dump()
-    identity = {
-        "params": params,
-        "runtime": resolve_runtime(inference.runtime),
-        "inputs": [sha256(path) for path in (IMAGES, RULES, MODEL / "model.onnx")],
-    }
+    identity = {"params": params, "images": sha256(IMAGES), "model": model.identity}
     rows: list[PredictionRow] = []
     with (
         work_folder("predict", identity) as work,
@@ -40,21 +34,11 @@ def main() -> None:
         tqdm(desc="predicting", total=len(images), unit="image", disable=None) as bar,
     ):
         tracker.params(params)
-        runtime = open_ensemble(MODEL, rules.views, inference.runtime, many=True)
-        parts = prediction.predict_parts(
-            work,
-            images,
-            folder,
-            runtime,
-            rules.by_class,
-            config.part_images,
-            inference.inference_batch_size,
-        )
-        for part in parts:
+        for part in parts.predict_parts(work, images, folder, model, config.part_images):
             rows += part
-            bar.update(len(part) // len(rules.by_class))
+            bar.update(len(part) // len(model.classes))
         write_predictions(Path("data/predictions.parquet"), rows)
-        report = prediction.report(rows, len(images), list(rules.by_class))
+        report = parts.report(rows, len(images), model.classes)
         write_json(Path("metrics/predict.json"), report)
         tracker.metrics(report)
 

@@ -10,11 +10,10 @@ from steelseg.core.files import read_json, sha256, write_text
 from steelseg.core.params import load
 from steelseg.data import fold_table, image_table
 from steelseg.data.cache import Cache
-from steelseg.model.network import ModelConfig
-from steelseg.predict.ensemble import by_fold, member_folders, out_of_fold_maps
+from steelseg.model.card import ModelConfig
+from steelseg.predict.ensemble import by_fold, out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
-from steelseg.predict.rules import read_rules
-from steelseg.predict.views import Probabilities
+from steelseg.predict.model import Finding, Model
 from steelseg.report import advice, data_figures, model_figures, page
 from steelseg.report.page import ReportConfig
 from steelseg.tracking.mlflow_run import stage_run
@@ -31,21 +30,28 @@ def main() -> None:
     """Write reports/index.html, and log it to the experiment's run."""
     config, inference = load(ReportConfig, "report"), load(InferenceConfig)
     network = load(ModelConfig)
-    training = TrainConfig(**sealed.read_sealed_json(MODEL / "model.json")["training"])
+    model = Model.open(MODEL, inference=inference)
+    training = TrainConfig(**model.card.training)
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
     trained_on = np.flatnonzero(folds != training.fold)
-    table = outcome.read(DATA / "validation.parquet")
+    table = outcome.read_validation(DATA / "validation.parquet")
     landscape = outcome.read_landscape(DATA / "landscape.json")
-    weights = sha256(MODEL / "model.safetensors")
-    rules, _, views = read_rules(MODEL / "postprocess.json", weights)
-    members = member_folders(MODEL, views.ensemble)
-    models = by_fold(members, training.fold, cache.identity, sha256(FOLDS))
+    rules = model.rules.by_class
+    models = by_fold(model.folders, training.fold, cache.identity, sha256(FOLDS))
 
-    def predict(rows: list[int]) -> dict[int, Probabilities]:
+    def predict(rows: list[int]) -> dict[int, list[Finding]]:
         rows_of = {fold: [row for row in rows if folds[row] == fold] for fold in models}
-        return dict(out_of_fold_maps(models, rows_of, cache.image, inference, views))
+        judged = out_of_fold_maps(
+            models,
+            rows_of,
+            cache.image,
+            inference,
+            model.rules.views,
+            lambda _, maps_chw: model.findings(maps_chw),
+        )
+        return dict(judged)
 
     history = pd.read_csv("plots/train.csv")
     metrics = {stage: read_json(Path(f"metrics/{stage}.json")) for stage in STAGES}
@@ -65,7 +71,7 @@ def main() -> None:
             "class_scores": page.class_scores(table, rules),
             "landscapes": model_figures.landscapes(landscape, rules),
             "confidence_figures": model_figures.confidence_figures(table),
-            "gallery": page.gallery_pictures(cache, table, predict, rules, config.gallery_images),
+            "gallery": page.gallery_pictures(cache, table, predict, config.gallery_images),
             "submission_figure": data_figures.submission_shares(images, metrics["predict"]),
         }
         write_text(OUT, page.render(cache.classes, sections))

@@ -13,7 +13,7 @@ from steelseg.core.params import load
 from steelseg.data import fold_table
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
-from steelseg.model.network import ModelConfig
+from steelseg.model.card import WEIGHTS, Card, ModelConfig, write_card
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.train.auto import Setting, fingerprint, resolve
@@ -23,7 +23,7 @@ from steelseg.train.loop import train
 from steelseg.train.totals import without_timings, write_history
 
 FOLDS = Path("data/folds.parquet")
-WEIGHTS, CARD = Path("models/model.safetensors"), Path("models/model.json")
+MODEL = Path("models")
 
 
 def main() -> None:
@@ -58,16 +58,20 @@ def main() -> None:
         if not first:
             return
         segmenter.network.load_state_dict(keeper.best_weights)
-        models.save_weights(WEIGHTS, segmenter)
-        facts = {
-            "classes": cache.classes,
-            "size_hw": cache.size_hw,
-            "cache": cache.identity,
-            "fold": config.fold,
-            "folds": sha256(FOLDS),
-            "training": config.model_dump(),
-        }
-        models.save_card(CARD, WEIGHTS, segmenter, network, facts)
+        models.save_weights(MODEL / WEIGHTS, segmenter)
+        card = Card(
+            weights_sha256=sha256(MODEL / WEIGHTS),
+            model=network.model_copy(update={"encoder_weights": None}),
+            mean=cache.mean,
+            std=cache.std,
+            classes=cache.classes,
+            size_hw=cache.size_hw,
+            cache=cache.identity,
+            fold=config.fold,
+            folds=sha256(FOLDS),
+            training=config.model_dump(),
+        )
+        write_card(MODEL, card)
         write_history(Path("plots/train.csv"), keeper.history)
         scores = {"best_epoch": keeper.best_epoch, **without_timings(keeper.kept_scores)}
         write_json(Path("metrics/train.json"), scores)

@@ -2,26 +2,24 @@
 
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from steelseg.core.checkpoints import work_folder
 from steelseg.core.files import sha256, write_json
 from steelseg.core.params import load
-from steelseg.core.sealed import read_sealed_json
 from steelseg.data import fold_table
 from steelseg.data.cache import Cache
-from steelseg.predict.ensemble import by_fold, member_folders, out_of_fold_maps
-from steelseg.predict.inference import InferenceConfig
-from steelseg.predict.rules import Rules, write_rules
+from steelseg.model.card import CARD, read_card
+from steelseg.predict.ensemble import by_fold, member_folders
+from steelseg.predict.inference import InferenceConfig, open_models
+from steelseg.predict.rules import Rules, take_probe, write_rules
 from steelseg.predict.views import ViewsConfig
 from steelseg.registry.log import log_model
 from steelseg.tracking.mlflow_run import stage_run, ui_command
 from steelseg.tracking.stage import run
 from steelseg.tune import outcome, search
-from steelseg.tune.components import ComponentTable
-from steelseg.tune.outcome import Landscape
 from steelseg.tune.search import TuneConfig
+from steelseg.tune.validation import probe_image, validate
 
 MODEL, FOLDS = Path("models"), Path("data/folds.parquet")
 VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.json")
@@ -31,41 +29,40 @@ def main() -> None:
     """Write models/postprocess.json and the scores of the validation fold."""
     config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
     views = load(ViewsConfig)
-    cache = Cache(Path("data/cache"))
-    cache.refuse_other(read_sealed_json(MODEL / "model.json").get("cache"), MODEL / "model.json")
+    cache, card = Cache(Path("data/cache")), read_card(MODEL)
+    cache.refuse_other(card.cache, MODEL / CARD)
     folds = fold_table.read(FOLDS, cache.names, cache.annotations)
     folders = member_folders(MODEL, views.ensemble)
     models = by_fold(folders, config.fold, cache.identity, sha256(FOLDS))
-    rows_of = {fold: np.flatnonzero(folds["fold"] == fold).tolist() for fold in models}
-    rows = [row for of_fold in rows_of.values() for row in of_fold]
-    weights = sha256(MODEL / "model.safetensors")
     params = config.model_dump() | inference.model_dump() | views.model_dump()
-    identity = {"params": params, "weights": weights, "cache": cache.identity}
+    identity = {"params": params, "weights": card.weights_sha256, "cache": cache.identity}
     with (
         work_folder("tune_threshold", identity) as folder,
         stage_run("tune_threshold", folder) as tracker,
     ):
         tracker.params(params)
         tracker.tag("fold", ", ".join(map(str, models)))
-        maps = out_of_fold_maps(models, rows_of, cache.image, inference, views)
-        table = ComponentTable(config.thresholds, len(cache.classes))
-        for row, probability_chw in tqdm(maps, "validating", len(rows), unit="image", disable=None):
-            table.add(probability_chw, cache.masks(row))
-        channels = range(len(cache.classes))
+        validation = validate(
+            models,
+            folds["fold"].to_numpy(),
+            cache,
+            config.thresholds,
+            inference,
+            views,
+            lambda items, total: tqdm(items, "validating", total, unit="image", disable=None),
+        )
+        rows, table = validation
         rules = search.search(table, config)
         honest = search.cross_count(table, config, folds["group"].to_numpy()[rows])
         scores = search.report(table, rules, honest, cache.classes)
-        tuned = Rules(dict(zip(cache.classes, rules, strict=True)), weights, views)
-        write_rules(MODEL / "postprocess.json", tuned)
+        network = open_models(folders, inference, views).network
+        probe = take_probe(probe_image(cache, validation), network)
+        by_class = dict(zip(cache.classes, rules, strict=True))
+        write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe))
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
-        confidences = np.stack([table.confidences(c) for c in channels], axis=1)
-        counts = search.count(table, rules)
-        outcome.write(VALIDATION, names, cache.classes, confidences, counts, honest)
-        heights = [search.landscape(table, c, config) for c in channels]
-        by_class = dict(zip(cache.classes, heights, strict=True))
-        landscape = Landscape(config.thresholds, config.min_component_areas, by_class)
-        outcome.write_landscape(LANDSCAPE, landscape)
+        outcome.write_validation(VALIDATION, names, by_class, table, honest)
+        outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
         tracker.summary(scores)
         log_model(tracker, folders, cache.image(rows[0]))
     print(f"MLflow runs: {ui_command()}")

@@ -107,17 +107,18 @@ def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     Its head is scaled so that its two probability maps of noise are neither flat nor all 0 or 1.
     """
     import torch
+    from saved_models import save_model
 
-    from steelseg.core.files import sha256
     from steelseg.data.images import read_grey
     from steelseg.export import onnx
     from steelseg.model import network
+    from steelseg.model.card import EXPORT, ModelConfig, read_card
     from steelseg.predict.postprocess import ClassRule
     from steelseg.predict.rules import Rules, write_rules
 
     folder = tmp_path_factory.mktemp("model")
     options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
-    config = network.ModelConfig(
+    config = ModelConfig(
         arch="Unet", encoder="resnet18", encoder_weights=None, in_channels=1, arch_options=options
     )
     torch.manual_seed(7)
@@ -128,12 +129,8 @@ def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         head = segmenter.network.segmentation_head[0]
         head.weight *= 2 / logits.std()
         head.bias -= (logits.mean() - head.bias) * 2 / logits.std() + head.bias
-    weights = folder / "model.safetensors"
-    network.save_weights(weights, segmenter)
-    facts = {"classes": [1, 2], "size_hw": [48, 80]}
-    network.save_card(folder / "model.json", weights, segmenter, config, facts)
-    onnx.export(segmenter, folder / "model.onnx")
+    save_model(folder, segmenter, config)
+    onnx.export(segmenter, folder / EXPORT)
     rule = ClassRule(threshold=0.5, min_component_area=3)
-    rules = Rules({1: rule, 2: rule}, sha256(weights))
-    write_rules(folder / "postprocess.json", rules)
+    write_rules(folder, Rules({1: rule, 2: rule}, read_card(folder).weights_sha256))
     return folder

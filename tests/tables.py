@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from steelseg.predict.postprocess import ClassRule
+from steelseg.data import rle
+from steelseg.predict.postprocess import ClassRule, Mask, Probability, postprocess
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.search import TuneConfig
 
@@ -25,6 +26,11 @@ RULES = st.builds(
     min_area=st.integers(0, 12),
     gate=st.sampled_from([0.0, 0.3, 0.5, 0.65, 0.7]),
 )
+
+
+def clean_mask(probability_hw: Probability, rule: ClassRule) -> Mask:
+    """Return the mask whose RLE `postprocess` gives."""
+    return rle.decode(postprocess(probability_hw, rule).rle, probability_hw.shape)
 
 
 @st.composite

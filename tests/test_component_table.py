@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import RULES, SMALL, dice, fill_table, images
+from tables import RULES, SMALL, clean_mask, dice, fill_table, images
 
 from steelseg.core.errors import SteelsegError
-from steelseg.predict.postprocess import ClassRule, clean_mask
+from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.components import ComponentTable, measure
 from steelseg.tune.search import TuneConfig, count, evaluate
 

@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from saved_models import change_card, open_runtime
 
 from steelseg.core import sealed
 from steelseg.core.errors import BadInput
 from steelseg.core.files import seal, sha256
-from steelseg.predict import ensemble, rules
+from steelseg.model.card import RULES, read_card
+from steelseg.predict import ensemble
 from steelseg.predict.ensemble import (
-    add_member,
     by_fold,
     files_of,
     member_folders,
-    open_ensemble,
     out_of_fold_maps,
 )
-from steelseg.predict.inference import InferenceConfig, open_runtime
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.rules import read_rules, write_rules
 from steelseg.predict.views import ViewsConfig
+from steelseg.registry.member import add_member
 
 CONFIG = InferenceConfig(runtime="torch", inference_batch_size=2)
 IMAGE = np.full((32, 64), 120, dtype=np.uint8)
@@ -35,9 +37,7 @@ def constant_model(source: Path, folder: Path, logit: float, **facts: Any) -> Pa
     tensors["segmentation_head.0.weight"] *= 0
     tensors["segmentation_head.0.bias"][:] = logit
     save_file(tensors, weights)
-    card = sealed.read_sealed_json(folder / "model.json") | facts
-    card["weights_sha256"] = sha256(weights)
-    sealed.write_sealed_json(folder / "model.json", card)
+    change_card(folder, weights_sha256=sha256(weights), **facts)
     (folder / "model.onnx").write_bytes(b"")
     seal(folder / "model.onnx")
     return folder
@@ -63,10 +63,10 @@ def sigmoid(logit: float) -> float:
 def test_an_ensemble_answers_with_the_mean(models: dict[int, Path]) -> None:
     """Three networks that say sigmoid(-1), 0.5 and sigmoid(3) everywhere."""
     names = [add_member(models[fold], models[0]) for fold in (1, 2)]
-    runtime = open_ensemble(models[0], ViewsConfig(ensemble=names), "torch")
+    runtime = open_runtime(models[0], "torch", views=ViewsConfig(ensemble=names))
     expected = (sigmoid(-1) + 0.5 + sigmoid(3)) / 3
     np.testing.assert_allclose(runtime(IMAGE[None, None]), expected, atol=1e-6)
-    alone = open_ensemble(models[0], ViewsConfig(), "torch")
+    alone = open_runtime(models[0], "torch")
     np.testing.assert_allclose(alone(IMAGE[None, None]), sigmoid(-1), atol=1e-6)
 
 
@@ -77,9 +77,11 @@ def test_no_model_is_judged_on_what_it_was_trained_on(models: dict[int, Path]) -
     sorted_ = by_fold([*folders, folders[1]], 0, "c", "f")
     assert {fold: len(of_fold) for fold, of_fold in sorted_.items()} == {0: 1, 1: 2, 2: 1}
     rows = {0: [3, 7], 1: [1], 2: [0]}
-    maps = dict(out_of_fold_maps(sorted_, rows, lambda _: IMAGE, CONFIG, ViewsConfig()))
-    assert list(maps) == [3, 7, 1, 0]
-    found = {row: float(map_chw.mean()) for row, map_chw in maps.items()}
+    means = out_of_fold_maps(
+        sorted_, rows, lambda _: IMAGE, CONFIG, ViewsConfig(), lambda _, maps: float(maps.mean())
+    )
+    found = dict(means)
+    assert list(found) == [3, 7, 1, 0]
     expected = {3: sigmoid(-1), 7: sigmoid(-1), 1: 0.5, 0: sigmoid(3)}
     assert found == pytest.approx(expected, abs=1e-6)
 
@@ -87,8 +89,7 @@ def test_no_model_is_judged_on_what_it_was_trained_on(models: dict[int, Path]) -
 @pytest.mark.parametrize("name", ["cache", "folds"])
 def test_a_member_of_other_folds_is_refused(models: dict[int, Path], name: str) -> None:
     """Its score here would be on images that it may have been trained on."""
-    card = sealed.read_sealed_json(models[1] / "model.json")
-    sealed.write_sealed_json(models[1] / "model.json", card | {name: "another"})
+    change_card(models[1], **{name: "another"})
     folders = member_folders(models[0], [add_member(models[1], models[0])])
     with pytest.raises(BadInput, match="trained on other images, masks or folds"):
         by_fold(folders, 0, "c", "f")
@@ -102,8 +103,7 @@ def test_a_member_is_what_its_name_says(models: dict[int, Path]) -> None:
     with pytest.raises(BadInput, match="`ensemble`: 0123456789ab: no such folder"):
         member_folders(models[0], ["0123456789ab"])
     own = models[0] / ensemble.MEMBERS / name
-    card = sealed.read_sealed_json(own / "model.json")
-    sealed.write_sealed_json(own / "model.json", card | {"classes": [1, 5]})
+    change_card(own, classes=[1, 5])
     with pytest.raises(BadInput, match=r"expected a model of classes \[1, 2\], but got \[1, 5\]"):
         member_folders(models[0], [name])
     shutil.rmtree(own)
@@ -121,10 +121,9 @@ def test_a_model_is_no_member_of_itself(models: dict[int, Path]) -> None:
 
 def test_a_member_of_images_of_another_size_is_refused(models: dict[int, Path]) -> None:
     """Both sizes are said."""
-    card = sealed.read_sealed_json(models[1] / "model.json")
-    sealed.write_sealed_json(models[1] / "model.json", card | {"size_hw": [200, 200]})
+    change_card(models[1], size_hw=[200, 200])
     name = add_member(models[1], models[0])
-    with pytest.raises(BadInput, match=r"images of \[48, 80\], but got \[200, 200\]"):
+    with pytest.raises(BadInput, match=r"images of 48x80, but got 200x200"):
         member_folders(models[0], [name])
 
 
@@ -170,7 +169,7 @@ def test_the_files_of_an_ensemble_are_a_model_elsewhere(
         (elsewhere / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, elsewhere / path)
     assert [path.name for path in (elsewhere / "members").iterdir()] == names[:1]
-    runtime = open_ensemble(elsewhere, ViewsConfig(ensemble=names[:1]), "torch")
+    runtime = open_runtime(elsewhere, "torch", views=ViewsConfig(ensemble=names[:1]))
     np.testing.assert_allclose(runtime(IMAGE[None, None]), (sigmoid(-1) + 0.5) / 2, atol=1e-6)
 
 
@@ -178,28 +177,29 @@ def test_a_damaged_model_is_not_collected(models: dict[int, Path]) -> None:
     """Nothing is left of the attempt."""
     with (models[1] / "model.safetensors").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(BadInput, match="is missing or damaged"):
+    with pytest.raises(BadInput, match="is damaged, or is not the file that"):
         add_member(models[1], models[0])
     assert not (models[0] / ensemble.MEMBERS).exists()
 
 
-def test_rules_carry_their_views(tmp_path: Path) -> None:
+def test_rules_carry_their_views(tiny_model: Path, tmp_path: Path) -> None:
     """What was tuned with flips and tiles is read back with them; a file from before has none."""
-    path = tmp_path / "postprocess.json"
+    card = read_card(tiny_model)
     views = ViewsConfig(tta="flips", tile=[32, 64], ensemble=["0123456789ab"])
-    rules.write(path, rules.Rules({}, "ab", views))
-    assert rules.read(path, "ab").views == views
-    old = sealed.read_sealed_json(path)
-    del old["views"]
-    sealed.write_sealed_json(path, old)
-    assert rules.read(path, "ab").views == ViewsConfig()
+    written = read_rules(tiny_model, card)._replace(views=views)
+    write_rules(tmp_path, written)
+    assert read_rules(tmp_path, card).views == views
+    old = sealed.read_sealed_json(tmp_path / RULES)
+    del old["views"], old["probe"]
+    sealed.write_sealed_json(tmp_path / RULES, old)
+    assert read_rules(tmp_path, card).views == ViewsConfig()
 
 
 def test_flips_are_part_of_what_a_tuned_model_answers(tiny_model: Path) -> None:
     """The tiny network is not symmetric: with flips it answers otherwise, by the mean of four."""
     image = np.random.default_rng(0).integers(0, 256, (1, 1, 32, 64), dtype=np.uint8)
     plain = open_runtime(tiny_model, "onnx")
-    flipped = open_ensemble(tiny_model, ViewsConfig(tta="flips"), "onnx")(image)
+    flipped = open_runtime(tiny_model, "onnx", views=ViewsConfig(tta="flips"))(image)
     views = [image, image[..., ::-1], image[..., ::-1, :], image[..., ::-1, ::-1]]
     answers = [plain(np.ascontiguousarray(view)) for view in views]
     back = [

@@ -24,10 +24,10 @@ from steelseg.core.errors import BadInput
 from steelseg.data import annotations, fold_table, image_table, label_csv, rle
 from steelseg.data.images import MAX_PIXELS, decode_grey
 from steelseg.data.inspection import inspect_folder
-from steelseg.predict import rules as rules_file
+from steelseg.model.card import RULES, read_card
 from steelseg.predict import submission
 from steelseg.predict.postprocess import ClassRule
-from steelseg.predict.rules import Rules, read_rules
+from steelseg.predict.rules import Rules, read_rules, write_rules
 from steelseg.predict.submission import PredictionRow
 
 SIZE_HW = (12, 20)
@@ -256,12 +256,6 @@ def read_folds(path: Path) -> Any:
     return fold_table.read(path, ["a", "b", "c"], "x").to_dict()
 
 
-def write_rules(path: Path) -> None:
-    """Write the rules of two classes."""
-    rules = {1: ClassRule(), 2: ClassRule(threshold=0.25, min_area=600, gate=0.5)}
-    rules_file.write_rules(path, Rules(rules, "ab" * 32))
-
-
 def read_table(path: Path) -> Any:
     """Read all of a table's content."""
     table = image_table.read(path)
@@ -295,16 +289,17 @@ def test_damaged_tables_are_what_was_written_or_refused(
     assert outcomes["refused"] > 500
 
 
-def test_damaged_rules_are_what_was_written_or_refused(tmp_path: Path) -> None:
+def test_damaged_rules_are_what_was_written_or_refused(tiny_model: Path, tmp_path: Path) -> None:
     """Another threshold would be legal, and every prediction wrong in silence."""
-    path = tmp_path / "postprocess.json"
-    write_rules(path)
-    sound, expected = path.read_bytes(), read_rules(path, "ab" * 32)
+    path, card = tmp_path / RULES, read_card(tiny_model)
+    by_class = {1: ClassRule(), 2: ClassRule(threshold=0.25, min_area=600, gate=0.5)}
+    write_rules(tmp_path, Rules(by_class, card.weights_sha256))
+    sound, expected = path.read_bytes(), read_rules(tmp_path, card)
     outcomes: Counter[str] = Counter()
     for data in mutants([sound], [*BYTE_MUTATIONS, swap_tokens], 1000):
         path.write_bytes(data)
         try:
-            rules = read_rules(path, "ab" * 32)
+            rules = read_rules(tmp_path, card)
         except BadInput:
             outcomes["refused"] += 1
         else:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import f1_score, jaccard_score
 
-from steelseg.model import metrics
+from steelseg.tune import metrics
 
 MASKS = hnp.arrays(np.uint8, (3, 2, 4, 5), elements=st.integers(0, 1))
 

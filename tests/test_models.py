@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from saved_models import maps_of, open_runtime, save_model
 
 from steelseg.core import sealed
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.export import onnx as onnx_export
 from steelseg.model import network
-from steelseg.model.network import ModelConfig, Segmenter
-from steelseg.predict.inference import open_onnx, open_runtime, probability_maps
+from steelseg.model.card import ModelConfig, read_card
+from steelseg.model.network import Segmenter
+from steelseg.predict.inference import open_onnx
 from steelseg.train.losses import build_loss
 
 ROOT = Path(__file__).parents[1]
@@ -40,15 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model")
     segmenter = network.build(config(), 2, mean=0.4, std=0.2).eval()
-    save(path, segmenter)
+    save_model(path, segmenter, config())
     onnx_export.export(segmenter, path / "model.onnx")
     return path
-
-
-def save(path: Path, segmenter: Segmenter) -> None:
-    weights = path / "model.safetensors"
-    network.save_weights(weights, segmenter)
-    network.save_card(path / "model.json", weights, segmenter, config(), {"classes": [1, 2]})
 
 
 def images(n: int, height: int, width: int) -> list[np.ndarray]:
@@ -62,7 +58,7 @@ def test_a_saved_model_computes_the_same(folder: Path) -> None:
     original = network.build(config(), 2, mean=0.4, std=0.2).eval()
     loaded, card = network.load(folder)
     x = torch.from_numpy(np.stack(images(2, 64, 96)))[:, None]
-    assert card["classes"] == [1, 2]
+    assert card.classes == [1, 2]
     assert torch.equal(original(x), loaded(x))
 
 
@@ -73,14 +69,10 @@ def test_onnx_equals_torch_at_any_size_and_batch(
 ) -> None:
     """Images are padded to what the encoder needs and the answer is cut back, in both runtimes."""
     items = images(5, height, width)
-    answers = [
-        list(probability_maps(items, lambda image: image, open_runtime(folder, name), batch_size))
-        for name in ("torch", "onnx")
-    ]
-    for ours, (item, maps) in zip(*answers, strict=True):
-        assert maps.shape == (2, height, width)
-        np.testing.assert_array_equal(ours[0], item)
-        np.testing.assert_allclose(ours[1], maps, atol=1e-5)
+    answers = [maps_of(items, open_runtime(folder, name, batch_size)) for name in ("torch", "onnx")]
+    for ours, theirs in zip(*answers, strict=True):
+        assert ours.shape == (2, height, width)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_grey_levels_reach_the_network_normalised() -> None:
@@ -214,11 +206,11 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
-def test_an_onnx_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_onnx_file_that_is_none_is_refused(folder: Path, tmp_path: Path, content: bytes) -> None:
     """An empty one means that the model was made for torch."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BadInput, match=r"model\.onnx"):
-        open_onnx(tmp_path / "model.onnx")
+        open_onnx(tmp_path, read_card(folder))
 
 
 def test_losses_add_up() -> None:
@@ -283,18 +275,18 @@ def test_losses_that_pass_over_clean_classes(loss: str) -> None:
     assert float(build_loss(loss)(torch.full((1, 2, 8, 8), 4.0), torch.zeros(1, 2, 8, 8))) == 0
 
 
-def test_without_a_gpu_prediction_does_not_import_torch(folder: Path) -> None:
+def test_without_a_gpu_prediction_does_not_import_torch(tiny_model: Path) -> None:
     """`auto` finds that there is no GPU, and runs the network, without importing torch."""
     if has_gpu():
         pytest.skip("there is a GPU, for which torch is needed")
     code = (
         "import sys; from pathlib import Path; import numpy as np\n"
         "sys.path.insert(0, 'src'); import stages.predict\n"
-        "from steelseg.predict.inference import open_runtime\n"
-        "run = open_runtime(Path(sys.argv[1]), 'auto')\n"
-        "assert run(np.zeros((1, 1, 32, 32), np.uint8)).shape == (1, 2, 32, 32)\n"
+        "from steelseg.predict.model import Model\n"
+        "model = Model.open(sys.argv[1])\n"
+        "assert len(model.predict(np.zeros((32, 32), np.uint8))) == 2\n"
         "print('torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(folder)]
+    command = [sys.executable, "-c", code, str(tiny_model)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

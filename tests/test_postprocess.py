@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
+from tables import clean_mask
 
 from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
-from steelseg.predict.postprocess import ClassRule, clean_mask, confidence, is_open, postprocess
+from steelseg.predict.postprocess import ClassRule, confidence, is_open, postprocess
 
 # levels that thresholds fall on, between, below and above
 LEVELS = [0.0, 0.25, 0.3, 0.5, 0.7, 0.75, 1.0]

@@ -9,7 +9,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from steelseg.core.params import load
-from steelseg.model.network import ModelConfig
+from steelseg.model.card import ModelConfig
 from steelseg.train.config import TrainParams
 from steelseg.tune.search import TuneConfig
 

@@ -17,17 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
+from saved_models import change_card, change_rules, maps_of, open_runtime
 from servers import free_port, wait_until_up
 
 from steelseg.__main__ import main
-from steelseg.core import sealed
 from steelseg.core.files import sha256
 from steelseg.data.images import read_grey
-from steelseg.predict.ensemble import add_member, open_ensemble
-from steelseg.predict.inference import open_runtime, probability_maps
+from steelseg.predict.model import Model
 from steelseg.predict.postprocess import postprocess
-from steelseg.predict.rules import read_rules, write_rules
 from steelseg.predict.views import ViewsConfig
+from steelseg.registry.member import add_member
 from steelseg.score.store import find_images, place
 
 CLASSES = 2
@@ -77,13 +76,11 @@ def test_rows_are_what_predict_has_and_bad_images_are_errors(
     errors = errors_of(tmp_path / "o")
     assert set(errors) == {"coil 0/cut.png", "coil 1/empty.jpg"}
     assert "truncated" in errors["coil 0/cut.png"]
-    runtime = open_runtime(tiny_model, "auto")
-    weights = sha256(tiny_model / "model.safetensors")
-    rules = read_rules(tiny_model / "postprocess.json", weights).by_class
+    model = Model.open(tiny_model)
     for image in ("coil 0/00.png", "coil 0/02.png", "coil 1/04.png"):
-        image_hw = read_grey(images / image).image_hw
-        ((_, maps),) = probability_maps([image_hw], lambda one: one, runtime, 1)
-        expected = [postprocess(m, rule) for m, rule in zip(maps, rules.values(), strict=True)]
+        maps = maps_of([read_grey(images / image).image_hw], open_runtime(tiny_model))[0]
+        rules = model.rules.by_class.values()
+        expected = [postprocess(m, rule) for m, rule in zip(maps, rules, strict=True)]
         found = rows[rows["image"] == image]
         assert found["rle"].tolist() == [e.rle for e in expected]
         assert found["area"].tolist() == [e.area for e in expected]
@@ -102,24 +99,20 @@ def test_an_ensemble_is_scored_in_the_views_of_its_rules(
     tensors = load_file(other / "model.safetensors")
     tensors["segmentation_head.0.weight"] *= -0.5
     save_file(tensors, other / "model.safetensors")
-    card = sealed.read_sealed_json(other / "model.json")
-    card["weights_sha256"] = sha256(other / "model.safetensors")
-    sealed.write_sealed_json(other / "model.json", card)
+    change_card(other, weights_sha256=sha256(other / "model.safetensors"))
     views = ViewsConfig(tta="flips", ensemble=[add_member(other, folder)])
-    weights = sha256(folder / "model.safetensors")
-    rules = read_rules(folder / "postprocess.json", weights)
-    write_rules(folder / "postprocess.json", rules._replace(views=views))
+    change_rules(folder, views=views)
+    rule = Model.open(folder).rules.by_class[1]
     words = ["--images", images, "--runtime", "torch", "--out"]
     score(capsys, "--model", folder, *words, tmp_path / "o")
     found = rows_of(tmp_path / "o").set_index(["image", "class_id"])["rle"]
     image_hw = read_grey(images / "coil 0/00.png").image_hw
     expected = {}
     for name, runtime in {
-        "together": open_ensemble(folder, views, "torch"),
+        "together": open_runtime(folder, "torch", views=views),
         "alone": open_runtime(tiny_model, "torch"),
     }.items():
-        ((_, maps),) = probability_maps([image_hw], lambda image: image, runtime, 1)
-        expected[name] = postprocess(maps[0], rules.by_class[1]).rle
+        expected[name] = postprocess(maps_of([image_hw], runtime)[0][0], rule).rle
     assert expected["together"] != expected["alone"]
     assert found["coil 0/00.png", 1] == expected["together"]
 
@@ -179,9 +172,9 @@ def test_another_model_of_the_same_version_is_refused(
     score(capsys, *words, tiny_model)
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
-    rules = read_rules(other / "postprocess.json", sha256(other / "model.safetensors"))
-    changed = {c: rule.model_copy(update={"threshold": 0.6}) for c, rule in rules.by_class.items()}
-    write_rules(other / "postprocess.json", rules._replace(by_class=changed))
+    tuned = Model.open(other).rules.by_class
+    changed = {c: rule.model_copy(update={"threshold": 0.6}) for c, rule in tuned.items()}
+    change_rules(other, by_class=changed)
     with pytest.raises(SystemExit, match="rows of another model of this version"):
         score(capsys, *words, other)
 
@@ -203,7 +196,7 @@ def test_globs_and_tables_name_images_too(images: Path, tmp_path: Path) -> None:
         (["--images", "nowhere"], "nowhere: cannot be listed"),
         (["--images", "nothing/*.png"], "expected images"),
         (["--images", "ftp2://x/y"], "ftp2://x/y: cannot be opened"),
-        (["--model", "nowhere"], "nowhere/model.json: no such file"),
+        (["--model", "nowhere"], "nowhere: expected the folder of a model"),
         (["--workers", "0"], "--workers: invalid number of at least 1 value: '0'"),
     ],
 )

@@ -17,20 +17,21 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from saved_models import change_rules, save_model
 from servers import free_port, wait_until_up
 
 from steelseg.__main__ import main
-from steelseg.core import sealed
 from steelseg.core.files import sha256
 from steelseg.data.images import read_grey
 from steelseg.export import onnx
 from steelseg.model import network
+from steelseg.model.card import WEIGHTS
 from steelseg.predict import parts
-from steelseg.predict.ensemble import WEIGHTS, add_member, member_folders, open_ensemble
-from steelseg.predict.rules import read_rules, write_rules
+from steelseg.predict.model import Model
 from steelseg.predict.views import ViewsConfig
 from steelseg.registry import log as model_logging
 from steelseg.registry.log import log_model
+from steelseg.registry.member import add_member
 from steelseg.tracking import mlflow_run
 from steelseg.tracking.mlflow_run import stage_run
 
@@ -57,9 +58,7 @@ def flipped_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(tiny_model, folder)
     name = add_member(_fainter(tiny_model, folder.with_name("fainter")), folder)
     shutil.copytree(tiny_model, folder / "members" / "unused")
-    rules = read_rules(folder / "postprocess.json", sha256(folder / WEIGHTS))
-    views = ViewsConfig(tta="flips", ensemble=[name])
-    write_rules(folder / "postprocess.json", rules._replace(views=views))
+    change_rules(folder, views=ViewsConfig(tta="flips", ensemble=[name]))
     return folder
 
 
@@ -69,9 +68,7 @@ def _fainter(source: Path, folder: Path) -> Path:
     segmenter, card = network.load(source)
     with torch.no_grad():
         segmenter.network.segmentation_head[0].weight *= 0.5
-    network.save_weights(folder / WEIGHTS, segmenter)
-    card["weights_sha256"] = sha256(folder / WEIGHTS)
-    sealed.write_sealed_json(folder / "model.json", card)
+    save_model(folder, segmenter, card.model)
     onnx.export(segmenter, folder / "model.onnx")
     return folder
 
@@ -82,10 +79,7 @@ def champion(repository: Path, flipped_model: Path, tiny_dataset: Path) -> str:
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("tune_threshold") as tracker:
         tracker.summary({"pair_dice": 0.8, "all_empty_pair_dice": 0.6})
-        views = read_rules(
-            flipped_model / "postprocess.json", sha256(flipped_model / WEIGHTS)
-        ).views
-        log_model(tracker, member_folders(flipped_model, views.ensemble), image_hw)
+        log_model(tracker, Model.open(flipped_model).folders, image_hw)
     main(["champion"])
     return "models:/steelseg@champion"
 
@@ -102,11 +96,8 @@ def jpegs(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 @pytest.fixture(scope="module")
 def predicted(jpegs: list[Path], flipped_model: Path) -> list[tuple[int, int, str, int]]:
     """What the stage `predict` says of them: image, class, RLE, area."""
-    weights = sha256(flipped_model / WEIGHTS)
-    rules = read_rules(flipped_model / "postprocess.json", weights)
-    runtime = open_ensemble(flipped_model, rules.views, "onnx")
-    digests = [sha256(path) for path in jpegs]
-    rows = list(parts.predict_images(jpegs, digests, runtime, rules.by_class, 2))
+    model = Model.open(flipped_model)
+    rows = list(parts.predict_images(jpegs, [sha256(path) for path in jpegs], model))
     numbers = {path.name: number for number, path in enumerate(jpegs)}
     assert any(row.rle for row in rows)
     return sorted((numbers[row.image], row.class_id, row.rle, row.area) for row in rows)
@@ -176,17 +167,16 @@ def test_the_server_says_what_is_wrong_with_an_image(address: str, jpegs: list[P
     assert ask(address, [jpegs[0].read_bytes()])[0] == 200
 
 
-def test_paths_are_read_where_python_loads_the_model(
+def test_python_gives_bytes_and_no_paths(
     champion: str, jpegs: list[Path], predicted: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With pickle forbidden, from bytes and from paths; a server takes base64, so no paths."""
+    """With pickle forbidden; whoever asks a server could name its files, so paths are no images."""
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     model = mlflow.pyfunc.load_model(champion)
-    for images in ([str(path) for path in jpegs], [path.read_bytes() for path in jpegs]):
-        answer = model.predict(pd.DataFrame({"image": images}))
-        assert rows(answer.to_dict("records")) == predicted
-    with pytest.raises(mlflow.MlflowException, match=r"image 0: .*gone\.jpg: cannot be read"):
-        model.predict(pd.DataFrame({"image": ["gone.jpg"]}))
+    answer = model.predict(pd.DataFrame({"image": [path.read_bytes() for path in jpegs]}))
+    assert rows(answer.to_dict("records")) == predicted
+    with pytest.raises(mlflow.MlflowException, match="image 0: expected the base64"):
+        model.predict(pd.DataFrame({"image": [str(jpegs[0])]}))
 
 
 def test_the_model_says_what_it_takes_and_needs(champion: str) -> None:
@@ -210,8 +200,7 @@ def test_the_members_that_answer_are_taken_along(champion: str, flipped_model: P
     """And no others that lie beside them."""
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=champion))
     found = [path.parent.parent for path in folder.rglob(f"members/*/{WEIGHTS}")]
-    weights = sha256(flipped_model / WEIGHTS)
-    (name,) = read_rules(flipped_model / "postprocess.json", weights).views.ensemble
+    (name,) = Model.open(flipped_model).rules.views.ensemble
     assert [members.name for members in found] == ["members"]
     assert [member.name for member in found[0].iterdir()] == [name]
 

@@ -8,12 +8,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from saved_models import save_model
 from tiny_training import FOLDS, NETWORK, config, network, run
 
 from steelseg.core.errors import BadInput
 from steelseg.data.cache import Cache
 from steelseg.export import onnx
 from steelseg.model import network as models
+from steelseg.model.card import Gate
 from steelseg.model.network import gate
 from steelseg.train.augmentation import augment, build_augmentation
 from steelseg.train.config import FinishConfig
@@ -43,9 +45,7 @@ def is_same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
         ("hard", 0.3, 0.5, 0.3),  # a sure label changes nothing
     ],
 )
-def test_a_label_gates_the_pixels(
-    kind: models.Gate, pixel: float, label: float, expected: float
-) -> None:
+def test_a_label_gates_the_pixels(kind: Gate, pixel: float, label: float, expected: float) -> None:
     """Soft is the product of the probabilities, hard the lower one."""
     logits = torch.logit(torch.tensor([pixel, label]))
     gated = gate(logits[0].reshape(1, 1, 1, 1), logits[1].reshape(1, 1), kind)
@@ -53,7 +53,7 @@ def test_a_label_gates_the_pixels(
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
-def test_sure_labels_gate_without_overflow(kind: models.Gate) -> None:
+def test_sure_labels_gate_without_overflow(kind: Gate) -> None:
     """Logits of 200 and -200, far beyond what float32 can exponentiate, give 1 and 0."""
     pixels = torch.full((2, 1, 1, 1), 200.0)
     labels = torch.tensor([[200.0], [-200.0]])
@@ -74,18 +74,14 @@ def test_the_label_head_learns_by_its_weight(
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
-def test_a_gated_network_is_saved_and_exported_with_its_gate(
-    tmp_path: Path, kind: models.Gate
-) -> None:
+def test_a_gated_network_is_saved_and_exported_with_its_gate(tmp_path: Path, kind: Gate) -> None:
     """Loaded again, and as ONNX, it answers the same, and a label that says no empties the map."""
     recipe = NETWORK.model_copy(update={"label_head": kind})
     torch.manual_seed(1)
     segmenter = models.build(recipe, 2, 0.4, 0.2).eval()
     head: Any = segmenter.network.classification_head
     torch.nn.init.constant_(head[3].bias, -20.0)
-    weights = tmp_path / "model.safetensors"
-    models.save_weights(weights, segmenter)
-    models.save_card(tmp_path / "model.json", weights, segmenter, recipe, {"classes": [1, 2]})
+    save_model(tmp_path, segmenter, recipe)
     loaded, _ = models.load(tmp_path)
     onnx.export(loaded, tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 96), dtype=np.uint8)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tables import SMALL, dice, fill_from_pixels, fill_table, images
+from saved_models import maps_of, open_runtime
+from tables import SMALL, clean_mask, dice, fill_from_pixels, fill_table, images
 
-from steelseg.predict.inference import open_runtime, probability_maps
-from steelseg.predict.postprocess import ClassRule, clean_mask
+from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.search import (
     TuneConfig,
@@ -279,9 +279,11 @@ def test_what_is_found_does_not_depend_on_the_batch(tiny_model, tiny_cache, runt
     found = []
     for batch_size in (1, 3, 5):
         table = ComponentTable(TuneConfig().thresholds, 2)
-        network = open_runtime(tiny_model, runtime)
         rows = range(len(tiny_cache))
-        for row, maps_chw in probability_maps(rows, tiny_cache.image, network, batch_size):
+        images = map(tiny_cache.image, rows)
+        for row, maps_chw in enumerate(
+            maps_of(images, open_runtime(tiny_model, runtime, batch_size))
+        ):
             table.add(maps_chw, tiny_cache.masks(row))
         rules = search(table, TuneConfig())
         honest = cross_count(table, TuneConfig(), list(rows))

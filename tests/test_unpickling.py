@@ -16,6 +16,7 @@ from steelseg.core.files import seal
 from steelseg.data import image_table
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
+from steelseg.model.card import read_card
 from steelseg.predict import submission
 from steelseg.predict.inference import open_onnx
 from steelseg.train.checkpoint_io import SafetensorsIO, load_tree
@@ -72,17 +73,16 @@ def test_a_pickle_in_place_of_a_file_is_refused(
     assert not marker.exists()
 
 
-def test_a_sealed_pickle_is_refused(tmp_path: Path, marker: Path) -> None:
+def test_a_sealed_pickle_is_refused(tiny_model: Path, tmp_path: Path, marker: Path) -> None:
     """Whoever can plant a file can plant its checksum: the format itself must not be pickle."""
     checkpoint = plant(tmp_path / "epoch-0000.safetensors", marker, by_torch=True)
     seal(checkpoint)
     assert newest_checkpoint(tmp_path) == checkpoint
     with pytest.raises(BadInput, match="cannot be read as a checkpoint"):
         SafetensorsIO().load_checkpoint(checkpoint)
-    onnx = plant(tmp_path / "model.onnx", marker, by_torch=False)
-    seal(onnx)
+    seal(plant(tmp_path / "model.onnx", marker, by_torch=False))
     with pytest.raises(BadInput, match=r"model\.onnx"):
-        open_onnx(onnx)
+        open_onnx(tmp_path, read_card(tiny_model))
     assert not marker.exists()
 
 
@@ -97,6 +97,7 @@ def test_a_model_of_pickled_weights_is_refused(tmp_path: Path, marker: Path) -> 
         "arch_options": {"decoder_channels": [16, 8, 8, 4, 4]},
     }
     card = {"format": 1, "model": network, "classes": [1], "mean": 0.5, "std": 0.2}
+    card["size_hw"] = [32, 32]
     card["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     sealed.write_sealed_json(tmp_path / "model.json", card)
     with pytest.raises(BadInput, match="cannot be read as safetensors"):

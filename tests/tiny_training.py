@@ -10,7 +10,8 @@ from torch import nn
 from steelseg.core.params import load
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
-from steelseg.model.network import ModelConfig, Segmenter
+from steelseg.model.card import ModelConfig
+from steelseg.model.network import Segmenter
 from steelseg.train import loop
 from steelseg.train.config import TrainConfig, TrainParams
 from steelseg.train.fold_data import FoldData

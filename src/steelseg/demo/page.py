@@ -1,50 +1,28 @@
-"""A page to try the model on an image of one's own; Streamlit runs this file (see `demo.py`)."""
+"""A page to try the model on an image of one's own; Streamlit runs this file (see `command.py`)."""
 
 import csv
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import streamlit as st
 
 from steelseg.core.errors import SteelsegError
-from steelseg.core.files import sha256
 from steelseg.data.images import SUFFIXES, GreyImage, decode_grey
 from steelseg.data.label_csv import CLASS, IMAGE, PIXELS
-from steelseg.predict.ensemble import open_ensemble
-from steelseg.predict.inference import Runtime, probability_maps
-from steelseg.predict.postprocess import ClassRule, clean_mask, postprocess
-from steelseg.predict.rules import read_rules
+from steelseg.predict.model import Finding, Model
+from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.views import Probabilities
 from steelseg.report.drawing import class_colours, draw, hexadecimal
 
-Rules = dict[int, ClassRule]
 AREA_STEP = 25  # pixels
-
-
-class Model(NamedTuple):
-    """The network and the tuned rule of each class, in channel order."""
-
-    runtime: Runtime
-    rules: Rules
-
-
-def load_model(folder: str) -> Model:
-    """Load the model of a folder; raises `BadInput` where there is none."""
-    weights = Path(folder, "model.safetensors")
-    if not weights.is_file():
-        raise SteelsegError(f"{weights}: no such file; `make repro` trains a model first")
-    rules = read_rules(Path(folder, "postprocess.json"), sha256(weights))
-    return Model(open_ensemble(Path(folder), rules.views, "auto"), rules.by_class)
 
 
 def predict(data: bytes, _model: Model) -> tuple[GreyImage, Probabilities]:
     """Decode an image and run the network: (H, W) uint8 and (C, H, W) float32."""
-    image_hw = decode_grey(data)
-    ((_, maps_chw),) = probability_maps([image_hw], lambda image: image, _model.runtime, 1)
-    return image_hw, maps_chw
+    return decode_grey(data), _model.probabilities(data)
 
 
 def to_csv(image: str, rles: Mapping[int, str]) -> str:
@@ -56,7 +34,7 @@ def to_csv(image: str, rles: Mapping[int, str]) -> str:
     return text.getvalue()
 
 
-def choose_rules(tuned: Rules, n_pixels: int) -> Rules:
+def choose_rules(tuned: Mapping[int, ClassRule], n_pixels: int) -> dict[int, ClassRule]:
     """Show the controls of each class in the sidebar, and return the rules that they stand at."""
     colours = class_colours(list(tuned))
     chosen = {}
@@ -89,20 +67,18 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
     )
 
 
-def show(name: str, image_hw: GreyImage, maps_chw: Probabilities, rules: Rules) -> None:
+def show(name: str, image_hw: GreyImage, findings: Sequence[Finding]) -> None:
     """Show the picture, a row for each class, and the button that downloads the rows."""
-    maps = dict(zip(rules, maps_chw, strict=True))
-    masks = {c: clean_mask(maps[c], rule) for c, rule in rules.items()}
+    masks = {found.class_id: found.mask for found in findings}
     st.image(draw(image_hw, masks), caption=name, width="stretch")
-    found = {c: postprocess(maps[c], rule) for c, rule in rules.items()}
     rows = [
-        {"class": c, "area in pixels": p.area, "confidence": round(p.confidence, 4), "RLE": p.rle}
-        for c, p in found.items()
+        {"class": f.class_id, "area in pixels": f.area, "confidence": round(f.confidence, 4)}
+        | {"RLE": f.rle}
+        for f in findings
     ]
     st.dataframe(rows, hide_index=True)
-    rles = {c: p.rle for c, p in found.items()}
+    text = to_csv(name, {found.class_id: found.rle for found in findings})
     file_name = f"{Path(name).stem}.csv"
-    text = to_csv(name, rles)
     st.download_button("Download the RLE rows", text, file_name, "text/csv", on_click="ignore")
 
 
@@ -111,14 +87,14 @@ def page(folder: str) -> None:
     st.set_page_config("steelseg", layout="wide")
     st.title("Defects on steel")
     try:
-        model = st.cache_resource(load_model)(folder)
+        model = st.cache_resource(Model.open)(folder)
     except SteelsegError as error:
         st.error(f"There is no model to try: {error}")
         return
     types = sorted(SUFFIXES)
     file = st.file_uploader("An image of a surface, 8 bits a channel", type=types)
     if file is None:
-        choose_rules(model.rules, 0)
+        choose_rules(model.rules.by_class, 0)
         return
     try:
         cache: Any = st.cache_data
@@ -127,7 +103,8 @@ def page(folder: str) -> None:
     except SteelsegError as error:
         st.error(f"{file.name}: {error}")
         return
-    show(file.name, image_hw, maps_chw, choose_rules(model.rules, image_hw.size))
+    rules = choose_rules(model.rules.by_class, image_hw.size)
+    show(file.name, image_hw, model.findings(maps_chw, rules))
 
 
 if __name__ == "__main__":

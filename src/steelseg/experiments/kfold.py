@@ -13,7 +13,8 @@ from steelseg.core.files import read_json
 from steelseg.core.params import load
 from steelseg.data.splitting import SplitConfig
 from steelseg.experiments.queue import Experiment, named, refuse_failed, run_here, run_queued
-from steelseg.predict.ensemble import FILES, add_member
+from steelseg.model.card import FILES
+from steelseg.registry.member import add_member
 
 METRIC, BASELINE = "pair_dice", "all_empty_pair_dice"
 MODEL, SCORES = Path("models"), Path("metrics/tune_threshold.json")

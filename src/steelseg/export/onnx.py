@@ -27,7 +27,7 @@ class ExportConfig(Config):
     runtime: Literal["auto", "torch", "onnx"]
 
 
-class Probabilities(nn.Module):
+class WithSigmoid(nn.Module):
     """A segmenter with its sigmoid: images (B, 1, H, W) uint8 to probabilities (B, C, H, W)."""
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -55,7 +55,7 @@ def export(segmenter: Segmenter, path: Path) -> None:
     Raises:
         SteelsegError: the network cannot be exported, or computes something else as ONNX.
     """
-    module = Probabilities(segmenter).eval().cpu()
+    module = WithSigmoid(segmenter).eval().cpu()
     example = torch.zeros(2, 1, 2 * MULTIPLE, 3 * MULTIPLE, dtype=torch.uint8)
     side = {"min": 1, "max": 2**15 // MULTIPLE}
     sizes = {
@@ -103,7 +103,7 @@ def _forget_origin(program: ONNXProgram) -> None:
         node.metadata_props.clear()
 
 
-def _compare(module: Probabilities, path: Path) -> None:
+def _compare(module: WithSigmoid, path: Path) -> None:
     rng = np.random.default_rng(0)
     shape = (1, 1, 3 * MULTIPLE, 4 * MULTIPLE)
     images = rng.integers(0, 256, shape, dtype=np.uint8)

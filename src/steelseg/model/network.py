@@ -1,14 +1,8 @@
-"""Segmentation networks of segmentation-models-pytorch: built, saved and loaded.
-
-A saved model is two files: the weights as safetensors, and beside them a JSON that says what
-network they belong to, how its input is normalised, and the checksum of the weights.
-"""
+"""Segmentation networks of segmentation-models-pytorch: built, saved and loaded."""
 
 import hashlib
 import inspect
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
 import torch
@@ -18,33 +12,13 @@ from torch import Tensor, nn
 
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path, sha256
-from steelseg.core.params import Config, nearest
-from steelseg.core.sealed import read_sealed_json, write_sealed_json
+from steelseg.core.params import nearest
+from steelseg.model.card import WEIGHTS, Card, Gate, ModelConfig, check_weights, read_card
 
-MODEL_FORMAT = 1
 OWN_OPTIONS = (
     *("encoder_name", "encoder_weights", "in_channels", "classes", "activation"),
     "aux_params",  # of `label_head`
 )
-Gate = Literal["none", "hard", "soft"]
-
-
-class ModelConfig(Config):
-    """Which network to build; flat parameters at the top level of params.yaml."""
-
-    arch: str
-    """an architecture of smp by name, such as `Unet` or `FPN`"""
-    encoder: str
-    """an encoder of smp by name, such as `resnet18`, or of timm with `tu-` before its name"""
-    encoder_weights: str | None
-    """null, a name such as `imagenet` (downloaded), or the path of a safetensors file"""
-    in_channels: int
-    """1, or 3 to feed the grey image three times"""
-    arch_options: dict[str, Any]
-    """further arguments of the architecture, such as `decoder_channels`"""
-    label_head: Gate = "none"
-    """a second head on the encoder that says of each class whether the image shows it at all; it
-    gates the pixels, hard or soft (see `gate`)"""
 
 
 class Segmenter(nn.Module):
@@ -140,54 +114,17 @@ def weights_digest(segmenter: Segmenter) -> str:
     return hashlib.sha256(save(_tensors(segmenter))).hexdigest()
 
 
-def save_card(
-    path: Path, weights: Path, segmenter: Segmenter, config: ModelConfig, facts: Mapping[str, Any]
-) -> None:
-    """Write the JSON beside a model's weights: what network it is and what it was trained on.
-
-    `facts` are further entries; `classes`, the class ids in channel order, must be among them.
-    """
-    card = {
-        "format": MODEL_FORMAT,
-        "weights_sha256": sha256(weights),
-        "model": config.model_dump() | {"encoder_weights": None},
-        "mean": float(segmenter.mean),
-        "std": float(segmenter.std),
-        **facts,
-    }
-    write_sealed_json(path, card)
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read what `save_card` wrote.
-
-    Raises:
-        BadInput: the file is missing or damaged, or of another version of this library.
-    """
-    path = folder / "model.json"
-    card = read_sealed_json(path)
-    if card.get("format") != MODEL_FORMAT:
-        raise BadInput(f"{path}: expected a model of format {MODEL_FORMAT}; run `dvc repro` again")
-    return card
-
-
-def load(folder: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """Load a model from `model.safetensors` and `model.json`, in evaluation mode.
+def load(folder: Path) -> tuple[Segmenter, Card]:
+    """Load a model's weights and its card from a folder, in evaluation mode.
 
     Raises:
         BadInput: a file is missing or damaged, or the weights are of another network.
     """
     card = read_card(folder)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise BadInput(f"{weights}: no such file; run `dvc repro train`")
-    if sha256(weights) != card["weights_sha256"]:
-        raise BadInput(
-            f"{weights}: is damaged, or is not the file that {folder / 'model.json'} describes"
-        )
-    config = ModelConfig(**card["model"])
-    segmenter = build(config, len(card["classes"]), card["mean"], card["std"])
-    load_weights(weights, segmenter.network, f"{config.arch} with {config.encoder}")
+    check_weights(folder, card)
+    config = card.model
+    segmenter = build(config, len(card.classes), card.mean, card.std)
+    load_weights(folder / WEIGHTS, segmenter.network, f"{config.arch} with {config.encoder}")
     return segmenter.eval(), card
 
 

@@ -4,49 +4,21 @@ A member is a copy of another model's folder, `models/members/<name>`, and its n
 of its weights' checksum. So the parameter `ensemble` alone says exactly which models answer.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from steelseg.core.errors import BadInput
-from steelseg.core.files import is_sealed, repository_root, sha256
-from steelseg.core.sealed import read_sealed_json
+from steelseg.core.files import repository_root
 from steelseg.data.images import GreyImage
-from steelseg.predict.inference import InferenceConfig, Runtime, open_models, probability_maps
+from steelseg.model.card import FILES, RULES, check_weights, read_card
+from steelseg.predict.inference import InferenceConfig, open_models, probability_maps
 from steelseg.predict.views import Probabilities, ViewsConfig
 
-MEMBERS, NAME_DIGITS = "members", 12
-CARD, WEIGHTS, EXPORT = "model.json", "model.safetensors", "model.onnx"
-FILES, RULES = (WEIGHTS, CARD, EXPORT, "model.sha256"), "postprocess.json"
+MEMBERS = "members"
 
 T = TypeVar("T")
-
-
-def add_member(source: Path, models: Path = Path("models")) -> str:
-    """Copy a model's folder to the members of `models`, whole or not at all; return its name.
-
-    A member that is there already is left as it is, unless it has come to harm.
-
-    Raises:
-        BadInput: the folder holds no sound model.
-    """
-    name = _checked_name(source)
-    if not is_sealed(source / EXPORT):
-        raise BadInput(f"{source / EXPORT}: is missing or damaged; run `dvc repro export_onnx`")
-    target = models / MEMBERS / name
-    if not _is_sound(target, name):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=target.parent) as temporary:
-            copy = Path(temporary) / name
-            copy.mkdir()
-            for file in FILES:
-                shutil.copyfile(source / file, copy / file)
-            if target.is_dir():
-                target.rename(Path(temporary) / "harmed")
-            copy.rename(target)
-    return name
+R = TypeVar("R")
 
 
 def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -60,7 +32,7 @@ def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
             other classes or images of another size.
     """
     for name in names:
-        if str(read_sealed_json(folder / CARD)["weights_sha256"]).startswith(name):
+        if read_card(folder).name == name:
             raise BadInput(f"`ensemble`: {name} is {folder} itself, which answers without that")
     return [folder, *(_find(folder, name) for name in names)]
 
@@ -76,23 +48,6 @@ def files_of(folders: Sequence[Path]) -> dict[str, Path]:
     for member in members:
         listed |= {f"{MEMBERS}/{member.name}/{name}": member / name for name in FILES}
     return listed
-
-
-def open_ensemble(
-    folder: Path,
-    views: ViewsConfig,
-    runtime: str,
-    threads: int | None = None,
-    *,
-    many: bool = False,
-) -> Runtime:
-    """Load a model and the members of its ensemble as one (see `open_runtime`).
-
-    Raises:
-        BadInput: a model is missing or damaged.
-    """
-    folders = member_folders(folder, views.ensemble)
-    return open_models(folders, runtime, threads, many=many, views=views)
 
 
 def by_fold(
@@ -111,13 +66,13 @@ def by_fold(
     """
     sorted_: dict[int, list[Path]] = {fold: [folders[0]]}
     for folder in folders[1:]:
-        card = read_sealed_json(folder / CARD)
-        if card.get("cache") != cache or card.get("folds") != folds_sha256:
+        card = read_card(folder)
+        if card.cache != cache or card.folds != folds_sha256 or card.fold is None:
             raise BadInput(
                 f"`ensemble`: {folder.name} was trained on other images, masks or folds, so that "
                 "no score of it here would be honest"
             )
-        sorted_.setdefault(card["fold"], []).append(folder)
+        sorted_.setdefault(card.fold, []).append(folder)
     return dict(sorted(sorted_.items()))
 
 
@@ -127,8 +82,9 @@ def out_of_fold_maps(
     read: Callable[[T], GreyImage],
     inference: InferenceConfig,
     views: ViewsConfig,
-) -> Iterator[tuple[T, Probabilities]]:
-    """Yield rows with their probability maps (C, H, W), by models that have not seen them.
+    finish: Callable[[T, Probabilities], R],
+) -> Iterator[tuple[T, R]]:
+    """Yield rows with what `finish` makes of their maps, by models that have not seen them.
 
     Args:
         models: by the fold that they were validated on.
@@ -136,11 +92,12 @@ def out_of_fold_maps(
         read: turns a row into an image.
         inference: how the networks are run.
         views: the flips, turns and tiles.
+        finish: is given a row and its probability maps (C, H, W), see `inference.answers`.
     """
     for fold, folders in models.items():
         if rows.get(fold):
-            runtime = open_models(folders, inference.runtime, many=True, views=views)
-            yield from probability_maps(rows[fold], read, runtime, inference.inference_batch_size)
+            runtime = open_models(folders, inference, views, many=True)
+            yield from probability_maps(rows[fold], read, runtime, finish)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -151,28 +108,28 @@ def _find(folder: Path, name: str) -> Path:
             f"`ensemble`: {name}: no such folder in {folder / MEMBERS}; "
             "`python -m steelseg member` collects one"
         )
-    if _checked_name(found) != name:
+    if checked_name(found) != name:
         raise BadInput(f"`ensemble`: {found}: holds another model than its name says")
-    own, other = (read_sealed_json(place / CARD) for place in (folder, found))
-    for fact, what in (("classes", "classes"), ("size_hw", "images of")):
-        if own.get(fact) != other.get(fact):
-            raise BadInput(
-                f"`ensemble`: {name}: expected a model of {what} {own.get(fact)}, "
-                f"but got {other.get(fact)}"
-            )
+    own, other = read_card(folder), read_card(found)
+    if own.classes != other.classes:
+        raise BadInput(
+            f"`ensemble`: {name}: expected a model of classes {own.classes}, "
+            f"but got {other.classes}"
+        )
+    if own.size_hw != other.size_hw:
+        sizes = ["x".join(map(str, card.size_hw)) for card in (own, other)]
+        raise BadInput(
+            f"`ensemble`: {name}: expected a model of images of {sizes[0]}, but got {sizes[1]}"
+        )
     return found
 
 
-def _is_sound(member: Path, name: str) -> bool:
-    try:
-        return _checked_name(member) == name and is_sealed(member / EXPORT)
-    except BadInput:
-        return False
+def checked_name(folder: Path) -> str:
+    """Return the name that a model has as a member.
 
-
-def _checked_name(folder: Path) -> str:
-    digest = str(read_sealed_json(folder / CARD)["weights_sha256"])
-    weights = folder / WEIGHTS
-    if not weights.is_file() or sha256(weights) != digest:
-        raise BadInput(f"{weights}: is missing or damaged")
-    return digest[:NAME_DIGITS]
+    Raises:
+        BadInput: the folder holds no sound model.
+    """
+    card = read_card(folder)
+    check_weights(folder, card)
+    return card.name

@@ -1,15 +1,16 @@
 """From images to probability maps: one code path for tune_threshold, predict and serving.
 
-A runtime maps a batch of padded grey images to probabilities; `probability_maps` feeds it from
-several threads, each of which decodes images and runs the network, and cuts its answers back.
+A runtime maps a batch of padded grey images to probabilities; `answers` feeds it from several
+threads, each of which decodes images, runs the network, and works on its answers.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,9 @@ from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed
 from steelseg.core.params import Config
-from steelseg.core.sealed import read_sealed_json
 from steelseg.data.images import GreyImage
-from steelseg.model.padding import pad
+from steelseg.model.card import CARD, EXPORT, Card, read_card
+from steelseg.model.padding import MULTIPLE, pad
 from steelseg.predict.views import (
     Network,
     Probabilities,
@@ -31,92 +32,102 @@ from steelseg.predict.views import (
     with_tiles,
 )
 
-WHOLE_IMAGES = ViewsConfig()
+if TYPE_CHECKING:  # seconds to import, and not needed where ONNX Runtime answers
+    import torch
+
+    from steelseg.model.network import Segmenter
+
 T = TypeVar("T")
 R = TypeVar("R")
 CALLS = (4, 3, 2, 1)  # at once, whichever shares out the threads; each holds a batch's activations
+GPU_CALLS = 2  # so that one thread reads images while the GPU works for the other
+GPU_BATCH = 8  # below that, a GPU waits for the launches of the network's operations
 
 
 class Runtime(NamedTuple):
-    """A network that is ready to run, and how many threads should call it at once."""
+    """A network that is ready to run, and how it should be called."""
 
     network: Network
     calls: int
+    """threads that should call it at once"""
+    batch_size: int = 1
+    """images that it should be given at once"""
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Probabilities:
-        """Run the network."""
+        """Run the network: (B, 1, H, W) uint8 to (B, C, H, W) float32."""
         return self.network(images)
 
 
 class InferenceConfig(Config):
     """How a trained network is run; flat parameters at the top level of params.yaml."""
 
-    runtime: Literal["auto", "torch", "onnx"]
-    """`auto` is torch where there is a GPU and ONNX Runtime where there is none"""
-    inference_batch_size: Annotated[int, Field(ge=1)]
-    """images that the network is given at once"""
+    runtime: Literal["auto", "torch", "onnx"] = "auto"
+    """`auto` is torch on a GPU, and without one ONNX Runtime if the model has an export"""
+    inference_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """images that the network is given at once; `auto` is 8 on a GPU and 1 on a CPU"""
+
+    @property
+    def batch_size(self) -> int:
+        """The number of images, with `auto` resolved for this machine."""
+        if self.inference_batch_size != "auto":
+            return self.inference_batch_size
+        return GPU_BATCH if has_gpu() else 1
 
 
-def resolve_runtime(runtime: str) -> str:
-    """Return `torch` or `onnx`: what `auto` stands for on this machine."""
+def resolve_runtime(runtime: str, folders: Sequence[Path]) -> str:
+    """Return `torch` or `onnx`: what `auto` stands for on this machine, for these models."""
     if runtime != "auto":
         return runtime
-    return "torch" if has_gpu() else "onnx"
+    return "torch" if has_gpu() or not all(map(has_export, folders)) else "onnx"
 
 
-def open_runtime(
-    folder: Path, runtime: str, threads: int | None = None, *, many: bool = False
+def has_export(folder: Path) -> bool:
+    """Whether a model has an ONNX export; with `runtime: torch` the file is empty."""
+    export = folder / EXPORT
+    return export.is_file() and export.stat().st_size > 0
+
+
+def open_models(
+    folders: Sequence[Path],
+    inference: InferenceConfig,
+    views: ViewsConfig,
+    *,
+    threads: int | None = None,
+    many: bool = False,
 ) -> Runtime:
-    """Load a model's weights or its ONNX export from `folder`.
+    """Load models that answer together, by the mean of their probabilities over all the views.
 
     Args:
-        folder: of the model.
-        runtime: `auto`, `torch` or `onnx`.
+        folders: of the models; the members that `views` names must be among them.
+        inference: how the networks are run.
+        views: flips, turns and tiles.
         threads: that may be used on a CPU; None for all there are.
         many: whether it is for many images, of which several are then worked on at once by few
             threads each: that keeps the cores busier than all threads on one image.
 
     Raises:
-        BadInput: the model is missing or damaged.
+        BadInput: a model is missing or damaged.
     """
-    if resolve_runtime(runtime) == "onnx":
-        card = read_sealed_json(folder / "model.json")
-        return open_onnx(folder / "model.onnx", card, threads, many=many)
-    return open_torch(folder, threads)
-
-
-def open_models(
-    folders: Sequence[Path],
-    runtime: str,
-    threads: int | None = None,
-    *,
-    many: bool = False,
-    views: ViewsConfig = WHOLE_IMAGES,
-) -> Runtime:
-    """Load models that answer together, by the mean of their probabilities over all the views.
-
-    The members that `views` names must be among the folders; for the rest see `open_runtime`.
-    """
-    runtimes = [open_runtime(folder, runtime, threads, many=many) for folder in folders]
-    network = with_flips(mean_of([one.network for one in runtimes]), views.tta)
-    return Runtime(with_tiles(network, views.tile, views.tile_overlap), runtimes[0].calls)
+    runtime = resolve_runtime(inference.runtime, folders)
+    open_ = open_onnx if runtime == "onnx" else open_torch
+    opened = [open_(folder, read_card(folder), threads, many=many) for folder in folders]
+    network = with_flips(mean_of([one.network for one in opened]), views.tta)
+    network = with_tiles(network, views.tile, views.tile_overlap)
+    return Runtime(network, opened[0].calls, inference.batch_size)
 
 
 def open_onnx(
-    path: Path,
-    card: Mapping[str, Any] | None = None,
-    threads: int | None = None,
-    *,
-    many: bool = False,
+    folder: Path, card: Card, threads: int | None = None, *, many: bool = False
 ) -> Runtime:
-    """Load an ONNX export into ONNX Runtime (see `open_runtime`).
+    """Load a model's ONNX export into ONNX Runtime, on the CPU (see `open_models`).
 
     Raises:
-        BadInput: the file is missing or damaged, or is of other weights than those of `card`.
+        BadInput: the file is missing or damaged, or is of other weights than those of the card.
     """
     import onnxruntime
 
-    if not path.is_file() or not path.stat().st_size:
+    path = folder / EXPORT
+    if not has_export(folder):
         raise BadInput(f"{path}: there is no ONNX export of this model; set `runtime: torch`")
     if not is_sealed(path):
         raise BadInput(f"{path}: is damaged (its checksum differs); run `dvc repro -f export_onnx`")
@@ -128,14 +139,9 @@ def open_onnx(
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base of their own
         raise BadInput(f"{path}: cannot be loaded: {' '.join(str(error).split())}") from error
-    if (
-        card
-        and session.get_modelmeta().custom_metadata_map.get("weights_sha256")
-        != card["weights_sha256"]
-    ):
-        raise BadInput(
-            f"{path}: was exported from other weights than {path.parent}/model.json says"
-        )
+    exported = session.get_modelmeta().custom_metadata_map.get("weights_sha256")
+    if exported != card.weights_sha256:
+        raise BadInput(f"{path}: was exported from other weights than {folder / CARD} says")
 
     def run(images: npt.NDArray[np.uint8]) -> Probabilities:
         probabilities: Probabilities = session.run(None, {"images": images})[0]
@@ -144,54 +150,126 @@ def open_onnx(
     return Runtime(run, calls)
 
 
-def open_torch(folder: Path, threads: int | None = None) -> Runtime:
-    """Load a model into PyTorch, on the GPU if there is one (in half precision there).
-
-    There two threads call it, so that one reads images while the GPU works for the other.
-    """
+def open_torch(
+    folder: Path, card: Card, threads: int | None = None, *, many: bool = False
+) -> Runtime:
+    """Load a model into PyTorch, on the GPU if there is one (see `open_models`)."""
     import torch
 
     from steelseg.model.network import load
 
+    del card, many  # `load` reads it; on a CPU, PyTorch's own threads share an image
     if threads:
         torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter = load(folder)[0].to(device)
+    segmenter, card = load(folder)
+    if not has_gpu():
+        return Runtime(torch_network(segmenter, torch.device("cpu"), None), calls=1)
+    dtype = half_type(card.training)
+    network = torch_network(segmenter.to("cuda"), torch.device("cuda"), dtype)
+    return Runtime(network, calls=GPU_CALLS)
+
+
+def half_type(training: Mapping[str, Any]) -> "torch.dtype | None":
+    """Return the type that a network may compute in on a GPU, None for 32 bits.
+
+    It is the one that it was trained in. Another may overflow: activations over 65,504, which bf16
+    and 32 bits can hold, are infinite in 16 bits.
+    """
+    import torch
+
+    return {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(
+        str(training.get("precision"))
+    )
+
+
+def torch_network(
+    segmenter: "Segmenter", device: "torch.device", dtype: "torch.dtype | None"
+) -> Network:
+    """Return a function that runs a segmenter on a device, in half precision if `dtype` is given.
+
+    Its weights are cast once, and not in every call; the answers leave a GPU as 16 bits through
+    pinned memory, which halves the bytes of the copy.
+    """
+    import torch
+    from torch import nn
+
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in segmenter.modules() if dtype is not None else ():
+        if isinstance(module, nn.Conv2d | nn.Linear):  # batch norm stays in 32 bits
+            module.to(dtype)
 
     def run(images: npt.NDArray[np.uint8]) -> Probabilities:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = segmenter(torch.from_numpy(images).to(device))
-            probabilities: Probabilities = torch.sigmoid(logits.float()).cpu().numpy()
-        return probabilities
+            probabilities = torch.sigmoid(logits.float())  # (B, C, H, W)
+            if on_gpu:
+                half = probabilities.half()
+                pinned = torch.empty(half.shape, dtype=half.dtype, pin_memory=True)
+                probabilities = pinned.copy_(half).float()
+        answer: Probabilities = probabilities.numpy()
+        return answer
 
-    return Runtime(run, calls=2 if device.type == "cuda" else 1)
+    return run
+
+
+def answers(
+    items: Iterable[T],
+    read: Callable[[T], GreyImage],
+    runtime: Runtime,
+    finish: Callable[[T, Probabilities], R],
+) -> Iterator[tuple[T, R | BadInput]]:
+    """Yield every item, in order, with what `finish` makes of its probability maps.
+
+    Args:
+        items: what to predict; they are taken as they are needed.
+        read: turns an item into a grey image (H, W) uint8. Called on other threads; what it refuses
+            by `BadInput` is yielded with that.
+        runtime: the network; asked by as many threads as it can answer at once.
+        finish: is given an item and its maps (C, H, W), cut back to the image's size; called on
+            other threads.
+    """
+
+    def work(batch: Sequence[T]) -> list[tuple[T, R | BadInput]]:
+        done: list[tuple[T, R | BadInput]] = []
+        images = [(item, _try(read, item)) for item in batch]
+        # neighbours that are padded to one size share a call of the network
+        for size_hw, neighbours in groupby(images, lambda pair: _padded_size(pair[1])):
+            if size_hw is None:
+                done += ((item, error) for item, error in neighbours if isinstance(error, BadInput))
+                continue
+            sound = [(item, x) for item, x in neighbours if not isinstance(x, BadInput)]
+            maps = runtime(np.stack([pad(image_hw) for _, image_hw in sound])[:, None])
+            for (item, image_hw), maps_chw in zip(sound, maps, strict=True):
+                height, width = image_hw.shape
+                done.append((item, finish(item, maps_chw[:, :height, :width])))
+        return done
+
+    iterator = iter(items)
+    batches = iter(lambda: list(islice(iterator, runtime.batch_size)), [])
+    for batch in ahead(batches, work, runtime.calls):
+        yield from batch
 
 
 def probability_maps(
-    items: Sequence[T], read: Callable[[T], GreyImage], runtime: Runtime, batch_size: int
-) -> Iterator[tuple[T, Probabilities]]:
-    """Yield every item with its probability maps (C, H, W), cut back to the image's size.
+    items: Iterable[T],
+    read: Callable[[T], GreyImage],
+    runtime: Runtime,
+    finish: Callable[[T, Probabilities], R],
+) -> Iterator[tuple[T, R]]:
+    """Yield what `answers` does, for items that can all be read.
 
-    Args:
-        items: what to predict, in order.
-        read: turns an item into a grey image (H, W) uint8; called on other threads. All images
-            of a batch must have one size.
-        runtime: the network; asked by as many threads as it can answer at once.
-        batch_size: images that the network is given at once.
+    Raises:
+        BadInput: one cannot.
     """
-
-    def predict(batch: Sequence[T]) -> Probabilities:
-        images = [read(item) for item in batch]
-        height, width = images[0].shape
-        padded = np.stack([pad(image_hw) for image_hw in images])[:, None]
-        return runtime(padded)[..., :height, :width]
-
-    batches = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
-    for batch, probabilities in zip(batches, ahead(batches, predict, runtime.calls), strict=True):
-        yield from zip(batch, probabilities, strict=True)
+    for item, answer in answers(items, read, runtime, finish):
+        if isinstance(answer, BadInput):
+            raise answer
+        yield item, answer
 
 
-def ahead(items: Sequence[T], function: Callable[[T], R], n_threads: int) -> Iterator[R]:
+def ahead(items: Iterable[T], function: Callable[[T], R], n_threads: int) -> Iterator[R]:
     """Map a function over items on other threads, which are at most one item ahead each."""
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[R]] = deque()
@@ -201,3 +279,16 @@ def ahead(items: Sequence[T], function: Callable[[T], R], n_threads: int) -> Ite
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _try(read: Callable[[T], GreyImage], item: T) -> GreyImage | BadInput:
+    try:
+        return read(item)
+    except BadInput as error:
+        return error
+
+
+def _padded_size(image: GreyImage | BadInput) -> tuple[int, ...] | None:
+    if isinstance(image, BadInput):
+        return None
+    return tuple(size + -size % MULTIPLE for size in image.shape)

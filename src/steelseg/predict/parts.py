@@ -1,6 +1,6 @@
 """Prediction of test images: decode, network, post-processing, in parts that survive a kill."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +11,7 @@ from steelseg.core.files import is_sealed, seal
 from steelseg.core.params import Config
 from steelseg.data.image_table import ImageTable
 from steelseg.data.images import GreyImage, read_grey
-from steelseg.predict.inference import Runtime, probability_maps
-from steelseg.predict.postprocess import ClassRule, postprocess
+from steelseg.predict.model import Finding, Model
 from steelseg.predict.submission import PredictionRow, read_predictions, write_predictions
 
 
@@ -26,20 +25,14 @@ class PredictConfig(Config):
 
 
 def predict_images(
-    paths: Sequence[Path],
-    digests: Sequence[str],
-    runtime: Runtime,
-    rules: dict[int, ClassRule],
-    batch_size: int,
+    paths: Sequence[Path], digests: Sequence[str], model: Model
 ) -> Iterator[PredictionRow]:
     """Yield a row for each image and class.
 
     Args:
-        paths: image files of one size.
+        paths: image files.
         digests: the SHA-256 that each file had when it was checked.
-        runtime: the network.
-        rules: for each class, in channel order.
-        batch_size: images that the network is given at once.
+        model: the model.
 
     Raises:
         BadInput: an image is unsound, or has changed since it was checked.
@@ -52,20 +45,14 @@ def predict_images(
             raise BadInput(f"{path}: has changed since pivot_csv looked at it")
         return image_hw
 
-    items = list(zip(paths, digests, strict=True))
-    for (path, _), maps in probability_maps(items, read, runtime, batch_size):
-        for (class_id, rule), probability_hw in zip(rules.items(), maps, strict=True):
-            yield PredictionRow(path.name, class_id, *postprocess(probability_hw, rule))
+    for (path, _), findings in model.outcomes(zip(paths, digests, strict=True), read):
+        if isinstance(findings, BadInput):
+            raise findings
+        yield from rows_of(path.name, findings)
 
 
 def predict_parts(
-    work: Path,
-    images: ImageTable,
-    folder: Path,
-    runtime: Runtime,
-    rules: dict[int, ClassRule],
-    part_images: int,
-    batch_size: int,
+    work: Path, images: ImageTable, folder: Path, model: Model, part_images: int
 ) -> Iterator[list[PredictionRow]]:
     """Yield the rows of one part of the images after the other.
 
@@ -77,10 +64,14 @@ def predict_parts(
         part = slice(start, start + part_images)
         path = work / f"part-{start // part_images:05d}.parquet"
         if not is_sealed(path):
-            rows = predict_images(paths[part], digests[part], runtime, rules, batch_size)
-            write_predictions(path, rows)
+            write_predictions(path, predict_images(paths[part], digests[part], model))
             seal(path)
         yield read_predictions(path)
+
+
+def rows_of(image: str, findings: Iterable[Finding]) -> list[PredictionRow]:
+    """Return the rows of an image's findings."""
+    return [PredictionRow(image, f.class_id, f.rle, f.area, f.confidence) for f in findings]
 
 
 def report(

@@ -90,13 +90,6 @@ def postprocess(probability_hw: Probability, rule: ClassRule) -> Prediction:
     return Prediction(rle.to_string(runs), int(runs[:, 1].sum()), highest)
 
 
-def clean_mask(probability_hw: Probability, rule: ClassRule) -> Mask:
-    """Turn a class's probability map into its (H, W) uint8 mask of 0 and 1 (see `postprocess`)."""
-    runs = _clean_runs(probability_hw, confidence(probability_hw), rule)
-    height, width = probability_hw.shape
-    return rle.fill(runs, (height, width))
-
-
 def is_open(confidences: npt.ArrayLike, gate: float) -> npt.NDArray[np.bool_]:
     """Whether a gate lets masks of these confidences through; compared as float32."""
     return np.asarray(confidences, dtype=np.float32) > np.float32(gate)

@@ -1,14 +1,38 @@
-"""The file models/postprocess.json: the tuned rule of every class, for which model and views."""
+"""The file postprocess.json: the tuned rule of every class, for which model and views.
 
+It also holds what the model answered for a small image when it was tuned. A processor, a runtime or
+a precision that answers differently makes other masks of the same rules, so whoever opens the model
+asks it again.
+"""
+
+import base64
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
+from steelseg.data.images import GreyImage
+from steelseg.model.card import CARD, RULES, Card
+from steelseg.model.padding import pad
 from steelseg.predict.postprocess import ClassRule
-from steelseg.predict.views import ViewsConfig
+from steelseg.predict.views import Network, ViewsConfig
+
+PROBE_SIDE = 128  # pixels; large enough for the context of a pixel, and quick to run
+_CELLS = 8  # a side, whose mean probabilities are kept
+_TOLERANCE = 0.02  # of such a mean; float32 runtimes differ by 1e-5, half precision by 1e-3
+
+
+class Probe(NamedTuple):
+    """An image (h, w) uint8, and what it was answered with: (C, 8, 8) mean probabilities."""
+
+    image_hw: GreyImage
+    answers: npt.NDArray[np.float64]
 
 
 class Rules(NamedTuple):
@@ -20,30 +44,79 @@ class Rules(NamedTuple):
     by_class: dict[int, ClassRule]
     weights_sha256: str
     views: ViewsConfig = ViewsConfig()
+    probe: Probe | None = None
 
 
-def write_rules(path: Path, rules: Rules) -> None:
-    """Write rules as JSON with a checksum, whole or not at all."""
+def write_rules(folder: Path, rules: Rules) -> None:
+    """Write rules into a model's folder as JSON with a checksum, whole or not at all."""
     by_class = {str(class_id): rule.model_dump() for class_id, rule in rules.by_class.items()}
-    views = rules.views.model_dump()
-    entries = {"classes": by_class, "weights_sha256": rules.weights_sha256, "views": views}
-    write_sealed_json(path, entries)
+    entries = {
+        "classes": by_class,
+        "weights_sha256": rules.weights_sha256,
+        "views": rules.views.model_dump(),
+        "probe": _encode(rules.probe) if rules.probe else None,
+    }
+    write_sealed_json(folder / RULES, entries)
 
 
-def read_rules(path: Path, weights_sha256: str) -> Rules:
-    """Read rules, which must have been tuned on the weights with the given checksum.
+def read_rules(folder: Path, card: Card) -> Rules:
+    """Read the rules of a model's folder, which must have been tuned on the model of the card.
 
     Raises:
         BadInput: the file is missing, is not what `write_rules` wrote, or is of another model.
     """
+    path = folder / RULES
     document = read_sealed_json(path)
     try:
         by_class = {int(k): ClassRule(**v) for k, v in document["classes"].items()}
         views = ViewsConfig(**document.get("views", {}))
-        rules = Rules(dict(sorted(by_class.items())), document["weights_sha256"], views)
+        probe = _decode(document["probe"]) if document.get("probe") else None
+        rules = Rules(dict(sorted(by_class.items())), document["weights_sha256"], views, probe)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: was not written by tune_threshold: {reason}") from error
-    if rules.weights_sha256 != weights_sha256:
-        raise BadInput(f"{path}: was tuned on other weights than models/model.safetensors")
+    if rules.weights_sha256 != card.weights_sha256:
+        raise BadInput(f"{path}: was tuned on other weights than those of {folder / CARD}")
+    if list(rules.by_class) != card.classes:
+        raise BadInput(
+            f"{path}: expected rules for the classes {card.classes} of {folder / CARD}, "
+            f"but got {list(rules.by_class)}"
+        )
     return rules
+
+
+def take_probe(image_hw: GreyImage, network: Network) -> Probe:
+    """Note what a network answers for an image, (h, w) with sides of at least 8 pixels."""
+    return Probe(image_hw, _ask(network, image_hw))
+
+
+def compare(probe: Probe, network: Network, folder: Path) -> float:
+    """Ask a network again, and log a warning if it answers differently; return the difference."""
+    difference = float(np.abs(_ask(network, probe.image_hw) - probe.answers).max())
+    if not difference <= _TOLERANCE:
+        logging.getLogger(__name__).warning(
+            "%s: here the model answers differently from when its rules were tuned (by up to %.2f "
+            "of a probability): another kind of processor, runtime or precision. Its masks will "
+            "differ; run `dvc repro -f tune_threshold` on this machine, or use the same runtime",
+            folder,
+            difference,
+        )
+    return difference
+
+
+def _ask(network: Network, image_hw: GreyImage) -> npt.NDArray[np.float64]:
+    height, width = image_hw.shape
+    maps_chw = network(pad(image_hw)[None, None])[0, :, :height, :width]
+    cells = [cv2.resize(m, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for m in maps_chw]
+    return np.stack(cells).astype(np.float64).round(4)  # (C, 8, 8)
+
+
+def _encode(probe: Probe) -> dict[str, object]:
+    png = cv2.imencode(".png", probe.image_hw)[1].tobytes()
+    return {"image": base64.b64encode(png).decode(), "answers": probe.answers.tolist()}
+
+
+def _decode(entry: dict[str, object]) -> Probe:
+    png = np.frombuffer(base64.b64decode(str(entry["image"])), np.uint8)
+    image_hw = np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+    return Probe(image_hw, np.array(entry["answers"], dtype=np.float64))

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steelseg.predict.ensemble import files_of
+from steelseg.predict.inference import has_export
 from steelseg.tracking.mlflow_run import MlflowTracker, Tracker
 
 if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
@@ -50,7 +51,7 @@ def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     jpeg = cv2.imencode(".jpg", example_hw)[1].tobytes()
-    has_onnx = all((folder / "model.onnx").stat().st_size > 0 for folder in folders)
+    has_onnx = all(map(has_export, folders))
     packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS
     with warnings.catch_warnings(), TemporaryDirectory() as temporary:
         warnings.simplefilter("ignore")

@@ -1,11 +1,16 @@
 """The model that users take away: MLflow runs this file to build it ("models from code").
 
-Input: a DataFrame with a column `image`, the bytes of an image file or the path of one. Output: a
-row for every image and class, in that order, with `image` (the row's number in the input),
-`class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`. An image that cannot be
-read is refused with its number and the reason; a server answers so with status 400.
+Input: a DataFrame with a column `image`, the bytes of an image file each (base64 where a request is
+text). Output: a row for every image and class, in that order, with `image` (the row's number in the
+input), `class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`. An image that
+cannot be read is refused with its number and the reason; a server answers so with status 400.
+
+Nothing of the machine is opened for a request: a path or an address is no image here. In Python,
+`steelseg.Model` reads paths.
 """
 
+import base64
+import binascii
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +20,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from steelseg.core.errors import BadInput
-from steelseg.core.sealed import read_sealed_json
-from steelseg.data.images import GreyImage, decode_grey, read_grey
-from steelseg.predict.ensemble import member_folders, open_ensemble
-from steelseg.predict.inference import probability_maps
-from steelseg.predict.postprocess import postprocess
-from steelseg.predict.rules import read_rules
+from steelseg.core.errors import BadInput, quote
+from steelseg.data.images import GreyImage, decode_grey
+from steelseg.predict.model import Model
 
 COLUMNS = ["image", "class_id", "rle", "area", "confidence"]
 
@@ -30,13 +31,9 @@ class ServedModel(PythonModel):
     """Decoding, network and post-processing in one, exactly as the stage `predict` has them."""
 
     def load_context(self, context: Any) -> None:
-        """Load the network and the tuned rules from the artifact folder `model`."""
-        folder = Path(context.artifacts["model"])
-        weights = read_sealed_json(folder / "model.json")["weights_sha256"]
-        self.rules, _, views = read_rules(folder / "postprocess.json", weights)
-        exports = [model / "model.onnx" for model in member_folders(folder, views.ensemble)]
-        has_onnx = all(export.stat().st_size > 0 for export in exports)
-        self.runtime = open_ensemble(folder, views, "onnx" if has_onnx else "torch")
+        """Open the model of the artifact folder `model`."""
+        self.model = Model(Path(context.artifacts["model"]))
+        self.model.runtime(many=False)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Return the masks of all images.
@@ -46,19 +43,33 @@ class ServedModel(PythonModel):
         """
         return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
 
-    def _rows(self, images: list[bytes | str]) -> Iterator[tuple[Any, ...]]:
-        numbered = list(enumerate(images))
-        for (number, _), maps in probability_maps(numbered, _read, self.runtime, 1):
-            for (class_id, rule), probability_hw in zip(self.rules.items(), maps, strict=True):
-                yield (number, class_id, *postprocess(probability_hw, rule))
+    def _rows(self, images: list[Any]) -> Iterator[tuple[Any, ...]]:
+        numbered = enumerate(images)
+        outcomes = self.model.outcomes(numbered, lambda item: decode(item[1]), many=False)
+        for (number, _), findings in outcomes:
+            if isinstance(findings, BadInput):
+                raise MlflowException.invalid_parameter_value(f"image {number}: {findings}")
+            for found in findings:
+                yield number, found.class_id, found.rle, found.area, found.confidence
 
 
-def _read(item: tuple[int, bytes | str]) -> GreyImage:
-    number, image = item
-    try:
-        return read_grey(Path(image)).image_hw if isinstance(image, str) else decode_grey(image)
-    except BadInput as error:
-        raise MlflowException.invalid_parameter_value(f"image {number}: {error}") from error
+def decode(image: Any) -> GreyImage:
+    """Decode an image file's bytes, or their base64 (standard or url-safe), to (H, W) uint8.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    if isinstance(image, str):
+        try:
+            standard = image.translate(str.maketrans("-_", "+/"))
+            image = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            raise BadInput(
+                f"expected the base64 of an image file's bytes, but got {quote(image)}"
+            ) from None
+    if not isinstance(image, bytes):
+        raise BadInput(f"expected an image file's bytes, but got {quote(image)}")
+    return decode_grey(image)
 
 
 set_model(ServedModel())

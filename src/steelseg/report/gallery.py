@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from steelseg.model.metrics import TRUE, pair_dice
+from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
 
 Bytes = npt.NDArray[np.uint8]

@@ -14,14 +14,14 @@ from pydantic import Field
 from steelseg.core.params import Config
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
-from steelseg.model import metrics
-from steelseg.predict.postprocess import ClassRule, clean_mask
-from steelseg.predict.views import Probabilities
+from steelseg.predict.model import Finding
+from steelseg.predict.postprocess import ClassRule
 from steelseg.report import gallery
 from steelseg.report.drawing import class_colours, draw, hexadecimal
 from steelseg.report.gallery import Picture
 from steelseg.train.config import TrainConfig
 from steelseg.train.crops import EpochSampler, training_crops
+from steelseg.tune import metrics
 from steelseg.tune.outcome import counts_of
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -77,25 +77,21 @@ def crop_pictures(
 def gallery_pictures(
     cache: Cache,
     table: pd.DataFrame,
-    predict: Callable[[list[int]], Mapping[int, Probabilities]],
-    rules: Mapping[int, ClassRule],
+    predict: Callable[[list[int]], Mapping[int, Sequence[Finding]]],
     n_images: int,
 ) -> dict[str, list[Picture]]:
     """Draw the best, worst and most surprising validation images: truth tinted, found outlined.
 
-    `predict` maps rows of the cache to their probability maps (C, H, W).
+    `predict` maps rows of the cache to their findings.
     """
     texts = gallery.captions(table)
     pictures: dict[str, list[Picture]] = {}
     for kind, names in gallery.choose(table, n_images).items():
         rows = [cache.names.index(name) for name in names]
         pictures[kind] = []
-        maps = predict(rows)
+        findings = predict(rows)
         for row in rows:
-            found = {
-                c: clean_mask(map_hw, rule)
-                for (c, rule), map_hw in zip(rules.items(), maps[row], strict=True)
-            }
+            found = {one.class_id: one.mask for one in findings[row]}
             picture = draw(cache.image(row), found, filled=_by_class(cache, cache.masks(row)))
             name = cache.names[row]
             pictures[kind].append(Picture(gallery.to_source(picture), name, texts[name]))

@@ -2,25 +2,17 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from steelseg.core.errors import SteelsegError
 from steelseg.core.files import sha256
-from steelseg.core.sealed import read_sealed_json
+from steelseg.model.card import CARD, RULES
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.model import Model
 from steelseg.score.engines import run_local, run_ray
 from steelseg.score.store import ScoreStore, find_images, place
 from steelseg.score.worker import ScoringJob, Tally
-from steelseg.tracking.mlflow_run import store_uri
-
-
-class NamedModel(NamedTuple):
-    """A model's folder, and the name of its version in the rows."""
-
-    folder: Path
-    version: str
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
@@ -51,42 +43,15 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     return _run
 
 
-def find_model(uri: str) -> NamedModel:
-    """Find a model in MLflow's registry or in a folder; the version of a folder is its weights'.
-
-    Raises:
-        SteelsegError: there is no such model.
-    """
-    if "://" not in uri and not uri.startswith(("models:", "runs:")):
-        folder = Path(uri)
-        return NamedModel(folder, read_sealed_json(folder / "model.json")["weights_sha256"][:12])
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from mlflow.store.artifact.utils.models import get_model_name_and_version
-
-    mlflow.set_tracking_uri(store_uri())
-    try:
-        version = ""
-        if uri.startswith("models:"):  # the version first: an alias may move meanwhile
-            resolve: Any = get_model_name_and_version  # which ships no types
-            name, version = resolve(mlflow.MlflowClient(), uri)
-            uri = f"models:/{name}/{version}"
-        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        # the outermost: those of the members of an ensemble stand further in
-        card = next(iter(sorted(root.rglob("model.json"), key=lambda path: len(path.parts))))
-        version = version or read_sealed_json(card)["weights_sha256"][:12]
-    except (MlflowException, StopIteration) as error:
-        reason = " ".join(str(error).split())[:300] or "it is no model of steelseg"
-        raise SteelsegError(f"{uri}: cannot be loaded from {store_uri()}: {reason}") from error
-    return NamedModel(card.parent, version)
-
-
 def _run(arguments: Namespace) -> Iterator[str]:
-    model = find_model(arguments.model)
+    inference = InferenceConfig(
+        runtime=arguments.runtime, inference_batch_size=arguments.batch_size
+    )
+    model = Model.open(arguments.model, inference=inference)
     source = find_images(arguments.images)
     out = place(arguments.out)
     store = ScoreStore(out, model.version)
-    store.claim({name: sha256(model.folder / name) for name in ("model.json", "postprocess.json")})
+    store.claim({name: sha256(model.folder / name) for name in (CARD, RULES)})
     if arguments.retry_errors:
         store.forget_errors()
     done = store.done()
@@ -97,8 +62,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
         out,
         model.version,
         model.folder,
-        arguments.runtime,
-        arguments.batch_size,
+        inference,
         arguments.threads,
     )
     size = arguments.share
@@ -113,7 +77,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     with tqdm(desc="scoring", total=len(missing), unit="image", disable=None) as bar:
         for tally in tallies:
             bar.update(tally.scored + tally.failed)
-    yield check(store, source.images, len(read_sealed_json(model.folder / "model.json")["classes"]))
+    yield check(store, source.images, len(model.classes))
 
 
 def check(store: ScoreStore, images: Sequence[str], n_classes: int) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.core.errors import SteelsegError
-from steelseg.predict.ensemble import files_of
-from steelseg.score.worker import Scorer, ScoringJob, Tally, folders_of
+from steelseg.predict.model import Model
+from steelseg.score.worker import Scorer, ScoringJob, Tally
 
 Share = list[str]
 _scorer: Scorer  # of a worker process of the local engine
@@ -60,9 +60,9 @@ def run_ray(
         ) from error
     _connect(ray, address, workers)
     n_cpus = int(ray.cluster_resources().get("CPU", 1))
-    on_gpu = job.runtime != "onnx" and ray.cluster_resources().get("GPU", 0) > 0
+    on_gpu = job.inference.runtime != "onnx" and ray.cluster_resources().get("GPU", 0) > 0
     threads = job.threads or max(1, n_cpus // workers)
-    model = {name: path.read_bytes() for name, path in files_of(folders_of(job.model)).items()}
+    model = {name: path.read_bytes() for name, path in Model(job.model).files.items()}
     tallies = ray.data.from_items([{"images": share} for share in shares]).map_batches(
         _Actor,
         fn_constructor_args=(job._replace(threads=threads), ray.put(model)),

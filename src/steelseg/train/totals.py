@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from steelseg.core.files import atomic_path
-from steelseg.model import metrics
+from steelseg.tune import metrics
 
 TIMINGS = frozenset({"train_images_per_second", "val_images_per_second"})  # differ in every run
 
@@ -27,7 +27,7 @@ def pixel_counts(logits: Tensor, masks: Tensor, thresholds: Sequence[float] = (0
     """Count pixels at each of T probability thresholds: (B, C, T, 3) int64.
 
     The last axis holds the true positive, the predicted and the true pixels, as in
-    `steelseg.model.metrics`.
+    `steelseg.tune.metrics`.
 
     Args:
         logits: (B, C, H, W) float.

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.model.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
 from steelseg.predict.postprocess import Mask, Probability, confidence, label_runs
+from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
 
 Compact = npt.NDArray[np.int32]
 Reals = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ class ComponentTable:
 
         Returns:
             (N, T, A, 3) of true positive, predicted and true pixels, for every image, threshold and
-            area, see `steelseg.model.metrics`.
+            area, see `steelseg.tune.metrics`.
         """
         pairs = self._pairs[class_index]
         n_areas = len(min_component_areas)

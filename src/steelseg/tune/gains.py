@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.model.metrics import PREDICTED, TRUE, Counts, pair_dice
 from steelseg.predict.postprocess import is_open
 from steelseg.tune.components import ComponentTable
+from steelseg.tune.metrics import PREDICTED, TRUE, Counts, pair_dice
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

@@ -4,7 +4,7 @@
 score over the grid of thresholds and smallest components.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,11 @@ import pyarrow as pa
 
 from steelseg.core import sealed
 from steelseg.core.errors import BadInput
-from steelseg.model.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
+from steelseg.predict.postprocess import ClassRule
+from steelseg.tune import search
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
+from steelseg.tune.search import TuneConfig
 
 _SCHEMA = pa.schema(
     [
@@ -39,12 +43,11 @@ class Landscape(NamedTuple):
     by_class: dict[int, npt.NDArray[np.float64]]
 
 
-def write(
+def write_validation(
     path: Path,
     names: Sequence[str],
-    classes: Sequence[int],
-    confidences: npt.NDArray[np.float32],
-    counts: Counts,
+    rules: Mapping[int, ClassRule],
+    table: ComponentTable,
     honest: Counts,
 ) -> None:
     """Write the table as Parquet, whole or not at all.
@@ -52,14 +55,15 @@ def write(
     Args:
         path: the file.
         names: N images.
-        classes: C class ids, in channel order.
-        confidences: (N, C).
-        counts: (N, C, 3) pixels under the tuned rules, see `steelseg.model.metrics`.
-        honest: the same under rules that were chosen without the image, see `tuning.cross_count`.
+        rules: the tuned rule of each of C classes, in channel order.
+        table: of the images.
+        honest: (N, C, 3) pixels under rules chosen without the image, see `search.cross_count`.
     """
+    confidences = np.stack([table.confidences(c) for c in range(len(rules))], axis=1)
+    counts = search.count(table, list(rules.values()))
     columns = [
-        np.repeat(names, len(classes)),
-        np.tile(classes, len(names)),
+        np.repeat(names, len(rules)),
+        np.tile(list(rules), len(names)),
         confidences.ravel(),
         counts[..., TRUE].ravel(),
         counts[..., PREDICTED].ravel(),
@@ -71,8 +75,8 @@ def write(
     sealed.write_sealed_table(path, pa.table(arrays, schema=_SCHEMA))
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Read what `write` wrote, images in their order and the classes of each together.
+def read_validation(path: Path) -> pd.DataFrame:
+    """Read what `write_validation` wrote, images in their order and the classes of each together.
 
     Raises:
         BadInput: the file is missing, damaged, or has other columns.
@@ -91,6 +95,13 @@ def counts_of(table: pd.DataFrame, *, honest: bool = False) -> Counts:
     n_classes = table["class_id"].nunique()
     counts: Counts = table[columns].to_numpy(dtype=np.int64).reshape(-1, n_classes, 3)
     return counts
+
+
+def landscape_of(table: ComponentTable, classes: Sequence[int], config: TuneConfig) -> Landscape:
+    """Compute each class's landscape over the grid of a search."""
+    heights = [search.landscape(table, c, config) for c in range(len(classes))]
+    by_class = dict(zip(classes, heights, strict=True))
+    return Landscape(config.thresholds, config.min_component_areas, by_class)
 
 
 def write_landscape(path: Path, landscape: Landscape) -> None:

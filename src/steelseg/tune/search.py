@@ -14,7 +14,6 @@ from pydantic import Field, field_validator
 
 from steelseg.core.params import Config
 from steelseg.data.folds import assign_folds
-from steelseg.model.metrics import Counts, pair_dice, summarise
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.gains import (
@@ -27,6 +26,7 @@ from steelseg.tune.gains import (
     rule_counts,
     sum_gains,
 )
+from steelseg.tune.metrics import Counts, pair_dice, summarise
 
 _THRESHOLDS = [round(i / 20, 2) for i in range(1, 20)]
 _AREAS = [0, 25, 50, 75, 100, 150, 200, 300, 400, 500]
@@ -96,7 +96,7 @@ def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Counts:
     """Count pixels under a rule for each class, exactly as `postprocess` would have it.
 
     Returns:
-        (N, C, 3) of true positive, predicted and true pixels, see `steelseg.model.metrics`.
+        (N, C, 3) of true positive, predicted and true pixels, see `steelseg.tune.metrics`.
 
     Raises:
         ValueError: a rule's threshold is none of the table's, or there is not one for each class.

@@ -1,0 +1,218 @@
+"""A model as its users see it: one object, from images to findings.
+
+>>> import steelseg
+>>> model = steelseg.Model.open("models")
+>>> for finding in model.predict("plate.jpg"):
+...     print(finding.class_id, finding.area, finding.confidence)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from steelseg.core.errors import BadInput, quote
+from steelseg.core.files import sha256
+from steelseg.data import rle
+from steelseg.data.images import GreyImage, decode_grey, read_grey
+from steelseg.model.card import CARD, Card, check_weights, read_card
+from steelseg.predict.ensemble import files_of, member_folders
+from steelseg.predict.inference import (
+    InferenceConfig,
+    Runtime,
+    answers,
+    open_models,
+    resolve_runtime,
+)
+from steelseg.predict.postprocess import ClassRule, postprocess
+from steelseg.predict.rules import Rules, compare, read_rules
+from steelseg.predict.views import Probabilities
+
+T = TypeVar("T")
+R = TypeVar("R")
+Image = Path | str | bytes | npt.NDArray[np.uint8]
+"""A path, the bytes of an image file, or grey levels (H, W) or (H, W, 1) uint8."""
+
+
+class Finding(NamedTuple):
+    """One class of one image: its mask, and how sure the model is that the image shows the class.
+
+    `rle` is empty where nothing was found; `area` is in pixels, `confidence` from 0 to 1.
+    """
+
+    class_id: int
+    rle: str
+    area: int
+    confidence: float
+    size_hw: tuple[int, int]
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        """The mask, (H, W) uint8 of 0 and 1."""
+        return rle.decode(self.rle, self.size_hw)
+
+
+class Model:
+    """A network, its card, its tuned rules and the runtime that runs it.
+
+    Attributes:
+        folder: where it lies.
+        version: of the registered model, or the beginning of its weights' checksum.
+        card: what it is and what it was trained on.
+        rules: the tuned rule of each class, and the views that they hold for.
+        folders: of all the models that answer together, its own first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        version: str | None = None,
+        inference: InferenceConfig | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Open the model of a folder; see `Model.open`."""
+        if not (folder / CARD).is_file():
+            raise BadInput(f"{folder}: expected the folder of a model; `make repro` trains one")
+        self.folder = folder
+        self.card: Card = read_card(folder)
+        self.version = version or self.card.name
+        self.rules: Rules = read_rules(folder, self.card)
+        self.folders = member_folders(folder, self.rules.views.ensemble)
+        for one in self.folders:
+            check_weights(one, read_card(one))
+        self._inference = inference or InferenceConfig()
+        self._threads = threads
+        self._runtimes: dict[bool, Runtime] = {}
+
+    @classmethod
+    def open(
+        cls,
+        where: str | Path = "models",
+        *,
+        inference: InferenceConfig | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Open a model.
+
+        Args:
+            where: its folder, or an address in MLflow: `models:/steelseg@champion`,
+                `models:/steelseg/3`, `runs:/<run id>/model`.
+            inference: the runtime and the batch size; both are `auto` otherwise.
+            threads: that may be used on a CPU; None for all there are.
+
+        Raises:
+            BadInput: there is no model, a file is damaged, or the files are of different models.
+            SteelsegError: MLflow's registry cannot be reached.
+        """
+        from steelseg.registry.find import find_model
+
+        found = find_model(where)
+        return cls(found.folder, found.version, inference, threads)
+
+    @property
+    def classes(self) -> list[int]:
+        """The class ids, in channel order."""
+        return self.card.classes
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files that it answers by, by their paths in one folder for a copy elsewhere."""
+        return files_of(self.folders)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """All that its answers depend on: the checksums of its files, and the runtime."""
+        digests = {name: sha256(path) for name, path in self.files.items()}
+        return digests | {"runtime": resolve_runtime(self._inference.runtime, self.folders)}
+
+    def predict(self, image: Image) -> list[Finding]:
+        """Find the defects of an image: a finding for each class, in channel order.
+
+        Raises:
+            BadInput: the image cannot be read.
+        """
+        return self.findings(self.probabilities(image))
+
+    def predict_many(self, images: Iterable[Image]) -> Iterator[list[Finding]]:
+        """Yield what `predict` returns for each of any number of images, in their order.
+
+        Several images are read and worked on at once, and none is kept.
+
+        Raises:
+            BadInput: an image cannot be read.
+        """
+        for _, outcome in self.outcomes(images, to_grey):
+            if isinstance(outcome, BadInput):
+                raise outcome
+            yield outcome
+
+    def outcomes(
+        self, items: Iterable[T], read: Callable[[T], GreyImage], *, many: bool = True
+    ) -> Iterator[tuple[T, list[Finding] | BadInput]]:
+        """Yield every item with its findings, or with the reason why it cannot be read.
+
+        Args:
+            items: whatever stands for an image.
+            read: turns an item into grey levels (H, W) uint8; called on other threads.
+            many: see `runtime`.
+        """
+        return answers(items, read, self.runtime(many=many), lambda _, maps: self.findings(maps))
+
+    def probabilities(self, image: Image) -> Probabilities:
+        """Return an image's probability maps, (C, H, W) float32 in channel order.
+
+        Raises:
+            BadInput: the image cannot be read.
+        """
+        ((_, maps_chw),) = answers([image], to_grey, self.runtime(many=False), lambda _, maps: maps)
+        if isinstance(maps_chw, BadInput):
+            raise maps_chw
+        return maps_chw
+
+    def findings(
+        self, maps_chw: Probabilities, rules: Mapping[int, ClassRule] | None = None
+    ) -> list[Finding]:
+        """Turn probability maps (C, H, W) into findings, by the tuned rules or by others."""
+        height, width = maps_chw.shape[1:]
+        by_class = (rules or self.rules.by_class).items()
+        return [
+            Finding(class_id, *postprocess(map_hw, rule), (height, width))
+            for (class_id, rule), map_hw in zip(by_class, maps_chw, strict=True)
+        ]
+
+    def runtime(self, *, many: bool) -> Runtime:
+        """Return the networks, which are opened when they are first asked for.
+
+        With `many` they are for many images, of which several are worked on at once by few threads
+        each; otherwise all threads work on one. A warning is logged where they answer differently
+        from when the rules were tuned.
+        """
+        if many not in self._runtimes:
+            inference, views = self._inference, self.rules.views
+            opened = open_models(self.folders, inference, views, threads=self._threads, many=many)
+            if self.rules.probe:
+                compare(self.rules.probe, opened.network, self.folder)
+            self._runtimes[many] = opened
+        return self._runtimes[many]
+
+
+def to_grey(image: Image) -> GreyImage:
+    """Turn an image into grey levels, (H, W) uint8.
+
+    Raises:
+        BadInput: it cannot be read, or is an array of another shape or type.
+    """
+    if isinstance(image, str | Path):
+        return read_grey(Path(image)).image_hw
+    if isinstance(image, bytes):
+        return decode_grey(image)
+    if not isinstance(image, np.ndarray):
+        raise BadInput(f"expected a path, bytes or an array, but got {quote(image)}")
+    image_hw = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    if image_hw.ndim != 2 or image_hw.dtype != np.uint8 or not image_hw.size:
+        raise BadInput(
+            f"expected grey levels of shape (H, W) and uint8, but got {image.shape} {image.dtype}"
+        )
+    return image_hw

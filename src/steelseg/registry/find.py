@@ -1,0 +1,44 @@
+"""Models by their address: in a folder, or in MLflow's runs and registry."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from steelseg.core.errors import SteelsegError
+from steelseg.model.card import CARD
+from steelseg.tracking.mlflow_run import store_uri
+
+
+class FoundModel(NamedTuple):
+    """A model's folder, and its registered version; None for one that has none."""
+
+    folder: Path
+    version: str | None
+
+
+def find_model(where: str | Path) -> FoundModel:
+    """Find a model in a folder, or fetch it from MLflow.
+
+    Raises:
+        SteelsegError: MLflow has no such model, or cannot be reached.
+    """
+    uri = str(where)
+    if "://" not in uri and not uri.startswith(("models:", "runs:")):
+        return FoundModel(Path(where), None)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    mlflow.set_tracking_uri(store_uri())
+    try:
+        version = None
+        if uri.startswith("models:"):  # the version first: an alias may move meanwhile
+            resolve: Any = get_model_name_and_version  # which ships no types
+            name, version = resolve(mlflow.MlflowClient(), uri)
+            uri = f"models:/{name}/{version}"
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        # the outermost: those of the members of an ensemble stand further in
+        card = next(iter(sorted(root.rglob(CARD), key=lambda path: len(path.parts))))
+    except (MlflowException, StopIteration) as error:
+        reason = " ".join(str(error).split())[:300] or "it is no model of steelseg"
+        raise SteelsegError(f"{where}: cannot be loaded from {store_uri()}: {reason}") from error
+    return FoundModel(card.parent, str(version) if version is not None else None)

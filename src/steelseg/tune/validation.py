@@ -1,0 +1,78 @@
+"""The validation images under the models that have not seen them: measured once, for every rule."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from steelseg.data.cache import Cache
+from steelseg.data.images import GreyImage
+from steelseg.predict.ensemble import out_of_fold_maps
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.rules import PROBE_SIDE
+from steelseg.predict.views import Probabilities, ViewsConfig
+from steelseg.tune.components import ComponentTable, PairComponents, measure
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Wraps what is iterated over, of which there are so many, to show how far it has come."""
+
+
+class Validation(NamedTuple):
+    """Validation images, as rows of the cache, and what any rule would make of them."""
+
+    rows: list[int]
+    table: ComponentTable
+
+
+def validate(
+    models: Mapping[int, Sequence[Path]],
+    folds: npt.NDArray[np.integer[Any]],
+    cache: Cache,
+    thresholds: Sequence[float],
+    inference: InferenceConfig,
+    views: ViewsConfig,
+    progress: Progress,
+) -> Validation:
+    """Predict every image of the models' folds, and measure it at all thresholds.
+
+    Both happen on the threads that run the networks, image by image; the maps are not kept.
+
+    Args:
+        models: by the fold that they were validated on.
+        folds: (N,) the fold of each row of the cache.
+        cache: of all annotated images.
+        thresholds: strictly increasing.
+        inference: how the networks are run.
+        views: the flips, turns and tiles.
+        progress: shows how far it has come.
+    """
+
+    def look(row: int, maps_chw: Probabilities) -> list[PairComponents]:
+        return measure(maps_chw, cache.masks(row), thresholds)
+
+    rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
+    rows = [row for of_fold in rows_of.values() for row in of_fold]
+    table = ComponentTable(thresholds, len(cache.classes))
+    found = out_of_fold_maps(models, rows_of, cache.image, inference, views, look)
+    for _, pairs in progress(found, len(rows)):
+        table.append(pairs)
+    return Validation(rows, table)
+
+
+def probe_image(cache: Cache, validation: Validation) -> GreyImage:
+    """Cut a small image out of the validation image with the largest defect, around its middle.
+
+    There the model has something to say; on a clean surface any two answers are alike.
+    """
+    areas = [validation.table.truth_areas(c) for c in range(len(cache.classes))]
+    row = validation.rows[int(np.sum(areas, axis=0).argmax())]
+    image_hw, mask_hw = cache.image(row), cache.masks(row).any(axis=0)
+    pixels = np.argwhere(mask_hw)
+    middle_hw = np.median(pixels, axis=0) if len(pixels) else np.array(mask_hw.shape) / 2
+    window = []
+    for middle, size in zip(middle_hw.tolist(), mask_hw.shape, strict=True):
+        start = min(max(int(middle) - PROBE_SIDE // 2, 0), max(size - PROBE_SIDE, 0))
+        window.append(slice(start, start + PROBE_SIDE))
+    return np.ascontiguousarray(image_hw[tuple(window)])
