@@ -101,7 +101,7 @@ def _overridden(params: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     """Set what is overridden, as text: an experiment that was applied leaves its values there."""
     for override in overrides:
         name, _, text = override.partition("=")
-        *sections, leaf = name.split(".")
+        *sections, leaf = name.lstrip("+").split(".")  # `+` adds a key that the file leaves out
         values = params
         for section in sections:
             values = values.setdefault(section, {})
