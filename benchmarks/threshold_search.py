@@ -1,5 +1,6 @@
 """The search of the whole grid of thresholds and areas, against trying one rule after another."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,9 +9,10 @@ from benchmarks import notebook_way
 from benchmarks.inputs import Mask, Probability, Scale, guess, mask_sets
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
+from steelseg.predict.inference import ahead
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune import search
-from steelseg.tune.components import ComponentTable
+from steelseg.tune.components import ComponentTable, PairComponents, measure
 from steelseg.tune.search import TuneConfig
 
 SAMPLE = 400  # the loop tries every so-manieth (rule, image, class), and its time is scaled up
@@ -47,10 +49,14 @@ def rows(scale: Scale) -> Iterator[Row]:
 
 
 def ours(probabilities: Probability, masks: Mask, config: TuneConfig) -> list[ClassRule]:
-    """Measure the components of all images (N, C, H, W), and search the grid."""
+    """Measure the components of all images (N, C, H, W) on all cores, and search the grid."""
     table = ComponentTable(config.thresholds, masks.shape[1])
-    for probability_chw, mask_chw in zip(probabilities, masks, strict=True):
-        table.add(probability_chw, mask_chw)
+
+    def look(image: tuple[Probability, Mask]) -> list[PairComponents]:
+        return measure(*image, config.thresholds)
+
+    for pairs in ahead(zip(probabilities, masks, strict=True), look, os.cpu_count() or 1):
+        table.append(pairs)
     return search.search(table, config)
 
 

@@ -1,11 +1,14 @@
 """From a class's probability map to its mask: threshold, small components, small masks, gate."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
@@ -39,16 +42,18 @@ class Prediction(NamedTuple):
     confidence: float
 
 
-class LabelledRuns(NamedTuple):
+class ColumnRuns(NamedTuple):
     """The foreground of a region as (R,) int64 column-wise runs that never cross a column.
 
-    `columns` and `rows` say where a run starts, `labels` which 8-connected component it is in.
+    `columns` and `rows` say where a run starts. It touches the `neighbours` runs from `first` on,
+    in the next column; with those, the runs are a graph whose components are the region's.
     """
 
     columns: Integers
     rows: Integers
     lengths: Integers
-    labels: Integers
+    first: Integers
+    neighbours: Integers
 
 
 def confidence(probability_hw: Probability) -> float:
@@ -95,23 +100,40 @@ def is_open(confidences: npt.ArrayLike, gate: float) -> npt.NDArray[np.bool_]:
     return np.asarray(confidences, dtype=np.float32) > np.float32(gate)
 
 
-def label_runs(foreground_hw: Mask) -> LabelledRuns:
-    """Find the 8-connected components of a non-empty region, as labelled runs.
+def column_runs(foreground_hw: Mask) -> ColumnRuns:
+    """Find the runs of a non-empty region, (H, W) of 0 and 1, and which of them touch.
 
-    Runs stand for pixels from here on: there are far fewer of them.
+    Runs stand for pixels from here on: there are far fewer of them. Two are 8-connected where one,
+    moved to the next column, overlaps the other or meets it at a corner.
     """
-    height = foreground_hw.shape[0]
+    stride = foreground_hw.shape[0] + 2
     # background above and below ends every run within its column
     padded_wh = cv2.copyMakeBorder(
         cv2.transpose(foreground_hw), 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=0
     )
     flat = padded_wh.ravel()
     borders = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, stops = borders[::2], borders[1::2]
-    labels_wh = cv2.connectedComponents(padded_wh, connectivity=8, ltype=cv2.CV_32S)[1]
-    columns = starts // (height + 2)
-    rows = starts - columns * (height + 2) - 1
-    return LabelledRuns(columns, rows, stops - starts, labels_wh.ravel()[starts].astype(np.int64))
+    starts, stops = borders[::2], borders[1::2]  # (R,), both increasing
+    first = np.searchsorted(stops, starts + stride)
+    neighbours = np.searchsorted(starts, stops + stride, side="right") - first
+    columns = starts // stride
+    return ColumnRuns(
+        columns, starts - columns * stride - 1, stops - starts, first, np.maximum(neighbours, 0)
+    )
+
+
+def label_runs(regions: Sequence[ColumnRuns]) -> Integers:
+    """Number the components of several regions: (R,) from 0, over all of their runs."""
+    n_runs = np.array([len(runs.lengths) for runs in regions])
+    offsets = np.repeat(np.cumsum(n_runs) - n_runs, n_runs)
+    first = np.concatenate([runs.first for runs in regions]) + offsets
+    neighbours = np.concatenate([runs.neighbours for runs in regions])
+    ends = np.cumsum(neighbours)
+    touched = np.arange(ends[-1]) + np.repeat(first - ends + neighbours, neighbours)
+    weights = np.ones(len(touched), np.int8)
+    graph = csr_array((weights, touched, np.concatenate([[0], ends])), shape=(len(first),) * 2)
+    labels: Integers = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels
 
 
 def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) -> rle.Runs:
@@ -128,9 +150,10 @@ def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) ->
 
 def _large_component_runs(foreground_hw: Mask, min_component_area: int) -> rle.Runs:
     left, top, width, height = cv2.boundingRect(foreground_hw)
-    runs = label_runs(foreground_hw[top : top + height, left : left + width])
-    areas = np.bincount(runs.labels, weights=runs.lengths)
-    is_large = areas[runs.labels] >= min_component_area
+    runs = column_runs(foreground_hw[top : top + height, left : left + width])
+    labels = label_runs([runs])
+    areas = np.bincount(labels, weights=runs.lengths)
+    is_large = areas[labels] >= min_component_area
     starts = (left + runs.columns) * foreground_hw.shape[0] + top + runs.rows
     return _join(starts[is_large], runs.lengths[is_large])
 

@@ -29,7 +29,7 @@ REGISTERED = "steelseg"
 PACKAGE = Path(__file__).parents[1]
 REQUIREMENTS = [
     *("mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas"),
-    *("pillow", "pyarrow", "pydantic", "ruamel.yaml"),
+    *("pillow", "pyarrow", "pydantic", "ruamel.yaml", "scipy"),
 ]
 TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 

@@ -11,7 +11,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.predict.postprocess import Mask, Probability, confidence, label_runs
+from steelseg.predict.postprocess import (
+    ColumnRuns,
+    Mask,
+    Probability,
+    column_runs,
+    confidence,
+    label_runs,
+)
 from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
 
 Compact = npt.NDArray[np.int32]
@@ -136,32 +143,41 @@ def _measure_pair(
     true_above_hw = np.diff(cv2.integral(mask_hw), axis=1) if truth_area else None
     if true_above_hw is not None and true_above_hw[-1].sum() != truth_area:
         raise ValueError("Expected `mask_chw` of 0 and 1, but got other values")
-    found = [np.zeros((3, 0))]
-    for level, threshold in enumerate(levels[levels < highest]):
+    regions: list[ColumnRuns] = []  # of the levels below the highest probability
+    true_pixels = []
+    for threshold in levels[levels < highest]:
         foreground_hw = (probability_hw > threshold).view(np.uint8)
         # the foreground of a higher threshold lies within, so the region can shrink
         left, top, width, height = cv2.boundingRect(foreground_hw)
         rows, columns = slice(top, top + height), slice(left, left + width)
         probability_hw = probability_hw[rows, columns]
+        runs = column_runs(foreground_hw[rows, columns])
+        regions.append(runs)
         if true_above_hw is not None:
             true_above_hw = true_above_hw[top : top + height + 1, columns]
-        areas, true_positives = _measure_components(foreground_hw[rows, columns], true_above_hw)
-        found.append(np.stack([np.full(len(areas), level), areas, true_positives]))
-    return PairComponents(_merge_equal(np.concatenate(found, axis=1)), truth_area, highest)
+            below = true_above_hw[runs.rows + runs.lengths, runs.columns]
+            true_pixels.append(below - true_above_hw[runs.rows, runs.columns])
+    return PairComponents(_components(regions, true_pixels), truth_area, highest)
 
 
-def _measure_components(
-    foreground_hw: Mask, true_above_hw: npt.NDArray[np.int32] | None
-) -> tuple[Reals, Reals]:
-    runs = label_runs(foreground_hw)
-    areas = np.bincount(runs.labels, runs.lengths)[1:].astype(np.float64, copy=False)
-    if true_above_hw is None:
-        return areas, np.zeros_like(areas)
-    true_pixels = (
-        true_above_hw[runs.rows + runs.lengths, runs.columns]
-        - true_above_hw[runs.rows, runs.columns]
-    )
-    return areas, np.bincount(runs.labels, true_pixels)[1:].astype(np.float64, copy=False)
+def _components(
+    regions: Sequence[ColumnRuns], true_pixels: Sequence[npt.NDArray[np.int32]]
+) -> Compact:
+    """Sum runs to components: (4, n) as in `PairComponents`.
+
+    Args:
+        regions: of each level.
+        true_pixels: of the runs of each level; nothing where the truth is empty.
+    """
+    if not regions:
+        return np.zeros((4, 0), dtype=np.int32)
+    labels = label_runs(regions)
+    lengths = np.concatenate([runs.lengths for runs in regions])
+    level = np.zeros(labels.max() + 1)
+    level[labels] = np.repeat(np.arange(len(regions)), [len(runs.lengths) for runs in regions])
+    area = np.bincount(labels, lengths)
+    true = np.concatenate(true_pixels) if true_pixels else np.zeros_like(lengths)
+    return _merge_equal(np.stack([level, area, np.bincount(labels, true)]))
 
 
 def _merge_equal(found: Reals) -> Compact:
