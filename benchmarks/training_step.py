@@ -21,7 +21,8 @@ from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
 from steelseg.model.network import Segmenter
 from steelseg.train import loop
-from steelseg.train.config import TrainConfig, TrainParams
+from steelseg.train.auto import TrainParams
+from steelseg.train.config import TrainConfig
 from steelseg.train.crops import Batch, collate, training_crops
 from steelseg.train.fold_data import FoldData
 from steelseg.train.keeper import EpochKeeper
@@ -72,6 +73,7 @@ def recipe(**changes: Any) -> TrainConfig:
     """Return what params.yaml makes of the sample on a CPU, with changes."""
     base = load(TrainParams, "train", ROOT / "params.yaml").model_dump()
     base |= {"lr": 2e-3, "batch_size": 8, "crop": [128, 128], "scheduler": "constant"}
+    base |= {"precision": "32-true", "validation_batch_size": 4}
     return TrainConfig(**base | changes)
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-import torch
 
 from steelseg.core.checkpoints import work_folder
-from steelseg.core.device import is_first_process
+from steelseg.core.device import gpus, is_first_process
 from steelseg.core.files import sha256, write_json
 from steelseg.core.params import load
 from steelseg.data import fold_table
@@ -16,8 +15,7 @@ from steelseg.model import network as models
 from steelseg.model.card import WEIGHTS, Card, ModelConfig, write_card
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
-from steelseg.train.auto import Setting, fingerprint, resolve
-from steelseg.train.config import TrainParams
+from steelseg.train.auto import Setting, TrainParams, fingerprint, resolve
 from steelseg.train.fold_data import FoldData
 from steelseg.train.loop import train
 from steelseg.train.totals import without_timings, write_history
@@ -31,13 +29,13 @@ def main() -> None:
     network, given = load(ModelConfig), load(TrainParams, "train")
     cache = Cache(Path("data/cache"))
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
-    weighs = given.class_weights == "auto"
-    found = fingerprint(cache, np.flatnonzero(folds != given.fold), masks=weighs)
-    config, choices = resolve(given, found, setting(given, network))
+    found = fingerprint(given, cache, np.flatnonzero(folds != given.fold))
+    setting = Setting(gpus(), network.encoder, network.encoder_weights is not None)
+    config, choices = resolve(given, found, setting)
     data = FoldData(cache, folds, config)
     params = network.model_dump() | config.model_dump()
     identity = {
-        "params": params,
+        "params": {k: v for k, v in params.items() if k != "num_workers"},  # changes no result
         "transforms": config.transforms,
         "cache": cache.identity,
         "folds": sha256(FOLDS),
@@ -76,15 +74,6 @@ def main() -> None:
         scores = {"best_epoch": keeper.best_epoch, **without_timings(keeper.kept_scores)}
         write_json(Path("metrics/train.json"), scores)
         tracker.metrics({f"best_{name}": value for name, value in scores.items()})
-
-
-def setting(params: TrainParams, network: ModelConfig) -> Setting:
-    """Look at what is trained on."""
-    on_gpu = torch.cuda.is_available()
-    gpu_bytes = torch.cuda.get_device_properties(0).total_memory if on_gpu else None
-    devices = params.devices if isinstance(params.devices, int) else torch.cuda.device_count()
-    processes = params.num_nodes * max(devices, 1)
-    return Setting(gpu_bytes, processes, network.encoder_weights is not None)
 
 
 if __name__ == "__main__":

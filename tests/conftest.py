@@ -15,6 +15,8 @@ from steelseg.data.inspection import inspect_folder
 
 REPOSITORY = Path(__file__).parents[1]
 
+if not os.environ.get("STEELSEG_TEST_GPU"):  # most tests compare with what a CPU computes
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 cv2.setNumThreads(1)
 # how long an example takes is up to what else the machine does; a hang is found by the run's limit
 settings.register_profile("no deadline", deadline=None)

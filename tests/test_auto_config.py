@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from tiny_training import ROOT
 
 from steelseg.core import params
+from steelseg.core.device import Gpus
 from steelseg.data.cache import Cache
-from steelseg.train.auto import Fingerprint, Setting, fingerprint, resolve
-from steelseg.train.config import AUTO, TrainConfig, TrainParams
+from steelseg.train import auto
+from steelseg.train.auto import Fingerprint, Setting, TrainParams, fingerprint, resolve
+from steelseg.train.config import TrainConfig
 
-CPU = Setting(gpu_bytes=None, processes=1, pretrained=False)
+CPU = Setting(gpus=None, encoder="resnet18", pretrained=False)
 SAMPLE = Fingerprint((256, 1600), 192, (0.01, 0.02, 0.03, 0.04))
 SEVERSTAL = Fingerprint((256, 1600), 10_054, (0.0008, 0.0002, 0.02, 0.01))
 NEU = Fingerprint((200, 200), 2852, (0.02, 0.05, 0.03))
 
 
-def given_params(**changes: Any) -> TrainParams:
+def given_params(**changes: Any) -> TrainConfig:
     """The parameters of params.yaml, with changes."""
     base = params.load(TrainParams, "train", ROOT / "params.yaml").model_dump()
     return TrainParams(**base | changes)
@@ -30,16 +32,25 @@ def chosen(data: Fingerprint, setting: Setting = CPU, **changes: Any) -> dict[st
     return {name: choice.value for name, choice in choices.items()}
 
 
-def gpu(gibibytes: int, *, pretrained: bool = True) -> Setting:
-    return Setting(gibibytes * 2**30, 1, pretrained)
+def gpu(
+    gibibytes: int,
+    number: int = 1,
+    *,
+    bf16: bool = True,
+    encoder: str = "resnet18",
+    pretrained: bool = True,
+) -> Setting:
+    return Setting(Gpus(number, gibibytes * 2**30, bf16), encoder, pretrained)
 
 
 def test_the_sample_has_its_recipe() -> None:
     """The one that its committed results are of."""
     assert chosen(SAMPLE) == {
+        "precision": "32-true",
         "crop": [128, 128],
         "crops_per_image": 4,
         "batch_size": 8,
+        "validation_batch_size": 4,
         "epochs": 6,
         "lr": 2e-3,
     }
@@ -50,14 +61,15 @@ def test_the_sample_has_its_recipe() -> None:
     [
         # 200x200 on a CPU: crops of 128, 2.4 times of which fit into an image
         (NEU, CPU, {"crop": [128, 128], "crops_per_image": 1, "batch_size": 8, "epochs": 4}),
-        # on 16 GiB, 0.6 * 2^34 / (4096 * 256 * 256) = 38.4 crops fit: 32
+        # on 16 GiB, 0.6 * 2^34 / (4096 * 256 * 256) = 38.4 crops fit of an encoder not known: 32
         (
             SEVERSTAL,
-            gpu(16),
+            gpu(16, encoder="tu-convnext_tiny"),
             {"crop": [256, 256], "crops_per_image": 2, "batch_size": 32, "epochs": 20, "lr": 5e-4},
         ),
-        (SEVERSTAL, gpu(80), {"batch_size": 64, "lr": 7.1e-4}),  # 5e-4 * sqrt(2)
-        (SEVERSTAL, gpu(16, pretrained=False), {"lr": 4e-3}),  # 2e-3 * sqrt(4)
+        # of a resnet18, 0.6 * 2^34 / (750 * 256 * 256) = 209.7: the largest; 33.6 whole images
+        (SEVERSTAL, gpu(16), {"batch_size": 64, "lr": 7.1e-4, "validation_batch_size": 16}),
+        (SEVERSTAL, gpu(16, pretrained=False), {"lr": 4e-3}),  # 2e-3 * sqrt(8) is too high
         # small enough to be trained on whole
         (Fingerprint((64, 64), 500, (0.1,)), CPU, {"crop": None, "crops_per_image": 1}),
         # ten images: many epochs, but not without end; a million: the fewest
@@ -73,6 +85,36 @@ def test_other_data_and_devices(
 ) -> None:
     """By the rules, computed by hand."""
     assert chosen(data, setting).items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("setting", "changes", "expected"),
+    [
+        (CPU, {}, ("32-true", 1)),
+        (gpu(16, 2), {}, ("16-mixed", 2)),
+        (gpu(16), {"loss": {"focal": 1.0, "dice": 1.0}}, ("bf16-mixed", 1)),
+        (gpu(16, bf16=False), {"loss": "focal"}, ("16-mixed", 1)),  # a T4 has no bf16
+    ],
+)
+def test_precision_and_devices(
+    setting: Setting, changes: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    """Half precision and all GPUs where there are some, bf16 for the small gradients of focal."""
+    config, _ = resolve(given_params(precision="auto", devices="auto", **changes), SAMPLE, setting)
+    assert (config.precision, config.devices) == expected
+
+
+def test_the_learning_rate_is_for_all_processes() -> None:
+    """5e-4 * sqrt(2 GPUs * 64 / 32), and of as many nodes again."""
+    assert chosen(SEVERSTAL, gpu(80, 2), devices="auto")["lr"] == 1e-3
+    assert chosen(SEVERSTAL, gpu(80, 2), devices="auto", num_nodes=2)["lr"] == 1.4e-3
+
+
+def test_32_bits_take_twice_the_memory() -> None:
+    """0.6 * 2^33 / (2 * 2831 * 256 * 256) = 13.9 crops, and 27.8 in half."""
+    setting = gpu(8, encoder="efficientnet-b4")
+    assert chosen(SEVERSTAL, setting, precision="32-true")["batch_size"] == 8
+    assert chosen(SEVERSTAL, setting)["batch_size"] == 16
 
 
 def test_rules_build_on_what_is_given() -> None:
@@ -110,10 +152,11 @@ def test_an_odd_class_leaves_the_others_their_weights(
 def test_a_cache_is_measured_by_its_masks(tiny_cache: Cache) -> None:
     """Against counting the unpacked pixels of the training rows."""
     rows = np.array([0, 3, 4, 7])
-    found = fingerprint(tiny_cache, rows)
+    found = fingerprint(given_params(class_weights="auto"), tiny_cache, rows)
     masks = np.stack([tiny_cache.masks(int(row)) for row in rows])
     assert (found.size_hw, found.n_images) == (tiny_cache.size_hw, 4)
     np.testing.assert_allclose(found.pixel_shares, masks.mean(axis=(0, 2, 3)))
+    assert fingerprint(given_params(), tiny_cache, rows).pixel_shares == ()  # not asked for
 
 
 @given(
@@ -121,27 +164,31 @@ def test_a_cache_is_measured_by_its_masks(tiny_cache: Cache) -> None:
     n_images=st.integers(0, 10**7),
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=6),
     gibibytes=st.none() | st.integers(1, 200),
-    processes=st.integers(1, 64),
+    number=st.integers(1, 64),
+    encoder=st.sampled_from(["resnet18", "efficientnet-b4", "another"]),
 )
 def test_any_data_gives_a_legal_training(
     size_hw: tuple[int, int],
     n_images: int,
     shares: list[float],
     gibibytes: int | None,
-    processes: int,
+    number: int,
+    encoder: str,
 ) -> None:
     """Crops are multiples of 32 and no larger than the padded image, numbers positive."""
-    setting = Setting(gibibytes and gibibytes * 2**30, processes, pretrained=False)
-    everything = dict.fromkeys(AUTO, "auto")
+    gpus = Gpus(number, gibibytes * 2**30, bf16=True) if gibibytes else None
+    everything = dict.fromkeys(auto._RULES, "auto")
+    setting = Setting(gpus, encoder, pretrained=False)
     config, choices = resolve(
         given_params(**everything), Fingerprint(size_hw, n_images, tuple(shares)), setting
     )
     assert isinstance(config, TrainConfig)
-    assert set(choices) == set(AUTO)
+    assert set(choices) == set(everything)
     for side, size in zip(config.crop or [], size_hw, strict=False):
         assert side % 32 == 0
         assert side < size + 32
     assert 1 <= config.batch_size <= 64
+    assert 1 <= config.validation_batch_size <= 16
     assert 4 <= config.epochs <= 200
     assert 0 < config.lr <= 4e-3
     weights = config.class_weights or []

@@ -17,7 +17,7 @@ from steelseg.core import params
 from steelseg.core.errors import BadInput
 from steelseg.core.params import Config
 from steelseg.data.cache import Cache
-from steelseg.train.config import TrainParams
+from steelseg.train.auto import TrainParams
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
 PIPELINE = REPOSITORY / "dvc.yaml"

@@ -10,7 +10,7 @@ from dvc.utils.hydra import apply_overrides
 
 from steelseg.core.params import load
 from steelseg.model.card import ModelConfig
-from steelseg.train.config import TrainParams
+from steelseg.train.auto import TrainParams
 from steelseg.tune.search import TuneConfig
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
 from steelseg.model.network import Segmenter
 from steelseg.train import loop
-from steelseg.train.config import TrainConfig, TrainParams
+from steelseg.train.auto import TrainParams
+from steelseg.train.config import TrainConfig
 from steelseg.train.fold_data import FoldData
 from steelseg.train.keeper import EpochKeeper
 
@@ -31,7 +32,7 @@ NETWORK = ModelConfig(
 def config(**changes: Any) -> TrainConfig:
     """The sample's recipe, made tiny."""
     tiny = {"epochs": 3, "batch_size": 4, "crop": [32, 32], "crops_per_image": 1, "num_workers": 0}
-    tiny |= {"lr": 2e-3}
+    tiny |= {"lr": 2e-3, "precision": "32-true", "validation_batch_size": 4}
     base = load(TrainParams, "train", ROOT / "params.yaml").model_dump()
     return TrainConfig(**base | tiny | changes)
 

@@ -6,19 +6,36 @@ of some data sets. On a CPU they are calibrated on the embedded sample.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
+from pydantic import create_model
 
+from steelseg.core.device import Gpus
 from steelseg.data.cache import Cache
 from steelseg.model.padding import MULTIPLE
-from steelseg.train.config import AUTO, TrainConfig, TrainParams
+from steelseg.train.config import TrainConfig, loss_weights
 from steelseg.train.crops import Rows
 
 CROP_ON_CPU, CROP_ON_GPU = 128, 256
-BYTES_A_PIXEL = 4096  # of a training batch on a GPU: twice what a Unet with a resnet takes
+# what a Unet keeps of a pixel of a crop until the backward pass, in half precision: counted on fake
+# tensors, and not yet on a GPU
+BYTES_A_PIXEL = MappingProxyType(
+    {
+        "resnet18": 750,
+        "resnet34": 874,
+        "timm-tf_efficientnet_lite0": 1254,
+        "tu-tf_efficientnet_lite0": 1254,
+        "resnet50": 1478,
+        "mit_b2": 2023,
+        "efficientnet-b4": 2831,
+    }
+)
+BYTES_OF_OTHERS = 4096
 SHARE_OF_MEMORY = 0.6
 BATCH_ON_CPU, LARGEST_BATCH = 8, 64
+VALIDATION_ON_CPU, LARGEST_VALIDATION = 4, 16
 CROPS_ON_CPU, CROPS_ON_GPU = 4_500, 400_000  # that a whole training shows, if epochs allow
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 200
 LR_SCRATCH, LR_PRETRAINED = 2e-3, 5e-4  # at batches of 8 and 32
@@ -37,9 +54,9 @@ class Fingerprint(NamedTuple):
 class Setting(NamedTuple):
     """What the rules know of the rest."""
 
-    gpu_bytes: int | None
-    """memory of a GPU; None for a CPU"""
-    processes: int
+    gpus: Gpus | None
+    """None for a CPU"""
+    encoder: str
     pretrained: bool
 
 
@@ -50,12 +67,13 @@ class Choice(NamedTuple):
     reason: str
 
 
-def fingerprint(cache: Cache, rows: Rows, *, masks: bool = True) -> Fingerprint:
+def fingerprint(params: TrainConfig, cache: Cache, rows: Rows) -> Fingerprint:
     """Measure the training images, which are the given rows of the cache.
 
-    Without `masks`, which takes reading them all, there are no shares of classes.
+    Without `class_weights: auto` there are no shares of classes, which take reading all masks.
     """
-    if not masks:
+    weights: Any = params.class_weights
+    if weights != "auto":
         return Fingerprint(cache.size_hw, len(rows), ())
     n_pixels = cache.size_hw[0] * cache.size_hw[1]
     areas = [np.bitwise_count(cache.packed_masks(int(r))).sum(axis=(1, 2)) for r in rows]
@@ -64,23 +82,42 @@ def fingerprint(cache: Cache, rows: Rows, *, masks: bool = True) -> Fingerprint:
 
 
 def resolve(
-    params: TrainParams, data: Fingerprint, setting: Setting
+    params: TrainConfig, data: Fingerprint, setting: Setting
 ) -> tuple[TrainConfig, dict[str, Choice]]:
     """Put a value in place of every `auto`; each rule may build on what stands before it.
+
+    Args:
+        params: `TrainParams`.
+        data: the training images.
+        setting: what is trained, and on what.
 
     Returns:
         The config that is trained with, and what was chosen, by parameter.
     """
     values, choices = params.model_dump(), {}
-    for name in AUTO:
+    for name, rule in _RULES.items():
         if values[name] == "auto":
-            choices[name] = _RULES[name](values, data, setting)
+            choices[name] = rule(values, data, setting)
             values[name] = choices[name].value
     return TrainConfig(**values), choices
 
 
+def _devices(_: Mapping[str, Any], __: Fingerprint, setting: Setting) -> Choice:
+    if setting.gpus is None:
+        return Choice(1, "one process on a CPU")
+    return Choice(setting.gpus.number, "all GPUs of this machine")
+
+
+def _precision(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> Choice:
+    if setting.gpus is None:  # without instructions for bf16, it is up to 100 times slower
+        return Choice("32-true", "on a CPU half precision is slow")
+    if setting.gpus.bf16 and "focal" in loss_weights(values["loss"]):
+        return Choice("bf16-mixed", "the gradients of `focal` are often too small for 16-mixed")
+    return Choice("16-mixed", "on a GPU")
+
+
 def _crop(_: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
-    limit = CROP_ON_GPU if setting.gpu_bytes else CROP_ON_CPU
+    limit = CROP_ON_GPU if setting.gpus else CROP_ON_CPU
     shorter = math.ceil(min(data.size_hw) / MULTIPLE) * MULTIPLE
     if shorter <= limit and max(data.size_hw) <= limit:
         return Choice(None, f"images of {_by(data.size_hw)} are trained on whole")
@@ -95,15 +132,33 @@ def _crops_per_image(values: Mapping[str, Any], data: Fingerprint, _: Setting) -
 
 
 def _batch_size(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
-    if setting.gpu_bytes is None:
+    if setting.gpus is None:
         return Choice(BATCH_ON_CPU, "on a CPU more steps are worth more than larger ones")
-    fits = SHARE_OF_MEMORY * setting.gpu_bytes / (BYTES_A_PIXEL * _crop_area(values, data))
-    size = 2 ** int(math.log2(min(max(fits, 1), LARGEST_BATCH)))
-    return Choice(size, f"about {fits:.0f} fit into {setting.gpu_bytes / 2**30:.0f} GiB")
+    return _fitting(LARGEST_BATCH, _crop_area(values, data), values, setting)
+
+
+def _validation_batch_size(
+    values: Mapping[str, Any], data: Fingerprint, setting: Setting
+) -> Choice:
+    if setting.gpus is None:
+        return Choice(VALIDATION_ON_CPU, "on a CPU larger ones are no faster")
+    area = data.size_hw[0] * data.size_hw[1]
+    return _fitting(LARGEST_VALIDATION, area, values, setting)
+
+
+def _fitting(largest: int, area: int, values: Mapping[str, Any], setting: Setting) -> Choice:
+    """Choose the power of two of images of `area` pixels that fits into the memory of a GPU."""
+    assert setting.gpus
+    bytes_a_pixel = BYTES_A_PIXEL.get(setting.encoder, BYTES_OF_OTHERS)
+    bytes_a_pixel *= 2 if values["precision"] == "32-true" else 1
+    fits = SHARE_OF_MEMORY * setting.gpus.memory / (bytes_a_pixel * area)
+    size = 2 ** int(math.log2(min(max(fits, 1), largest)))
+    memory = f"{setting.gpus.memory / 2**30:.0f} GiB"
+    return Choice(size, f"about {fits:.0f} fit into {memory} at {bytes_a_pixel} bytes a pixel")
 
 
 def _epochs(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
-    budget = CROPS_ON_GPU if setting.gpu_bytes else CROPS_ON_CPU
+    budget = CROPS_ON_GPU if setting.gpus else CROPS_ON_CPU
     per_epoch = max(data.n_images * values["crops_per_image"], 1)
     epochs = min(max(math.ceil(budget / per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
     reason = f"{budget} crops, {per_epoch} an epoch, in {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
@@ -111,7 +166,8 @@ def _epochs(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> C
 
 
 def _lr(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> Choice:
-    batch = values["batch_size"] * values["accumulate"] * setting.processes
+    processes = values["devices"] * values["num_nodes"]
+    batch = values["batch_size"] * values["accumulate"] * processes
     base, reference = (LR_PRETRAINED, 32) if setting.pretrained else (LR_SCRATCH, 8)
     lr = min(base * math.sqrt(batch / reference), HIGHEST_LR)
     start = "pretrained" if setting.pretrained else "from scratch"
@@ -120,8 +176,7 @@ def _lr(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> Choice:
 
 
 def _class_weights(values: Mapping[str, Any], data: Fingerprint, _: Setting) -> Choice:
-    loss = values["loss"]
-    if loss != "bce" and "bce" not in loss:
+    if "bce" not in loss_weights(values["loss"]):
         return Choice(None, "the loss has no `bce`, which they are for")
     shares = np.array(data.pixel_shares)
     shown, weights = shares > 0, np.ones(len(shares))
@@ -142,10 +197,21 @@ def _by(size_hw: tuple[int, int]) -> str:
 
 
 _RULES: dict[str, Callable[[Mapping[str, Any], Fingerprint, Setting], Choice]] = {
+    "devices": _devices,
+    "precision": _precision,
     "crop": _crop,
     "crops_per_image": _crops_per_image,
     "batch_size": _batch_size,
+    "validation_batch_size": _validation_batch_size,
     "epochs": _epochs,
     "lr": _lr,
     "class_weights": _class_weights,
 }
+_TYPES = get_type_hints(TrainConfig, include_extras=True)
+
+TrainParams = create_model(  # type: ignore[call-overload]
+    "TrainParams",
+    __base__=TrainConfig,
+    __doc__="The training as params.yaml has it, where `auto` may stand for what a rule chooses.",
+    **{name: (_TYPES[name] | Literal["auto"], ...) for name in _RULES},
+)

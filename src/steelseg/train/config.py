@@ -63,7 +63,7 @@ class TrainConfig(Config):
     """steps whose gradients are added up before the weights change"""
     crop: Crop
     """height and width of the training crops in pixels; null trains on whole images"""
-    devices: Positive | Literal["auto"]
+    devices: Positive
     """GPUs (or, without any, processes) a node"""
 
     crop_on_defect: Share
@@ -116,15 +116,15 @@ class TrainConfig(Config):
     and minimum area tuned, the same metric as it is at threshold 0.5, or the loss"""
     validation_batch_size: Positive
     num_workers: NotNegative | Literal["auto"]
-    """loader processes; `auto` is none on a CPU, where the network needs the cores"""
+    """loader processes of each training process; `auto` is none on a CPU, where the network needs
+    the cores, and else as many as there are cores and shared memory for, at most 8"""
     num_nodes: Positive
     strategy: Literal["auto", "ddp_find_unused_parameters_true"]
     """of Lightning; `auto` is DDP where there are several processes, the other is for networks that
     do not use all of their parameters"""
     sync_batchnorm: bool
     """batch-norm statistics over all GPUs instead of each one's own share of the batch"""
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
-    """`auto` is 32-true on a CPU and 16-mixed on a GPU"""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"]
     channels_last: bool
     compile: bool
     """torch.compile: faster steps after a start of some minutes"""
@@ -148,22 +148,9 @@ class TrainConfig(Config):
         return [{name: args or {} for name, args in entry.items()} for entry in entries]
 
 
-Auto = Literal["auto"]
-AUTO = ("crop", "crops_per_image", "batch_size", "epochs", "lr", "class_weights")
-
-
-class TrainParams(TrainConfig):
-    """The training as params.yaml has it, where `auto` may stand for a value.
-
-    `steelseg.train.auto` chooses then; the fields are those of `TrainConfig`.
-    """
-
-    crop: Crop | Auto  # type: ignore[assignment]
-    crops_per_image: Positive | Auto  # type: ignore[assignment]
-    batch_size: Positive | Auto  # type: ignore[assignment]
-    epochs: Positive | Auto  # type: ignore[assignment]
-    lr: Annotated[float, Field(gt=0)] | Auto  # type: ignore[assignment]
-    class_weights: ClassWeights | Auto  # type: ignore[assignment]
+def loss_weights(loss: str | Mapping[str, float]) -> Mapping[str, float]:
+    """Return what `loss` names, a loss or a weighted sum of some, as weights by name."""
+    return {loss: 1.0} if isinstance(loss, str) else loss
 
 
 def read_preset(name: str) -> list[dict[str, dict[str, Any] | None]]:

@@ -1,22 +1,25 @@
 """The loaders of one fold: training crops and validation images, shared out between processes."""
 
 import math
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+import cv2
 import lightning as L
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
+from steelseg.core.device import has_gpu, n_cores
 from steelseg.core.errors import BadInput
 from steelseg.data.cache import Cache
 from steelseg.train import sampling
 from steelseg.train.config import Phase, TrainConfig
 from steelseg.train.crops import Batch, EpochSampler, Rows, WholeImages, collate, training_crops
+
+MOST_WORKERS = 8
 
 
 class LazyLoader(DataLoader[Batch]):
@@ -112,8 +115,8 @@ class FoldData(L.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _loader(self, dataset: Any, batch_size: int, **options: Any) -> DataLoader[Batch]:
-        on_gpu = torch.cuda.is_available()
-        automatic = min(8, os.cpu_count() or 1) if on_gpu else 0
+        on_gpu = has_gpu()
+        automatic = min(MOST_WORKERS, max(n_cores() // self.config.devices, 1)) if on_gpu else 0
         workers = automatic if self.config.num_workers == "auto" else self.config.num_workers
         return LazyLoader(
             dataset,
@@ -122,7 +125,12 @@ class FoldData(L.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
             collate_fn=collate,
+            worker_init_fn=_begin_worker,
             # of its own, so that torch's gives dropout the same after a resume
             generator=torch.Generator(),
             **options,
         )
+
+
+def _begin_worker(_: int) -> None:
+    cv2.setNumThreads(1)  # the workers themselves share out the cores

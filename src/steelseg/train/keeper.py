@@ -74,7 +74,8 @@ class EpochKeeper(Checkpoint):
         """
         path = trainer.ckpt_path
         number = int(Path(path).stem.rpartition("-")[2]) if path else -1
-        numbers = trainer.strategy.all_gather(torch.tensor(number, device=pl_module.device))
+        device = trainer.strategy.root_device  # the module is not there yet, and nccl gathers there
+        numbers = trainer.strategy.all_gather(torch.tensor(number, device=device))
         if (numbers != number).any():
             raise SteelsegError(
                 f"the processes found different checkpoints in {self.folder}: is it shared, "

@@ -4,21 +4,21 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 
+from steelseg.core.device import has_gpu
+from steelseg.core.errors import BadInput
 from steelseg.model.network import Segmenter
 from steelseg.train.checkpoint_io import SafetensorsIO
-from steelseg.train.config import TrainConfig
+from steelseg.train.config import TrainConfig, loss_weights
 from steelseg.train.fold_data import FoldData
 from steelseg.train.keeper import EpochKeeper, LogEpoch, newest_checkpoint
 from steelseg.train.task import SegmentationTask
-
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 def train(
@@ -38,8 +38,10 @@ def train(
         The history of the epochs, the weights to keep, and their scores.
 
     Raises:
+        BadInput: `deterministic` is asked of what cannot be.
         SteelsegError: the loss is no longer finite.
     """
+    _refuse_what_cannot_repeat(config, segmenter)
     _quieten()
     task = SegmentationTask(segmenter, config, data.cache)
     for module in (segmenter, task.judged) if config.channels_last else ():
@@ -60,24 +62,23 @@ def train(
 
 
 def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
-    on_gpu, on_terminal = torch.cuda.is_available(), sys.stderr.isatty()
-    processes = config.num_nodes * (config.devices if isinstance(config.devices, int) else 1)
+    on_gpu, on_terminal = has_gpu(), sys.stderr.isatty()
     # batch-norm statistics are sent round before validation only: with uneven shares of the
     # validation images, sending them in every forward pass would wait for ever
     distributed = DDPStrategy(
         broadcast_buffers=False,
         find_unused_parameters=config.strategy != "auto" or config.freeze_encoder_epochs > 0,
     )
-    many = processes > 1 or (on_gpu and config.devices == "auto" and torch.cuda.device_count() > 1)
     return L.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
-        devices=1 if config.devices == "auto" and not on_gpu else config.devices,
+        devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=distributed if many else "auto",
-        precision=_precision(config),
+        strategy=distributed if config.num_nodes * config.devices > 1 else "auto",
+        precision=config.precision,
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate,
         deterministic=config.deterministic,
+        benchmark=on_gpu and not config.deterministic,
         sync_batchnorm=config.sync_batchnorm and on_gpu,  # torch has it for GPUs only
         use_distributed_sampler=False,
         reload_dataloaders_every_n_epochs=1 if config.finish else 0,
@@ -90,11 +91,23 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
     )
 
 
-def _precision(config: TrainConfig) -> Precision:
-    if config.precision != "auto":
-        return config.precision
-    # never bf16 on a CPU: without instructions for it, it is up to 100 times slower
-    return "16-mixed" if torch.cuda.is_available() else "32-true"
+def _refuse_what_cannot_repeat(config: TrainConfig, segmenter: Segmenter) -> None:
+    """Refuse what a GPU cannot compute twice alike, before the hours of work.
+
+    Raises:
+        BadInput: `deterministic` is asked for with a loss or a network that torch has no
+            deterministic sums for.
+    """
+    if not (config.deterministic and has_gpu()):
+        return
+    if "lovasz" in loss_weights(config.loss):
+        raise BadInput("`train.deterministic`: on a GPU the loss `lovasz` cannot be repeated")
+    pools = [m for m in segmenter.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
+    if any(pool.output_size not in {1, (1, 1)} for pool in pools):
+        raise BadInput(
+            "`train.deterministic`: on a GPU this `arch`, which pools into a grid (as PSPNet and "
+            "UPerNet do), cannot be repeated"
+        )
 
 
 def _quieten() -> None:

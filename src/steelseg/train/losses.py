@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from steelseg.core.errors import BadInput
 from steelseg.core.params import nearest
+from steelseg.train.config import loss_weights
 
 MULTILABEL = "multilabel"
 
@@ -57,7 +58,7 @@ def build_loss(
     Raises:
         BadInput: a name is unknown, there is none, or `bce` is given options but no part.
     """
-    weights = {loss: 1.0} if isinstance(loss, str) else loss
+    weights = loss_weights(loss)
     if not weights:
         raise BadInput(f"`loss`: expected one of {', '.join(LOSSES)}, but got nothing")
     options: dict[str, Any] = {}
