@@ -223,3 +223,9 @@ def test_real_rows_survive_the_round_trip():
         mask_hw = rle.decode(text, SEVERSTAL_HW)
         assert np.array_equal(mask_hw, decode_with_coco(text))
         assert rle.encode(mask_hw) == rle.encode(np.ascontiguousarray(mask_hw)) == text
+
+
+@given(MASKS)
+def test_the_area_is_the_number_of_pixels(mask_hw):
+    """Of the empty mask too, and without its size."""
+    assert rle.area(rle.encode(mask_hw)) == mask_hw.sum()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.core.sealed import read_sealed_json
@@ -24,8 +24,7 @@ from steelseg.core.sealed import read_sealed_json
 MANIFEST = "manifest.json"
 FORMAT = 2
 
-GreyImage = npt.NDArray[np.uint8]
-Masks = npt.NDArray[np.uint8]
+BLACK = 10  # grey levels up to which there is no plate; JPEG makes the black beside it that light
 
 
 class _Shard(NamedTuple):
@@ -90,7 +89,7 @@ class Cache:
                 f"{made_of_it}: was made of another cache than {self.folder}; run `dvc repro`"
             )
 
-    def image(self, row: int) -> GreyImage:
+    def image(self, row: int) -> Uint8:
         """Return the grey image of a row: (H, W) uint8."""
         height, width = self.size_hw
         shard, index = self._locate[row]
@@ -98,7 +97,7 @@ class Cache:
         raw = self._read(shard, self._shards[shard].pixels_at + index * n_bytes, n_bytes)
         return raw.reshape(height, width)
 
-    def packed_masks(self, row: int) -> Masks:
+    def packed_masks(self, row: int) -> Uint8:
         """Return the masks of a row, eight pixels a byte: (C, H, ceil(W / 8)) uint8."""
         height, width = self.size_hw
         shape = (len(self.classes), height, -(-width // 8))
@@ -107,11 +106,11 @@ class Cache:
         raw = self._read(shard, self._shards[shard].masks_at + index * n_bytes, n_bytes)
         return raw.reshape(shape)
 
-    def masks(self, row: int) -> Masks:
+    def masks(self, row: int) -> Uint8:
         """Return the masks of a row: (C, H, W) uint8 of 0 and 1."""
         return np.unpackbits(self.packed_masks(row), axis=-1, count=self.size_hw[1])
 
-    def _read(self, shard: int, offset: int, n_bytes: int) -> npt.NDArray[np.uint8]:
+    def _read(self, shard: int, offset: int, n_bytes: int) -> Uint8:
         if shard not in self._files:
             self._files[shard] = os.open(self._shards[shard].path, os.O_RDONLY)
         buffer = np.empty(n_bytes, dtype=np.uint8)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from steelseg.core.arrays import Float64, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import SEAL, atomic_path, is_sealed, seal
 from steelseg.core.params import Config
@@ -62,7 +62,7 @@ def _read_pixels(
     digests: Sequence[str],
     rows: range,
     size_hw: tuple[int, int],
-) -> npt.NDArray[np.uint8]:
+) -> Uint8:
     pixels = np.empty((len(rows), *size_hw), dtype=np.uint8)
     for i, row in enumerate(rows):
         image_hw, digest = read_grey(folder / names[row])
@@ -74,7 +74,7 @@ def _read_pixels(
 
 def _pack_masks(
     rles: Sequence[Sequence[str | None]], rows: range, size_hw: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
+) -> Uint8:
     height, width = size_hw
     packed = np.zeros((len(rows), len(rles), height, -(-width // 8)), dtype=np.uint8)
     for i, row in enumerate(rows):
@@ -85,9 +85,7 @@ def _pack_masks(
     return packed
 
 
-def _write_shard(
-    path: Path, names: list[str], pixels: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]
-) -> None:
+def _write_shard(path: Path, names: list[str], pixels: Uint8, masks: Uint8) -> None:
     columns = {
         "image": pa.array(names, pa.string()),
         "pixels": _fixed_size_binary(pixels),
@@ -98,7 +96,7 @@ def _write_shard(
         writer.write_batch(batch)
 
 
-def _fixed_size_binary(rows: npt.NDArray[np.uint8]) -> pa.Array:
+def _fixed_size_binary(rows: Uint8) -> pa.Array:
     width = rows[0].size
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(width), len(rows), [None, pa.py_buffer(rows)]
@@ -121,7 +119,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
     write_sealed_json(folder / MANIFEST, manifest)
 
 
-def _pooled(means: npt.NDArray[np.float64], stds: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _pooled(means: Float64, stds: Float64) -> tuple[float, float]:
     """Mean and deviation of all pixels (0 to 1) from those of equally large images (0 to 255)."""
     mean = means.mean()
     variance = (stds**2 + means**2).mean() - mean**2

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from steelseg.core.arrays import Int64
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_table, write_sealed_table
 
@@ -42,6 +42,6 @@ def read(path: Path, names: list[str], annotations: str) -> pd.DataFrame:
     return table
 
 
-def fold_numbers(table: pd.DataFrame) -> npt.NDArray[np.int64]:
+def fold_numbers(table: pd.DataFrame) -> Int64:
     """The fold of every image: (N,)."""
     return table["fold"].to_numpy(dtype=np.int64)

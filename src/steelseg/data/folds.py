@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
+from steelseg.core.arrays import Int8, Int64
 from steelseg.core.errors import BadInput
 
 RARE = "rare"
@@ -39,9 +39,7 @@ def merge_rare(combinations: Sequence[str], n_folds: int) -> list[str]:
     return [RARE if combination in rare else combination for combination in combinations]
 
 
-def assign_folds(
-    combinations: Sequence[str], groups: npt.NDArray[np.int64], n_folds: int, seed: int
-) -> npt.NDArray[np.int8]:
+def assign_folds(combinations: Sequence[str], groups: Int64, n_folds: int, seed: int) -> Int8:
     """Assign every image to a fold, with each group in one fold and combinations spread evenly.
 
     The result depends on the seed and on the order of the images, so list them sorted; it does
@@ -75,9 +73,7 @@ def assign_folds(
     return _fill_empty_folds(fold_of_group, np.bincount(numbers), n_folds)[numbers]
 
 
-def _fill_empty_folds(
-    fold_of_group: npt.NDArray[np.int8], n_images: npt.NDArray[np.int64], n_folds: int
-) -> npt.NDArray[np.int8]:
+def _fill_empty_folds(fold_of_group: Int8, n_images: Int64, n_folds: int) -> Int8:
     """Give each fold that the splitter left empty the smallest group that is not alone.
 
     The splitter does leave some empty where there are few groups and one holds nearly all images.
@@ -89,7 +85,7 @@ def _fill_empty_folds(
     return filled
 
 
-def _number_by_first_member(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _number_by_first_member(groups: Int64) -> Int64:
     """Renumber the groups in the order in which they appear."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     rank = np.empty_like(first)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from steelseg.core.arrays import Float32
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import content_digest, read_sealed_table, write_sealed_table
 
@@ -41,7 +41,7 @@ class ImageTable:
         return self.column("image")
 
     @property
-    def thumbnails(self) -> npt.NDArray[Any]:
+    def thumbnails(self) -> Float32:
         """(N, T, T) float32, as `near_duplicates.thumbnail` made them, rounded to float16."""
         column = self.table.column("thumbnail").combine_chunks()
         side = math.isqrt(column.type.byte_width // 2)

@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-Image = npt.NDArray[np.uint8]
-Thumbnails = npt.NDArray[np.float32]
-Correlations = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int64]
+from steelseg.core.arrays import Float32, Float64, Int8, Int64, Uint8
 
 SIZE = 32
 THRESHOLD = 0.5
@@ -32,13 +30,13 @@ class Pairs(NamedTuple):
     `transform` is the turn (see `turn`) that lays the first image upon the second.
     """
 
-    first: Indices
-    second: Indices
-    correlation: Correlations
-    transform: npt.NDArray[np.int8]
+    first: Int64
+    second: Int64
+    correlation: Float32
+    transform: Int8
 
 
-def thumbnail(image_hw: Image) -> Thumbnails:
+def thumbnail(image_hw: Uint8) -> Float32:
     """Shrink an image to (32, 32) float32 by averaging areas, in grey levels and not rounded.
 
     Raises:
@@ -51,7 +49,7 @@ def thumbnail(image_hw: Image) -> Thumbnails:
 
 
 def find_pairs(
-    a: Thumbnails, b: Thumbnails | None = None, *, square: bool, threshold: float = THRESHOLD
+    a: Float32, b: Float32 | None = None, *, square: bool, threshold: float = THRESHOLD
 ) -> Pairs:
     """Find the near-duplicates within `a`, or between `a` and `b`.
 
@@ -86,19 +84,15 @@ def find_pairs(
     return _keep_best(found, within)
 
 
-def group_ids(n: int, pairs: Pairs) -> Indices:
+def group_ids(n: int, pairs: Pairs) -> Int64:
     """Number the connected components of `n` images: (n,), from 0, in order of first members."""
-    roots = np.arange(n, dtype=np.int64)
-    while True:
-        first, second = roots[pairs.first], roots[pairs.second]
-        if np.array_equal(first, second):
-            return np.unique(roots, return_inverse=True)[1].astype(np.int64)
-        np.minimum.at(roots, np.maximum(first, second), np.minimum(first, second))
-        while not np.array_equal(roots, roots[roots]):
-            roots = roots[roots]
+    edges = np.ones(len(pairs.first), dtype=bool)
+    graph = coo_array((edges, (pairs.first, pairs.second)), shape=(n, n))
+    numbers: Int64 = connected_components(graph, directed=False)[1].astype(np.int64)
+    return numbers
 
 
-def texture(thumbnails: Thumbnails) -> Thumbnails:
+def texture(thumbnails: Float32) -> Float32:
     """Reduce (N, T, T) thumbnails to textures of mean 0 and norm 1, or of zeros where flat."""
     textures = np.empty(thumbnails.shape, dtype=np.float32)
     for start in range(0, len(thumbnails), _BLOCK):  # in blocks, to keep the memory flat
@@ -107,7 +101,7 @@ def texture(thumbnails: Thumbnails) -> Thumbnails:
     return textures
 
 
-def _texture_of_block(thumbnails: Thumbnails) -> Thumbnails:
+def _texture_of_block(thumbnails: Float32) -> Float32:
     blur = _blur_matrix(thumbnails.shape[-1])
     sharpen = np.eye(len(blur), dtype=np.float32) - blur
     # a product of one filter along each axis: straight edges and streaks vanish, corners stay
@@ -120,7 +114,7 @@ def _texture_of_block(thumbnails: Thumbnails) -> Thumbnails:
     return detail
 
 
-def turn(images_nhw: Thumbnails, transform: int) -> Thumbnails:
+def turn(images_nhw: Float32, transform: int) -> Float32:
     """Apply one of the 8 symmetries of a square to (N, H, W) images.
 
     Args:
@@ -135,20 +129,20 @@ def turn(images_nhw: Thumbnails, transform: int) -> Thumbnails:
     return images_nhw.swapaxes(1, 2) if transform & 4 else images_nhw
 
 
-def _blur_matrix(size: int) -> npt.NDArray[np.float32]:
+def _blur_matrix(size: int) -> Float32:
     """Build the (size, size) matrix of a Gaussian blur whose rows sum to 1 at the borders too."""
     offsets = np.arange(size)[:, None] - np.arange(size)
-    weights: npt.NDArray[np.float64] = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    weights: Float64 = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights.astype(np.float32)
 
 
-def _flatten(images_nhw: Thumbnails) -> npt.NDArray[np.float32]:
+def _flatten(images_nhw: Float32) -> Float32:
     n, height, width = images_nhw.shape
     return np.ascontiguousarray(images_nhw).reshape(n, height * width)
 
 
-def _keep_best(finds: list[tuple[Indices, Indices, Correlations, int]], within: bool) -> Pairs:
+def _keep_best(finds: list[tuple[Int64, Int64, Float32, int]], within: bool) -> Pairs:
     """Sort the finds, and keep of each pair the turn of the highest correlation."""
     first = np.concatenate([np.empty(0, np.int64), *(find[0] for find in finds)])
     second = np.concatenate([np.empty(0, np.int64), *(find[1] for find in finds)])

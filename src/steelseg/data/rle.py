@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.core.arrays import Bool, Int64, Uint8
 from steelseg.core.errors import BadInput
 
-Mask = npt.NDArray[np.uint8]
-Runs = npt.NDArray[np.int64]
+Runs = Int64
 
 _DIGITS_AND_SPACES = b"0123456789 "
 _NUMBER_LIMIT = 10**18  # beyond any image, and safely inside an int64
@@ -35,7 +35,7 @@ _TEXTS = _four_digit_texts()
 _SPACE = np.frombuffer(b" \0\0\0", dtype=np.uint32)[0]
 
 
-def encode(mask_hw: Mask) -> str:
+def encode(mask_hw: Uint8) -> str:
     """Encode a mask; any non-zero pixel is foreground.
 
     Args:
@@ -52,7 +52,7 @@ def encode(mask_hw: Mask) -> str:
     return to_string(find_runs(mask_hw))
 
 
-def decode(rle: str, size_hw: tuple[int, int]) -> Mask:
+def decode(rle: str, size_hw: tuple[int, int]) -> Uint8:
     """Decode an RLE into a mask.
 
     Args:
@@ -68,7 +68,7 @@ def decode(rle: str, size_hw: tuple[int, int]) -> Mask:
     return fill(parse(rle, size_hw), size_hw)
 
 
-def parse(rle: str, size_hw: tuple[int, int]) -> Runs:
+def parse(rle: str, size_hw: tuple[int, int]) -> Int64:
     """Read an RLE as runs, refusing whatever is not legal, before any memory is taken for a mask.
 
     Returns:
@@ -94,7 +94,12 @@ def parse(rle: str, size_hw: tuple[int, int]) -> Runs:
     return runs
 
 
-def find_runs(mask_hw: Mask) -> Runs:
+def area(rle: str) -> int:
+    """Count the pixels of a legal RLE, whatever the size of its image."""
+    return int(_parse_values(rle)[1::2].sum())
+
+
+def find_runs(mask_hw: Uint8) -> Int64:
     """Find the foreground runs of a mask, read column by column: (N, 2) int64, start and length."""
     left, flat = _read_by_columns(mask_hw)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -108,7 +113,7 @@ def find_runs(mask_hw: Mask) -> Runs:
     return runs
 
 
-def to_string(runs: Runs) -> str:
+def to_string(runs: Int64) -> str:
     """Write 0-based (N, 2) runs as an RLE string."""
     if not len(runs):
         return ""
@@ -122,7 +127,7 @@ def to_string(runs: Runs) -> str:
     return texts.tobytes().translate(None, b"\0")[:-1].decode("ascii")
 
 
-def fill(runs: Runs, size_hw: tuple[int, int]) -> Mask:
+def fill(runs: Int64, size_hw: tuple[int, int]) -> Uint8:
     """Paint legal runs into a fresh (H, W) uint8 mask, in column-major memory order."""
     height, width = size_hw
     borders = np.zeros(2 * len(runs) + 2, dtype=np.int64)  # 0, start, stop, start, stop, ..., size
@@ -134,7 +139,7 @@ def fill(runs: Runs, size_hw: tuple[int, int]) -> Mask:
     return np.repeat(is_foreground, borders[1:] - borders[:-1]).reshape(width, height).T
 
 
-def _read_by_columns(mask_hw: Mask) -> tuple[int, npt.NDArray[np.bool_]]:
+def _read_by_columns(mask_hw: Uint8) -> tuple[int, Bool]:
     """Return the first column with foreground, and the pixels from there to the last such one."""
     bytes_hw = (mask_hw if mask_hw.itemsize == 1 else mask_hw != 0).view(np.uint8)
     columns = np.flatnonzero(np.bitwise_or.reduce(bytes_hw, axis=0))
@@ -147,7 +152,7 @@ def _read_by_columns(mask_hw: Mask) -> tuple[int, npt.NDArray[np.bool_]]:
     return columns[0], cv2.transpose(is_foreground.view(np.uint8)).ravel().view(np.bool_)
 
 
-def _parse_values(rle: str) -> Runs:
+def _parse_values(rle: str) -> Int64:
     if not rle.isascii() or rle.encode("ascii").translate(None, _DIGITS_AND_SPACES):
         bad = next((t for t in rle.split() if not (t.isascii() and t.isdigit())), rle)
         raise BadInput(f"expected whole numbers separated by spaces, but got {_shorten(bad)!r}")
@@ -161,7 +166,7 @@ def _parse_values(rle: str) -> Runs:
     return values
 
 
-def _refuse(wrong: npt.NDArray[np.bool_], runs: Runs, expected: str) -> None:
+def _refuse(wrong: Bool, runs: Int64, expected: str) -> None:
     if wrong.any():
         start, length = runs[int(wrong.argmax())]
         raise BadInput(f"run `{start} {length}`: {expected}")

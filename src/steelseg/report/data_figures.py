@@ -9,11 +9,11 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from steelseg.data import rle
+from steelseg.data.cache import BLACK
 from steelseg.data.image_table import CLEAN, ImageTable
 from steelseg.report.drawing import class_colours, hexadecimal
 from steelseg.report.figures import NEUTRAL, figure, in_page_style, to_svg
 
-BLACK = 12  # grey level below which a strip of an image is no steel
 _COMMON = 12  # combinations that are shown
 
 
@@ -88,7 +88,7 @@ def black_bands(images: ImageTable) -> Markup:
 
 def black_shares(thumbnails: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Measure the share of each image's width that is black, as fine as thumbnails are: (N,)."""
-    share: npt.NDArray[np.float64] = (thumbnails.mean(axis=1) < BLACK).mean(axis=1)
+    share: npt.NDArray[np.float64] = (thumbnails.mean(axis=1) <= BLACK).mean(axis=1)
     return share
 
 
@@ -128,4 +128,4 @@ def class_facts(images: ImageTable) -> list[dict[str, Any]]:
 
 def _areas(images: ImageTable, class_id: int) -> npt.NDArray[np.int64]:
     texts = (text for text in images.rles(class_id) if text is not None)
-    return np.array([rle.parse(t, images.size_hw)[:, 1].sum() for t in texts], dtype=np.int64)
+    return np.array([rle.area(text) for text in texts], dtype=np.int64)

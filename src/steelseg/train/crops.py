@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from steelseg.data.cache import Cache
+from steelseg.data.cache import BLACK, Cache
 from steelseg.model.padding import pad
 from steelseg.train import mixing
 from steelseg.train.augmentation import Transforms, augment, build_augmentation
 from steelseg.train.config import Phase, TrainConfig
 
-BLACK = 10  # grey level; JPEG makes the black beside a plate that light at most
 BLACK_DRAWS = 10
 
 

@@ -1,0 +1,11 @@
+"""One name for each type of array; what an array holds, and its axes, stand in its own name."""
+
+import numpy as np
+import numpy.typing as npt
+
+Bool = npt.NDArray[np.bool_]
+Uint8 = npt.NDArray[np.uint8]
+Int8 = npt.NDArray[np.int8]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
