@@ -8,6 +8,7 @@ from steelseg.core.sealed import write_sealed_json
 from steelseg.data import annotations, image_table, label_csv
 from steelseg.data.annotations import PivotConfig
 from steelseg.data.inspection import inspect_folder
+from steelseg.data.listing import list_files
 from steelseg.tracking.stage import run
 
 
@@ -17,6 +18,8 @@ def main() -> None:
     raw = Path(config.data_root) / config.dataset
     labels = label_csv.read(raw / config.csv)
     sample = label_csv.read(raw / "sample_submission.csv")
+    tests = list_files(raw / "test_images").names
+    annotations.check_sample(sample, tests, raw / "sample_submission.csv")
     skip_bad = config.on_bad_image == "skip"
     train = inspect_folder(raw / "train_images", skip_bad=skip_bad)
     test = inspect_folder(raw / "test_images", skip_bad=False)
@@ -24,13 +27,13 @@ def main() -> None:
     table = annotations.build(train, labels, classes, raw / config.csv)
     test_table = annotations.build_unannotated(test, table.size_hw, raw / "test_images")
 
-    annotations.check_sample(sample, test_table, raw / "sample_submission.csv")
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)
     write_sealed_json(Path("data/skipped_images.json"), {"images": train.skipped})
-    report = annotations.report(table, test_table, train, labels)
+    report = annotations.report(table, test_table, (train, test), labels, sample)
     write_json(Path("metrics/pivot_csv.json"), report)
-    print(annotations.describe(report))
+    for line in annotations.describe(report, (train, test)):
+        print(line)
 
 
 if __name__ == "__main__":

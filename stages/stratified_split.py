@@ -18,7 +18,8 @@ def main() -> None:
     fold_table.write(Path("data/folds.parquet"), table, train.identity)
     report = splitting.report(table, train, test)
     write_json(Path("metrics/stratified_split.json"), report)
-    print(splitting.describe(report))
+    for line in splitting.describe(report):
+        print(line)
 
 
 if __name__ == "__main__":

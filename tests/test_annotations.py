@@ -95,14 +95,14 @@ def test_the_report_counts_images_and_classes(root: Path) -> None:
     labels = label_csv.read(root / "train.csv")
     train = inspect_folder(root / "train_images", skip_bad=False)
     test = inspect_folder(root / "test_images", skip_bad=False)
-    report = annotations.report(
-        build(root), annotations.build_unannotated(test, SIZE_HW, root), train, labels
-    )
+    sample = label_csv.read(root / "sample_submission.csv")
+    tests = annotations.build_unannotated(test, SIZE_HW, root)
+    report = annotations.report(build(root), tests, (train, test), labels, sample)
     assert report["clean_images"] == report["images_in_no_row"] == 1
     assert report["images_per_class"] == {"1": 2, "2": 1}
     assert report["images_per_combination"] == {"1": 1, "1+2": 1, "clean": 1}
     assert report["all_empty_pair_dice"] == pytest.approx(3 / 6)
-    assert "class 1: 2, class 2: 1, clean: 1" in annotations.describe(report)
+    assert "class 1: 2, class 2: 1, clean: 1" in next(annotations.describe(report, (train, test)))
 
 
 def test_rows_of_skipped_images_are_passed_over(root: Path) -> None:

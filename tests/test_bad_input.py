@@ -30,6 +30,7 @@ from strategies import (
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_json
 from steelseg.core.sealed import read_sealed_json
+from steelseg.data.listing import Listing
 from steelseg.predict.submission import PredictionRow, write_predictions
 
 PIVOT_CSV = REPOSITORY / "stages" / "pivot_csv.py"
@@ -113,10 +114,12 @@ ROW_CASES = [
     row_case("an unknown class", "c.png,3,1 1", "class 3: unknown class.* has 1, 2"),
     row_case("class 0", "c.png,0,1 1", f"{CLASS_ID}'0'"),
     row_case("class -1", "c.png,-1,1 1", f"{CLASS_ID}'-1'"),
-    row_case("class 1.0", "c.png,1.0,1 1", f"{CLASS_ID}'1.0'"),
+    row_case("class 1.5", "c.png,1.5,1 1", f"{CLASS_ID}'1.5'"),
+    row_case("class 1.00", "c.png,1.00,1 1", f"{CLASS_ID}'1.00'"),
+    row_case("class 0.0", "c.png,0.0,1 1", f"{CLASS_ID}'0.0'"),
     row_case("class 01", "c.png,01,1 1", f"{CLASS_ID}'01'"),
     row_case("no class", "c.png,,1 1", f"{CLASS_ID}''"),
-    row_case("a class with a blank", "c.png, 1,1 1", f"{CLASS_ID}' 1'"),
+    row_case("a class with a tab", "c.png,\t1,1 1", rf"{CLASS_ID}'\\t1'"),
     row_case("a class in another script", "c.png,\u0661,1 1", CLASS_ID),
     row_case("a huge class", "c.png,1001,1 1", f"{CLASS_ID}'1001'"),
     row_case("a class of 5000 digits", f"c.png,{HUGE},1 1", f"{CLASS_ID}'99+\\.\\.\\.99+'"),
@@ -131,7 +134,19 @@ ROW_CASES = [
     row_case("a sub-folder", "x/c.png,1,1 1", f"{FILE_NAME}'x/c.png'"),
     row_case("only dots", "..,1,1 1", f"{FILE_NAME}'\\.\\.'"),
     row_case("no name", ",1,1 1", f"{FILE_NAME}''"),
-    row_case("a blank before the name", " c.png,1,1 1", f"{FILE_NAME}' c.png'"),
+    row_case("a tab before the name", "\tc.png,1,1 1", rf"{FILE_NAME}'\\tc.png'"),
+    row_case("a clean image that is not on disk", "d.png,,", "image 'd.png': no such image"),
+    csv_case(
+        "a clean image that has a mask",
+        TRAIN_CSV + "b.png,,\n",
+        "line 4: image 'b.png', class 1: line 5 says that the image is clean",
+    ),
+    csv_case(
+        "an image that is clean twice",
+        TRAIN_CSV + "c.png,,\nc.png,,\n",
+        "line 6: 'c.png' already stands in line 5",
+    ),
+    row_case("a clean image without a name", ",,", f"{FILE_NAME}''"),
     row_case("a newline in the name", '"c\n.png",1,1 1', rf"{FILE_NAME}'c\\n.png'"),
     row_case("a NUL in the name", "c\0.png,1,1 1", rf"{FILE_NAME}'c\\x00.png'"),
     row_case("an escape sequence in the name", "\x1b[2J.png,1,1 1", r"'\\x1b\[2J.png'"),
@@ -186,6 +201,30 @@ FILE_CASES = [
         f"line 6: {CLASS_ID}'x'",
         file="sample_submission.csv",
     ),
+    csv_case(
+        "a sample with a column that nobody can answer",
+        "ImageId_ClassId,EncodedPixels,Usage\nt.png_1,,Public\n",
+        "line 1: unknown column 'Usage'; expected",
+        file="sample_submission.csv",
+    ),
+    csv_case(
+        "a sample with an index that does not count",
+        ",ImageId_ClassId,EncodedPixels\nx,t.png_1,\n",
+        "line 1: unknown column ''; expected",
+        file="sample_submission.csv",
+    ),
+    csv_case(
+        "a sample that asks for no class",
+        "ImageId,ClassId,EncodedPixels\nt.png,1,\nu.png,,\n",
+        "line 3: image 'u.png': expected a class id",
+        file="sample_submission.csv",
+    ),
+    csv_case(
+        "a sample that asks for another image",
+        SAMPLE_CSV + "v.png_1,1 1\n",
+        "line 6: no image 'v.png' in the test folder",
+        file="sample_submission.csv",
+    ),
     Case(
         "a folder instead of the csv",
         lambda root: [(root / "train.csv").unlink(), (root / "train.csv").mkdir()],
@@ -200,10 +239,10 @@ def remove_images(folder: Path) -> None:
         path.unlink()
 
 
-def link_outside(root: Path) -> None:
-    """Put a link to a file outside in an image's place."""
+def link_to_nothing(root: Path) -> None:
+    """Put a link to a file that is not there in an image's place, as an unmounted disk does."""
     (root / "train_images" / "b.png").unlink()
-    (root / "train_images" / "b.png").symlink_to(root / "test_images" / "t.png")
+    (root / "train_images" / "b.png").symlink_to(root / "gone" / "b.png")
 
 
 def link_in_a_loop(root: Path) -> None:
@@ -241,6 +280,16 @@ IMAGE_CASES = [
     image_case("a colour PNG of 16 bits", png((6, 8), 16, 2), f"{EIGHT_BITS}'RGB' of 16 bits"),
     image_case("a PNG of 16 bits with alpha", png((6, 8), 16, 6), f"{EIGHT_BITS}'RGBA' of 16"),
     image_case("a TIFF of floats", to_bytes(GREY.convert("F"), "TIFF"), f"{EIGHT_BITS}'F'"),
+    image_case(
+        "a TIFF in other colours",
+        to_bytes(GREY.convert("RGB").convert("LAB"), "TIFF"),
+        "expected grey, RGB or CMYK, but got 'LAB'; save it as grey or RGB",
+    ),
+    image_case(
+        "another TIFF in other colours",
+        to_bytes(GREY.convert("RGB").convert("YCbCr"), "TIFF"),
+        "expected grey, RGB or CMYK, but got 'YCbCr'; save it as grey or RGB",
+    ),
     image_case("a PNG without pixels", png((0, 8), 8, 0), UNKNOWN_CONTENT),
     image_case("a bomb", png((10_000, 10_000), 8, 0, b""), "the header says (10000x10000|more)"),
     image_case("a bigger bomb", png((60_000, 60_000), 8, 0, b""), "the header says more"),
@@ -273,7 +322,7 @@ IMAGE_CASES = [
         lambda root: (root / "train_images" / "x.jpg").mkdir(),
         ("train_images: x.jpg: expected an image file, but this is something else",),
     ),
-    Case("a link out of the folder", link_outside, ("train_images: 'b.png': .* not a link out",)),
+    Case("a link to nothing", link_to_nothing, ("train_images: b.png: cannot be read: No such",)),
     Case("a link in a loop", link_in_a_loop, ("train_images: b.png: cannot be read: ",)),
     Case(
         "a newline in a file's name",
@@ -436,8 +485,8 @@ def test_an_image_deleted_while_others_are_read(
     root: Path, stage: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a fault of that image and no traceback."""
-    names = ["a.png", "b.png", "c.png", "gone.png"]
-    monkeypatch.setattr("steelseg.data.inspection.list_images", lambda _: names)
+    listing = Listing(["a.png", "b.png", "c.png", "gone.png"], {})
+    monkeypatch.setattr("steelseg.data.inspection.list_files", lambda _: listing)
     with pytest.raises(BadInput, match=r"gone\.png: cannot be read: No such file"):
         stage.main()
 
@@ -499,7 +548,7 @@ SCRIPT_CASES = [
             ((root / "train_images").rename(root / "x") and (root / "train_images").mkdir())
             or (root / "train_images" / "d.png").symlink_to("/dev/zero")
         ),
-        ("^error: raw/tiny/train_images: 'd.png': .* not a link out of it",),
+        ("^error: raw/tiny/train_images: d.png: expected an image file, but this is something",),
     ),
 ]
 

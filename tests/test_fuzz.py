@@ -181,15 +181,19 @@ def _read_csv(path: Path, data: bytes) -> str:
         labels = label_csv.read(path)
     except BadInput:
         return "refused"
+    for image in labels.clean:
+        assert not {"/", "\\", "\n", "\0"} & set(image)
     for row in labels.rows:
         assert not {"/", "\\", "\n", "\0"} & set(row.image)
         assert 1 <= row.class_id <= 1000
-    rows = [row[1:] for row in labels.rows]
+    rows = [row[:3] for row in labels.rows]
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([("ImageId", "ClassId", "EncodedPixels"), *rows])
+    clean = [(image, "", "") for image in labels.clean]
+    csv.writer(text).writerows([("ImageId", "ClassId", "EncodedPixels"), *rows, *clean])
     path.unlink()
     path.write_text(text.getvalue(), encoding="utf-8", newline="")
-    assert [row[1:] for row in label_csv.read(path).rows] == rows
+    back = label_csv.read(path)
+    assert ([row[:3] for row in back.rows], list(back.clean)) == (rows, list(labels.clean))
     return "accepted"
 
 

@@ -14,12 +14,11 @@ import pytest
 from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from strategies import noise, png, to_bytes
 
 from steelseg.core.errors import BadInput
-from steelseg.data.images import MAX_BYTES, decode_grey, list_images, read_grey
-from steelseg.data.inspection import inspect_folder
+from steelseg.data.images import MAX_BYTES, decode_grey, find_losses, read_grey, size_of
 
 GREY_HW = noise(3, (24, 32))
 GREY = Image.fromarray(GREY_HW)
@@ -65,14 +64,98 @@ def test_jpegs_of_every_kind(mode: str, options: dict[str, int]) -> None:
     assert np.abs(image_hw.astype(int) - np.asarray(SMOOTH)).max() <= 12
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_nothing_is_rotated(orientation: int) -> None:
-    """Masks are drawn on the pixels as stored; a camera's orientation would move them away."""
+# what a viewer does to the stored pixels: EXIF 2.32, page 38, or any camera held upside down
+TURN = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", TURN)
+def test_images_are_turned_as_viewers_show_them(
+    orientation: int, file_format: str, mode: str
+) -> None:
+    """Masks are drawn on what is shown; 24x32 and not square, so that the size turns too."""
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    expected = decode_grey(to_bytes(SMOOTH, "JPEG"))
-    np.testing.assert_array_equal(decode_grey(to_bytes(SMOOTH, "JPEG", exif=exif)), expected)
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = SMOOTH.convert(mode)
+    expected = TURN[orientation](decode_grey(to_bytes(stored, file_format)))
+    data = to_bytes(stored, file_format, exif=exif)
+    image_hw = decode_grey(data)
+    np.testing.assert_array_equal(image_hw, expected)
+    assert image_hw.flags.c_contiguous
+    assert size_of(data) == expected.shape
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_means_nothing_turns_nothing(orientation: int) -> None:
+    """Viewers pass over it too."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
     np.testing.assert_array_equal(decode_grey(to_bytes(GREY, "PNG", exif=exif)), GREY_HW)
+
+
+def test_the_end_of_a_turned_jpeg_is_looked_for_where_it_is_stored() -> None:
+    """The last block that is decoded is not the last one that is shown."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    jpeg = to_bytes(noise(4, (64, 64)), "JPEG", exif=exif)
+    assert decode_grey(jpeg).shape == (64, 64)
+    with pytest.raises(BadInput, match="truncated"):
+        decode_grey(jpeg[: len(jpeg) // 2] + b"\xff\xd9")
+
+
+RED_HW3 = np.zeros((24, 32, 3), np.uint8)
+RED_HW3[...] = 76  # the luminance of pure red
+RED_HW3[4:8, 4:8] = (255, 0, 0)
+HALF = GREY.copy()
+HALF.putalpha(Image.fromarray(noise(1, (24, 32))))
+OPAQUE = GREY.convert("RGB")
+OPAQUE.putalpha(255)
+LOSSES = {
+    "grey": (to_bytes(GREY, "PNG"), set()),
+    "grey as RGB": (to_bytes(GREY.convert("RGB"), "PNG"), set()),
+    "grey as a JPEG of three channels": (to_bytes(SMOOTH.convert("RGB"), "JPEG"), set()),
+    "grey as print colours": (to_bytes(SMOOTH.convert("CMYK"), "TIFF"), set()),
+    "opaque": (to_bytes(OPAQUE, "PNG"), set()),
+    "a red spot": (to_bytes(RED_HW3, "PNG"), {"colour"}),
+    "a red spot in a JPEG": (to_bytes(RED_HW3, "JPEG", quality=95), {"colour"}),
+    "a red spot by a palette": (to_bytes(Image.fromarray(RED_HW3).quantize(2), "PNG"), {"colour"}),
+    "a tint of a few levels": (to_bytes(RED_HW3 // 16, "PNG"), set()),
+    "see-through grey": (to_bytes(HALF, "PNG"), {"transparency"}),
+    "a see-through level": (to_bytes(GREY, "PNG", transparency=7), {"transparency"}),
+    "two pages": (to_bytes(GREY, "TIFF", save_all=True, append_images=[GREY]), {"pages"}),
+    "a JPEG of one pixel": (to_bytes(GREY.convert("RGB").resize((1, 1)), "JPEG"), set()),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), LOSSES.values(), ids=LOSSES)
+def test_what_grey_pixels_do_not_hold_is_told(data: bytes, expected: set[str]) -> None:
+    """Red and green of one luminance are one grey: somebody must say so."""
+    assert find_losses(data) == expected
+
+
+def test_a_red_spot_of_its_background_s_luminance_vanishes() -> None:
+    """What `find_losses` is there for."""
+    assert np.ptp(decode_grey(to_bytes(RED_HW3, "PNG"))) == 0
+
+
+def test_a_bitmap_of_16_bits_for_all_channels_is_no_image_of_16_bits_a_channel() -> None:
+    """5, 6 and 5 bits, as cameras of Windows CE wrote them."""
+    pixels = (31 << 11 | 63 << 5 | 31, 0)
+    masks = struct.pack("<III", 31 << 11, 63 << 5, 31)
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + masks
+    data = header + struct.pack("<HH", *pixels)
+    bitmap = b"BM" + struct.pack("<IHHI", 14 + len(data), 0, 0, 14 + len(header)) + data
+    np.testing.assert_array_equal(decode_grey(bitmap), [[255, 0]])
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
@@ -112,27 +195,6 @@ def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
     """It says later whether the file has changed."""
     (tmp_path / "a.jpg").write_bytes(JPEG)
     assert read_grey(tmp_path / "a.jpg").sha256 == hashlib.sha256(JPEG).hexdigest()
-
-
-def test_images_are_listed_by_suffix_and_sorted(tmp_path: Path) -> None:
-    """In upper case too; other files are passed over, and names that differ by case are two."""
-    names = ["B.JPG", "a.jpeg", "b.jpg", "c.PnG", "d.tif"]
-    for name in [*reversed(names), "Thumbs.db", "notes.txt", "jpg", ".jpg"]:
-        (tmp_path / name).write_bytes(JPEG)
-    assert list_images(tmp_path) == names
-
-
-def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
-    """Only links that leave it are refused; the folder itself may be a link."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    (folder / "a.png").write_bytes(to_bytes(GREY, "PNG"))
-    (folder / "b.png").symlink_to("a.png")
-    (tmp_path / "link").symlink_to(folder)
-    assert [i.image for i in inspect_folder(tmp_path / "link", skip_bad=False).images] == [
-        "a.png",
-        "b.png",
-    ]
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:

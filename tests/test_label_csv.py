@@ -12,7 +12,7 @@ from steelseg.core.errors import BadInput
 from steelseg.data import label_csv
 from steelseg.data.label_csv import LabelCsv, Row
 
-ROWS = [Row(2, "a.png", 1, "1 3 10 2"), Row(3, "a.png", 2, "48 1"), Row(4, "b.png", 1, "7 6")]
+ROWS = [Row("a.png", 1, "1 3 10 2", 2), Row("a.png", 2, "48 1", 3), Row("b.png", 1, "7 6", 4)]
 
 
 @pytest.fixture
@@ -39,6 +39,17 @@ VARIANTS = {
     "quoted fields": QUOTED + '"b.png","1","7 6"\n',
     "columns in another order": "EncodedPixels,ClassId,ImageId\n"
     "1 3 10 2,1,a.png\n48 1,2,a.png\n7 6,1,b.png\n",
+    "classes as pandas writes integers beside gaps": TRAIN_CSV.replace(",1,", ",1.0,").replace(
+        ",2,", ",2.0,"
+    ),
+    "the same in the layout of 2019": join_columns(TRAIN_CSV)
+    .replace("_1,", "_1.0,")
+    .replace("_2,", "_2.0,"),
+    "blanks after the commas": TRAIN_CSV.replace(",", ", "),
+    "blanks before the commas": TRAIN_CSV.replace(",", " ,"),
+    "blanks before quotes": TRAIN_CSV.replace(",1 3 10 2", ', "1 3 10 2"'),
+    "an index of pandas by another name": "Unnamed: 0,ImageId,ClassId,EncodedPixels\n"
+    "0,a.png,1,1 3 10 2\n1,a.png,2,48 1\n2,b.png,1,7 6\n",
     "further columns, one of them without a name": ",ImageId,Width,ClassId,EncodedPixels\n"
     "0,a.png,8,1,1 3 10 2\n1,a.png,8,2,48 1\n2,b.png,8,1,7 6\n",
 }
@@ -72,6 +83,29 @@ def test_underscores_in_a_joined_name_belong_to_the_image(path: Path) -> None:
 def test_an_empty_rle_is_kept_as_such(path: Path) -> None:
     """The row says that the image does not show the class."""
     assert read(path, "ImageId_ClassId,EncodedPixels\na.jpg_1,\n").rows[0].rle == ""
+
+
+def test_rows_without_class_and_rle_are_clean_images(path: Path) -> None:
+    """Outer joins of pandas write them, with an index or without; they are in no row."""
+    labels = read(path, TRAIN_CSV + 'c.png,,\n"d.png","",""\ne.png, , \n')
+    assert labels.rows == ROWS
+    assert labels.clean == {"c.png": 5, "d.png": 6, "e.png": 7}
+    assert read(path, "ImageId,ClassId,EncodedPixels\nc.png,,\n").rows == []
+
+
+@pytest.mark.parametrize("line", ["c.png,,1 1", "c.png,nan,", "c.png,1.5,1 1", "c.png,-1.0,1 1"])
+def test_other_gaps_are_refused(line: str, path: Path) -> None:
+    """A mask without a class is a mask that would be lost."""
+    with pytest.raises(BadInput, match="line 5: expected a class id from 1 to 1000"):
+        read(path, f"{TRAIN_CSV}{line}\n")
+
+
+def test_pairs_in_two_unicode_forms_are_one(path: Path) -> None:
+    """Which of two masks is right, nobody knows; nor whether an image is clean."""
+    with pytest.raises(BadInput, match="already stands in line 5"):
+        read(path, f"{TRAIN_CSV}\u00f6.png,1,1 1\no\u0308.png,1,2 1\n")
+    with pytest.raises(BadInput, match="line 6 says that the image is clean"):
+        read(path, f"{TRAIN_CSV}\u00f6.png,1,1 1\no\u0308.png,,\n")
 
 
 def test_lines_are_counted_as_an_editor_does(path: Path) -> None:
@@ -112,4 +146,4 @@ def test_both_layouts_carry_any_legal_row(path: Path, rows: list[tuple[str, int,
         else:
             writer.writerow(["ClassId", "EncodedPixels", "ImageId"])
             writer.writerows([c, rle, image] for image, c, rle in rows)
-        assert [row[1:] for row in read(path, text.getvalue()).rows] == rows
+        assert [row[:3] for row in read(path, text.getvalue()).rows] == rows

@@ -1,15 +1,16 @@
-"""Masks as PNG become the csv that the pipeline reads, or are refused by name."""
+"""Masks as image files become the csv that the pipeline reads, or are refused by name."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.data import label_csv, rle
-from steelseg.data.mask_import import read_pairs
+from steelseg.data.mask_import import read_masks
 
 SIZE_HW = (6, 9)
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pairs(folder: Path, classes: tuple[int, ...] = (1, 2, 3)) -> list:
-    return read_pairs(folder / "train_images", folder / "masks", classes)
+    return read_masks(folder / "train_images", folder / "masks", classes).rows
 
 
 def test_both_forms_come_back_from_the_csv(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -143,3 +144,113 @@ def test_labels_that_are_there_stay(folder: Path) -> None:
     main([*words, "--force"])
     assert len(label_csv.read(folder / "train.csv").rows) == 1
     assert (folder / "sample_submission.csv").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    "suffix", ["png", "PNG", "bmp", "BMP", "tif", "tiff", "TIFF", "gif", "Gif"]
+)
+def test_masks_of_every_lossless_format_are_read(folder: Path, suffix: str) -> None:
+    """Whatever the case of their suffix."""
+    kind = {"tif": "TIFF"}.get(suffix.lower(), suffix)
+    save(folder / f"masks/a_2.{suffix}", SPOT * 255, format=kind.upper())
+    save(folder / f"masks/b.{suffix}", SPOT * 3, format=kind.upper())
+    assert [(p.image, p.class_id) for p in pairs(folder)] == [("a.jpg", 2), ("b.png", 3)]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "c_1.webp",
+        "c.npy",
+        "c.json",
+        "below/c_1.png",
+        "1/c.png",
+        "below/c.gif",
+        "c_1.PNG.bak/c_1.png",
+    ],
+)
+def test_a_mask_that_would_be_passed_over_is_refused(folder: Path, lost: str) -> None:
+    """Its image would become a clean one without a word."""
+    save(folder / "masks/a_1.png", SPOT)
+    save(folder / "masks" / lost, SPOT, format="PNG")
+    with pytest.raises(BadInput, match=rf"{lost}': may be the mask of 'c\.bmp'; expected a PNG"):
+        pairs(folder)
+
+
+def test_one_class_of_an_image_that_would_be_passed_over_is_refused(folder: Path) -> None:
+    """The other class has a mask, so that the image alone does not tell."""
+    save(folder / "masks/a_1.png", SPOT)
+    save(folder / "masks/a_2.webp", SPOT, format="PNG")
+    with pytest.raises(BadInput, match=r"a_2\.webp': may be the mask of 'a\.jpg'"):
+        pairs(folder)
+
+
+def test_what_is_passed_over_is_counted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Files beside a mask, previews, and what a Mac leaves behind, each for its reason."""
+    over = ["a.json", "a.webp", "._a.png", ".old/c_1.png", "preview/a.png", "view/all.png", "x.txt"]
+    for name in ["a.png", *over]:
+        save(folder / "masks" / name, SPOT, format="PNG")
+    save(folder / "train_images/more/d.png", SPOT)
+    save(folder / "test_images/.t.png", SPOT)
+    images, masks = folder / "train_images", folder / "masks"
+    main(["import-masks", str(images), str(masks), "--classes", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        f"{images}: 4 files: 3 images, 1 passed over: 1 in folders below",
+        f"{masks}: 8 files: 1 read, 7 passed over: 2 hidden, 2 in folders below, "
+        "3 of other suffixes (.json, .txt, .webp)",
+        f"{folder / 'train.csv'}: 1 masks of 1 images; 2 images are clean",
+    ]
+    assert lines[3].endswith("test_images: 2 files: 1 images, 1 passed over: 1 hidden")
+
+
+def test_two_files_of_one_mask_are_refused(folder: Path) -> None:
+    """Which of them is right, nobody knows."""
+    save(folder / "masks/a.png", SPOT)
+    save(folder / "masks/a.bmp", SPOT)
+    with pytest.raises(BadInput, match=r"'a\.png': 'a\.bmp' has the classes of that image already"):
+        pairs(folder)
+
+
+def test_linked_masks_are_read(folder: Path) -> None:
+    """A person put the links there."""
+    save(folder / "elsewhere/mask", SPOT, format="PNG")
+    (folder / "masks/a_1.png").symlink_to(folder / "elsewhere/mask")
+    assert [(p.image, p.class_id) for p in pairs(folder)] == [("a.jpg", 1)]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_masks_belong_to_images_in_any_unicode_form(folder: Path, form: str) -> None:
+    """Images from a Mac, masks from a labelling tool on a server."""
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    image = unicodedata.normalize(form, "blöße.png")
+    save(folder / "train_images" / image, np.full(SIZE_HW, 120))
+    save(folder / "masks" / unicodedata.normalize(other, "blöße_1.png"), SPOT)
+    assert [(p.image, p.class_id) for p in pairs(folder)] == [(image, 1)]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_have_the_size_of_the_image_as_it_is_shown(
+    folder: Path, orientation: int, suffix: str
+) -> None:
+    """And the one as it is stored is refused where it differs."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    turned = orientation > 4
+    save(folder / f"train_images/t.{suffix}", np.full(SIZE_HW, 9), exif=exif)
+    save(folder / "masks/t_1.png", SPOT.T if turned else SPOT)
+    assert [(p.image, p.class_id) for p in pairs(folder)] == [(f"t.{suffix}", 1)]
+    save(folder / "masks/t_1.png", SPOT if turned else SPOT.T)
+    with pytest.raises(BadInput, match="like its image, but got"):
+        pairs(folder)
+
+
+def test_one_palette_for_all_masks(folder: Path) -> None:
+    """Colours that were reduced to a palette file by file have other numbers in each."""
+    for name, colour in (("a", (255, 0, 0)), ("b", (0, 255, 0))):
+        image = Image.fromarray(SPOT.astype(np.uint8)).convert("P")
+        image.putpalette([0, 0, 0, *colour])
+        image.save(folder / f"masks/{name}.png")
+    with pytest.raises(BadInput, match=r"'b\.png': its palette has the colour .* as number 1"):
+        pairs(folder)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +10,18 @@ import pyarrow as pa
 
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.params import Config
-from steelseg.data import rle
+from steelseg.data import label_csv, rle
 from steelseg.data.image_table import CLEAN, METADATA, ImageTable
+from steelseg.data.images import COLOUR, PAGES, TRANSPARENCY
 from steelseg.data.inspection import Inspection
 from steelseg.data.label_csv import LabelCsv
+from steelseg.data.listing import name_key
+
+LOSSES = {
+    COLOUR: "are in colour and are reduced to grey: what differs in hue alone cannot be seen",
+    PAGES: "have several pages, of which the first alone is read",
+    TRANSPARENCY: "are transparent in parts, which is passed over",
+}
 
 
 class PivotConfig(Config):
@@ -34,7 +42,8 @@ def build(
 
     Args:
         inspection: all images of the training folder; those in no row of the csv are clean.
-        labels: the rows; empty RLEs mean that the image does not show the class.
+        labels: the rows; empty RLEs mean that the image does not show the class. Names match
+            whatever the Unicode form of their accents.
         classes: every class id there is, sorted.
         where: the csv, for messages.
 
@@ -42,19 +51,24 @@ def build(
         BadInput: rows name an unknown class, an image that is not there, or an illegal RLE.
     """
     size_hw = inspection.images[0].size_hw
-    index = {image.image: i for i, image in enumerate(inspection.images)}
+    index = {name_key(image.image): i for i, image in enumerate(inspection.images)}
+    skipped = set(map(name_key, inspection.skipped))
+    elsewhere = inspection.listing.elsewhere()
     columns: dict[int, list[str | None]] = {c: [None] * len(index) for c in classes}
     with Faults(str(where)) as faults:
         for row in labels.rows:
-            at = index.get(row.image)
+            at = index.get(name_key(row.image))
             pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             if row.class_id not in columns:
                 known = ", ".join(map(str, classes))
                 faults.add(f"{pair}: unknown class; the sample submission has {known}")
             elif at is not None:
                 columns[row.class_id][at] = _legal(row.rle, size_hw, pair, faults)
-            elif row.image not in inspection.skipped:
-                faults.add(f"{pair}: no such image in the training folder")
+            elif name_key(row.image) not in skipped:
+                faults.add(f"{pair}: {_missing(row.image, elsewhere)}")
+        for image, line in labels.clean.items():
+            if name_key(image) not in index and name_key(image) not in skipped:
+                faults.add(f"line {line}: image {quote(image)}: {_missing(image, elsewhere)}")
     rle_columns = {f"rle_{c}": pa.array(v, pa.string()) for c, v in columns.items()}
     return _table(inspection, list(classes), rle_columns)
 
@@ -72,34 +86,58 @@ def build_unannotated(inspection: Inspection, size_hw: tuple[int, int], where: P
     return table
 
 
-def check_sample(sample: LabelCsv, test: ImageTable, where: Path) -> None:
-    """Check that every image that a sample submission asks for is there, before hours of training.
+def check_sample(sample: LabelCsv, names: Collection[str], where: Path) -> None:
+    """Check that a sample submission can be answered, before hours of training.
+
+    Args:
+        sample: what is asked for.
+        names: the test images.
+        where: the sample, for messages.
 
     Raises:
-        BadInput: images are missing; all are named.
+        BadInput: images are missing, all of which are named, or columns or rows mean nothing.
     """
-    names = set(test.names)
+    known = set(map(name_key, names))
     with Faults(str(where)) as faults:
+        label_csv.check_answerable(sample, faults)
         for row in sample.rows:
-            if row.image not in names:
+            if name_key(row.image) not in known:
                 faults.add(f"line {row.line}: no image {quote(row.image)} in the test folder")
 
 
 def report(
-    train: ImageTable, test: ImageTable, inspection: Inspection, labels: LabelCsv
+    train: ImageTable,
+    test: ImageTable,
+    inspections: tuple[Inspection, Inspection],
+    labels: LabelCsv,
+    sample: LabelCsv,
 ) -> dict[str, Any]:
-    """Summarise the data: numbers of images, per class and per combination, and the baseline.
+    """Summarise the data: numbers of images and files, per class and combination, the baseline.
 
     `all_empty_pair_dice` is what predicting nothing scores on the training images.
+
+    Args:
+        train: the annotated images.
+        test: the images to predict.
+        inspections: of the folders of both.
+        labels: the rows of the training images.
+        sample: the rows that are asked for.
     """
     positives = {c: sum(r is not None for r in train.rles(c)) for c in train.classes}
     combinations = train.combinations()
+    losses = Counter(
+        loss for folder in inspections for image in folder.images for loss in image.losses
+    )
     return {
         "images": len(train),
         "clean_images": combinations.count(CLEAN),
-        "images_in_no_row": len(set(train.names) - {row.image for row in labels.rows}),
-        "skipped_bad_images": len(inspection.skipped),
+        "images_in_no_row": _count_unnamed(train.names, labels),
+        "skipped_bad_images": len(inspections[0].skipped),
         "test_images": len(test),
+        "test_images_in_no_row": _count_unnamed(test.names, sample),
+        "train_files": inspections[0].listing.counts(),
+        "test_files": inspections[1].listing.counts(),
+        "images_reduced": {loss: losses[loss] for loss in LOSSES},
         "height": train.size_hw[0],
         "width": train.size_hw[1],
         "images_per_class": {str(c): n for c, n in positives.items()},
@@ -108,15 +146,50 @@ def report(
     }
 
 
-def describe(report: dict[str, Any]) -> str:
-    """Put a report into a sentence for the terminal."""
+def describe(
+    report: Mapping[str, Any], inspections: tuple[Inspection, Inspection]
+) -> Iterator[str]:
+    """Put a report into lines for the terminal: one for the data and for each folder, warnings."""
     per_class = ", ".join(f"class {c}: {n}" for c, n in report["images_per_class"].items())
-    text = (
+    skipped = report["skipped_bad_images"]
+    yield (
         f"{report['images']} training images of {report['height']}x{report['width']} "
         f"({per_class}, clean: {report['clean_images']}), {report['test_images']} test images"
+        + (f"; {skipped} bad images skipped" if skipped else "")
     )
-    skipped = report["skipped_bad_images"]
-    return f"{text}; {skipped} bad images skipped" if skipped else text
+    train, test = (inspection.listing.describe("images") for inspection in inspections)
+    yield f"train_images: {train}; {report['images_in_no_row']} in no row, and so clean"
+    yield f"test_images: {test}; {report['test_images_in_no_row']} in no row, and so not asked for"
+    yield from _warn(report)
+
+
+def _warn(report: Mapping[str, Any]) -> Iterator[str]:
+    n_images = report["images"] + report["test_images"]
+    for loss, text in LOSSES.items():
+        if n_lost := report["images_reduced"][loss]:
+            yield f"warning: {n_lost} of {n_images} images {text}"
+    unseen = [c for c, n in report["images_per_class"].items() if n == 0]
+    if len(unseen) == len(report["images_per_class"]):
+        yield (
+            "warning: no training image shows a defect, so that nothing can be learnt; "
+            "is the right csv of masks in place?"
+        )
+    elif unseen:
+        yield (
+            f"warning: no training image shows class {', '.join(unseen)}, which will not be "
+            "learnt; annotate images of it, or take it out of sample_submission.csv"
+        )
+
+
+def _count_unnamed(names: Sequence[str], labels: LabelCsv) -> int:
+    named = {name_key(image) for image in (*labels.clean, *(row.image for row in labels.rows))}
+    return sum(name_key(name) not in named for name in names)
+
+
+def _missing(image: str, elsewhere: Mapping[str, str]) -> str:
+    reason = elsewhere.get(name_key(image))
+    passed_over = f", but a file that is passed over ({reason})" if reason else ""
+    return f"no such image in the training folder{passed_over}"
 
 
 def _legal(text: str, size_hw: tuple[int, int], pair: str, faults: Faults) -> str | None:

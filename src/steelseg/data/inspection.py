@@ -1,5 +1,6 @@
 """Looks at every image of a folder once: is it sound, how large, how bright, what does it show."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,13 +13,16 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from steelseg.core.errors import BadInput, Faults, quote
-from steelseg.data.images import list_images, read_grey
-from steelseg.data.label_csv import check_image_name
+from steelseg.data.images import decode_grey, find_losses, read_bytes
+from steelseg.data.listing import Listing, check_image_name, list_files
 from steelseg.data.near_duplicates import thumbnail
 
 
 class Inspected(NamedTuple):
-    """One image: file hash, size, mean and deviation of its grey levels (0 to 255), thumbnail."""
+    """One image: file hash, size, mean and deviation of its grey levels (0 to 255), thumbnail.
+
+    `losses` are what of the file its grey pixels do not hold, see `images.find_losses`.
+    """
 
     image: str
     sha256: str
@@ -26,13 +30,18 @@ class Inspected(NamedTuple):
     mean: float
     std: float
     thumbnail_hw: npt.NDArray[np.float16]
+    losses: set[str]
 
 
 class Inspection(NamedTuple):
-    """The sound images of a folder, sorted by name, and why each of the others was left out."""
+    """The sound images of a folder, sorted by name, and why each of the others was left out.
+
+    `listing` is of the folder: its images, sound or not, and what else is there.
+    """
 
     images: list[Inspected]
     skipped: dict[str, str]
+    listing: Listing
 
 
 def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
@@ -46,7 +55,8 @@ def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
         BadInput: an image is unsound or of another size than the rest (unless `skip_bad`), or no
             sound image is left.
     """
-    names = list_images(folder)
+    listing = list_files(folder)
+    names = listing.names
     sound: list[Inspected] = []
     faults: dict[str, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -55,30 +65,33 @@ def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
             if isinstance(result, Inspected):
                 sound.append(result)
             else:
-                faults[name] = str(result).removeprefix(f"{folder / name}: ")
+                faults[name] = str(result)
     sound = _with_the_usual_size(sound, faults)
     if not skip_bad or not sound:
         with Faults(str(folder)) as report:
             for name in sorted(faults):
                 shown = name if name.isprintable() else quote(name)
                 report.add(f"{shown}: {faults[name]}")
-    return Inspection(sound, faults)
+    return Inspection(sound, faults, listing)
 
 
 def _inspect(path: Path) -> Inspected | BadInput:
     try:
         check_image_name(path.name)  # another one could be in no row of a csv
-        image_hw, digest = read_grey(path)
+        data = read_bytes(path)
+        image_hw = decode_grey(data)
+        losses = find_losses(data)
     except BadInput as error:
         return error
     height, width = image_hw.shape
     return Inspected(
         path.name,
-        digest,
+        hashlib.sha256(data).hexdigest(),
         (height, width),
         float(image_hw.mean()),
         float(image_hw.std()),
         thumbnail(image_hw).astype(np.float16),
+        losses,
     )
 
 

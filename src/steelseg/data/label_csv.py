@@ -1,12 +1,15 @@
 """Reading of train.csv and sample_submission.csv in every layout that Kaggle has published."""
 
 import csv
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data.listing import check_image_name, name_key
 
 JOINED, IMAGE, CLASS, PIXELS = "ImageId_ClassId", "ImageId", "ClassId", "EncodedPixels"
 _MAX_FIELD = 2**29  # characters; the RLE of the finest checkerboard of an image stays below
@@ -14,19 +17,26 @@ _MAX_CLASS_ID = 1000  # the table of annotations has a column for every class
 
 
 class Row(NamedTuple):
-    """One (image, class) row and the line of the file that it begins on."""
+    """A class of an image, where it is as RLE, and the line of the file that says so, or 0."""
 
-    line: int
     image: str
     class_id: int
     rle: str
+    line: int = 0
 
 
 class LabelCsv(NamedTuple):
-    """The rows of a label file in their order, and the names of its columns in theirs."""
+    """What a label file says.
+
+    `columns` are in their order, as are `rows`, and `fields`, which are those of each row as they
+    stand in the file. `clean` has the images in rows without a class, as pandas' outer joins write
+    them, and the line of each.
+    """
 
     columns: list[str]
     rows: list[Row]
+    fields: list[list[str]]
+    clean: dict[str, int]
 
 
 def read(path: Path) -> LabelCsv:
@@ -34,7 +44,7 @@ def read(path: Path) -> LabelCsv:
 
     Both layouts are understood, with the columns in any order: the joined one of 2019
     (`ImageId_ClassId,EncodedPixels`) and the current one (`ImageId,ClassId,EncodedPixels`).
-    Further columns are passed over.
+    Further columns are passed over, as are blanks around names and class ids.
 
     Raises:
         BadInput: the file is missing, is no csv, is empty, lacks a column, or has rows with too
@@ -43,26 +53,42 @@ def read(path: Path) -> LabelCsv:
     """
     with Faults(str(path)) as faults, _open_text(path) as text:
         records = _split(text, faults)
-        _, columns = next(records, (1, []))
+        _, header = next(records, (1, []))
         faults.raise_if_any()
-        _check_header(columns, faults)
+        labels = LabelCsv([name.strip(" ") for name in header], [], [], {})
+        _check_header(labels.columns, faults)
         faults.raise_if_any()
-        rows = list(_parse_rows(records, columns, faults))
-        _find_duplicates(rows, faults)
-    if not rows:
+        _parse_rows(records, labels, faults)
+        _find_duplicates(labels, faults)
+    if not labels.rows and not labels.clean:
         raise BadInput(f"{path}: expected rows below the header, but there are none")
-    return LabelCsv(columns, rows)
+    return labels
 
 
-def check_image_name(name: str) -> None:
-    """Check that a name is that of a file in the image folder itself, and can stand in a csv.
+def to_text(rows: Iterable[Row]) -> str:
+    """Write rows as csv in Kaggle's current layout."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([IMAGE, CLASS, PIXELS])
+    writer.writerows((row.image, row.class_id, row.rle) for row in rows)
+    return text.getvalue()
 
-    Raises:
-        BadInput: it leads elsewhere, is blank at an end, or holds what cannot be printed.
+
+def check_answerable(sample: LabelCsv, faults: Faults) -> None:
+    """Note what a sample submission asks for and nobody can answer, in its columns and rows.
+
+    A column that counts the rows, as pandas writes one, is answered as it stands.
     """
-    leads_elsewhere = {"/", "\\"} & set(name) or name in {"", ".", ".."}
-    if leads_elsewhere or not name.isprintable() or name != name.strip():
-        raise BadInput(f"expected the name of a file in the image folder, but got {quote(name)}")
+    for at, name in enumerate(sample.columns):
+        is_index = name in {"", "index"} or name.startswith("Unnamed: ")
+        counts = is_index and all(fields[at].strip(" ").isdigit() for fields in sample.fields)
+        if name not in (JOINED, IMAGE, CLASS, PIXELS) and not counts:
+            faults.add(
+                f"line 1: unknown column {quote(name)}; expected `{JOINED},{PIXELS}` or "
+                f"`{IMAGE},{CLASS},{PIXELS}`"
+            )
+    for image, line in sample.clean.items():
+        faults.add(f"line {line}: image {quote(image)}: expected a class id to answer for")
 
 
 @contextmanager
@@ -96,7 +122,7 @@ def _find_bad_byte(data: bytes) -> tuple[int, int]:
 def _split(text: TextIO, faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """Yield the line that each record begins on and its fields; blank lines are passed over."""
     limit = csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(text, strict=True, skipinitialspace=True)
     line = 1
     try:
         for fields in reader:
@@ -125,45 +151,52 @@ def _check_header(columns: list[str], faults: Faults) -> None:
             faults.add(f"line 1: expected one column `{name}`, but got {columns.count(name)}")
 
 
-def _parse_rows(
-    records: Iterator[tuple[int, list[str]]], columns: list[str], faults: Faults
-) -> Iterator[Row]:
-    at = {name: columns.index(name) for name in columns}
+def _parse_rows(records: Iterator[tuple[int, list[str]]], labels: LabelCsv, faults: Faults) -> None:
+    """Put every record where it belongs in `labels`."""
+    at = {name: labels.columns.index(name) for name in labels.columns}
     for line, fields in records:
         try:
-            if len(fields) != len(columns):
-                raise BadInput(f"expected {len(columns)} fields, but got {len(fields)}")
+            if len(fields) != len(labels.columns):
+                raise BadInput(f"expected {len(labels.columns)} fields, but got {len(fields)}")
             if JOINED in at:
                 image, class_text = _split_joined(fields[at[JOINED]])
             else:
-                image, class_text = fields[at[IMAGE]], fields[at[CLASS]]
+                image, class_text = fields[at[IMAGE]].strip(" "), fields[at[CLASS]].strip(" ")
             check_image_name(image)
-            yield Row(line, image, _class_id(class_text), fields[at[PIXELS]])
+            rle = fields[at[PIXELS]].strip(" ")
+            if JOINED not in at and not class_text and not rle:
+                if labels.clean.setdefault(image, line) != line:
+                    raise BadInput(f"{quote(image)} already stands in line {labels.clean[image]}")
+            else:
+                labels.rows.append(Row(image, _class_id(class_text), rle, line))
+                labels.fields.append(fields)
         except BadInput as error:
             faults.add(f"line {line}: {error}")
 
 
 def _split_joined(text: str) -> tuple[str, str]:
-    image, underscore, class_text = text.rpartition("_")
+    image, underscore, class_text = text.strip(" ").rpartition("_")
     if not underscore:
         raise BadInput(f"expected an image and a class joined by `_`, but got {quote(text)}")
     return image, class_text
 
 
 def _class_id(text: str) -> int:
-    # to Kaggle, `01` and `1.0` are other rows than `1`
-    is_canonical = text.isascii() and text.isdigit() and text[0] != "0"
-    if is_canonical and len(text) <= len(str(_MAX_CLASS_ID)) and int(text) <= _MAX_CLASS_ID:
-        return int(text)
+    # pandas writes `1.0` where rows of the column are empty; to Kaggle, `01` is another row than 1
+    match = re.fullmatch(r"([1-9][0-9]{0,3})(\.0)?", text)
+    if match and int(match[1]) <= _MAX_CLASS_ID:
+        return int(match[1])
     raise BadInput(f"expected a class id from 1 to {_MAX_CLASS_ID}, but got {quote(text)}")
 
 
-def _find_duplicates(rows: list[Row], faults: Faults) -> None:
+def _find_duplicates(labels: LabelCsv, faults: Faults) -> None:
     first: dict[tuple[str, int], int] = {}
-    for row in rows:
-        seen = first.setdefault((row.image, row.class_id), row.line)
+    clean = {name_key(image): line for image, line in labels.clean.items()}
+    for row in labels.rows:
+        key = name_key(row.image)
+        pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
+        seen = first.setdefault((key, row.class_id), row.line)
         if seen != row.line:
-            faults.add(
-                f"line {row.line}: image {quote(row.image)}, class {row.class_id} "
-                f"already stands in line {seen}"
-            )
+            faults.add(f"{pair} already stands in line {seen}")
+        elif row.rle and key in clean:
+            faults.add(f"{pair}: line {clean[key]} says that the image is clean")

@@ -1,16 +1,18 @@
 """Splits the images into folds and reports what is alike in them."""
 
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from steelseg.core.arrays import Int64
 from steelseg.core.params import Config
 from steelseg.data.folds import assign_folds
 from steelseg.data.image_table import ImageTable
+from steelseg.data.listing import name_key
 from steelseg.data.near_duplicates import find_pairs, group_ids
 
 NO_FOLD = -1
@@ -51,9 +53,19 @@ def report(table: pd.DataFrame, train: ImageTable, test: ImageTable) -> dict[str
     leaks = find_pairs(train.thumbnails, test.thumbnails, square=is_square(train))
     sizes = table["group"].value_counts()
     validated = table["fold"][table["fold"] != NO_FOLD]
+    shown = np.array([[text is not None for text in train.rles(c)] for c in train.classes])
+    is_in = {str(k): (table["fold"] == k).to_numpy() for k in sorted(validated.unique())}
     return {
         "images_per_fold": {
             str(k): int(n) for k, n in validated.value_counts(sort=False).sort_index().items()
+        },
+        "images_with_a_defect_per_fold": {
+            k: int(shown[:, rows].any(axis=0).sum()) for k, rows in is_in.items()
+        },
+        "folds_without_class": {
+            str(c): [k for k, rows in is_in.items() if not shows[rows].any()]
+            for c, shows in zip(train.classes, shown, strict=True)
+            if shows.any()
         },
         "images_in_no_fold": len(table) - len(validated),
         "near_duplicate_groups": int((sizes > 1).sum()),
@@ -62,8 +74,8 @@ def report(table: pd.DataFrame, train: ImageTable, test: ImageTable) -> dict[str
     }
 
 
-def describe(report: dict[str, Any]) -> str:
-    """Put a report into a sentence for the terminal."""
+def describe(report: Mapping[str, Any]) -> Iterator[str]:
+    """Put a report into a line for the terminal, and warnings."""
     folds = ", ".join(str(n) for n in report["images_per_fold"].values())
     text = f"folds of {folds} images; no near-duplicates among them"
     if report["near_duplicate_groups"]:
@@ -73,22 +85,39 @@ def describe(report: dict[str, Any]) -> str:
         )
     if report["images_in_no_fold"]:
         text += f"; {report['images_in_no_fold']} more are trained on always and validated never"
-    leaked = report["test_images_with_training_twin"]
-    if not leaked:
-        return text
-    return (
-        f"{text}\nwarning: {leaked} test images are near-duplicates of training images; "
-        "a score on them flatters"
+    yield text
+    if leaked := report["test_images_with_training_twin"]:
+        yield (
+            f"warning: {leaked} test images are near-duplicates of training images; "
+            "a score on them flatters"
+        )
+    yield from _warn_of_folds(report)
+
+
+def _warn_of_folds(report: Mapping[str, Any]) -> Iterator[str]:
+    """Name the folds that can validate nothing, or not every class that is shown elsewhere."""
+    defective = report["images_with_a_defect_per_fold"]
+    clean = [fold for fold, n in defective.items() if n == 0]
+    lacking = {f"class {c}": folds for c, folds in report["folds_without_class"].items()}
+    fewer = max(2, min(sum(defective.values()), len(defective) - 1))
+    advice = (
+        f"validate on another (`-S fold=...`), take fewer folds "
+        f"(`-S stratified_split.n_folds={fewer}`), or annotate more images of it"
     )
+    for name, folds in {"a defect": clean, **lacking}.items():
+        if telling := [fold for fold in folds if name == "a defect" or fold not in clean]:
+            yield (
+                f"warning: no image of fold {', '.join(telling)} shows {name}, so that scores and "
+                f"rules of it mean nothing there; {advice}"
+            )
 
 
-def _validated(
-    names: list[str], groups: npt.NDArray[np.int64], pattern: str | None
-) -> npt.NDArray[np.int64]:
+def _validated(names: list[str], groups: Int64, pattern: str | None) -> Int64:
     """Return the images that take part in the folds: those of a group with any other name."""
     if pattern is None:
         return np.arange(len(names))
-    is_other = np.array([not fnmatchcase(name, pattern) for name in names])
+    key = name_key(pattern)
+    is_other = np.array([not fnmatchcase(name_key(name), key) for name in names])
     return np.flatnonzero(np.isin(groups, groups[is_other]))
 
 

@@ -4,7 +4,6 @@ It is a data set like any other, `<dataset>-pseudo`, for a second training. Its 
 images are named `pseudo-...`, so that `stratified_split.never_validate` can keep scores honest.
 """
 
-import csv
 import os
 import shutil
 from argparse import ArgumentParser, Namespace
@@ -19,7 +18,8 @@ from steelseg.core.params import load
 from steelseg.data import image_table, label_csv
 from steelseg.data.annotations import PivotConfig
 from steelseg.data.image_table import ImageTable
-from steelseg.data.label_csv import CLASS, IMAGE, PIXELS
+from steelseg.data.label_csv import Row
+from steelseg.data.listing import list_files
 from steelseg.data.near_duplicates import find_pairs
 from steelseg.data.splitting import is_square
 from steelseg.predict.submission import PredictionRow, read_predictions
@@ -88,17 +88,15 @@ def write_dataset(
         new = Path(temporary) / out.name
         for folder in FOLDERS:
             (new / folder).mkdir(parents=True)
-            for path in sorted((raw / folder).iterdir()):
-                _link(path, new / folder / path.name)
+            for name in list_files(raw / folder).names:
+                _link(raw / folder / name, new / folder / name)
         for image in chosen:
             _link(raw / FOLDERS[1] / image, new / FOLDERS[0] / f"{PREFIX}{image}")
         shutil.copyfile(raw / SUBMISSION, new / SUBMISSION)
-        rows = [(row.image, row.class_id, row.rle) for row in label_csv.read(raw / csv_name).rows]
+        rows = label_csv.read(raw / csv_name).rows
         for of_image in chosen.values():
-            rows += [(f"{PREFIX}{r.image}", r.class_id, r.rle) for r in of_image if r.rle]
-        with (new / csv_name).open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([(IMAGE, CLASS, PIXELS), *rows])
+            rows += [Row(f"{PREFIX}{r.image}", r.class_id, r.rle) for r in of_image if r.rle]
+        (new / csv_name).write_text(label_csv.to_text(rows), encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         new.rename(out)
 

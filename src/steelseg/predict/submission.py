@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterable
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +12,9 @@ from steelseg.core.files import atomic_path
 from steelseg.core.params import Config
 from steelseg.core.sealed import read_sealed_table, write_sealed_table
 from steelseg.data import label_csv, rle
-from steelseg.data.label_csv import CLASS, IMAGE, JOINED, PIXELS, LabelCsv, Row
+from steelseg.data.label_csv import PIXELS, LabelCsv
+from steelseg.data.listing import name_key
 
-_ANSWERED = (JOINED, IMAGE, CLASS, PIXELS)
 _BATCH_ROWS = 1024
 
 
@@ -80,15 +79,13 @@ def answer(
         BadInput: an (image, class) pair was not predicted, its RLE is not legal, or the sample has
             a column that nobody knows how to answer.
     """
-    by_pair = {(row.image, row.class_id): row.rle for row in predictions}
+    by_pair = {(name_key(row.image), row.class_id): row.rle for row in predictions}
     answers = []
     with Faults(str(where)) as faults:
-        for column in sample.columns:
-            if column not in _ANSWERED:
-                faults.add(f"line 1: unknown column {quote(column)}; expected {_ANSWERED}")
+        label_csv.check_answerable(sample, faults)
         for row in sample.rows:
             try:
-                answers.append(_legal(by_pair.get((row.image, row.class_id)), size_hw))
+                answers.append(_legal(by_pair.get((name_key(row.image), row.class_id)), size_hw))
             except BadInput as error:
                 pair = f"image {quote(row.image)}, class {row.class_id}"
                 faults.add(f"line {row.line}: {pair}: {error}")
@@ -96,21 +93,22 @@ def answer(
 
 
 def write_submission(path: Path, sample: LabelCsv, answers: list[str]) -> None:
-    """Write a sample's rows with their answers, and read them back before they take their place.
+    """Write a sample with its answers, and read it back before it takes its place.
+
+    All other fields stay as they stand in the sample, which is what Kaggle compares.
 
     Raises:
         BadInput: what was written does not read back as the same rows.
     """
     with atomic_path(path) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(
-                file, sample.columns, extrasaction="ignore", lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(map(_fields, sample.rows, answers))
-        wanted = (r._replace(rle=a)[1:] for r, a in zip(sample.rows, answers, strict=True))
-        written = (row[1:] for row in label_csv.read(temporary).rows)
-        if any(one != other for one, other in zip_longest(written, wanted)):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(sample.columns)
+            at = sample.columns.index(PIXELS)
+            for fields, text in zip(sample.fields, answers, strict=True):
+                writer.writerow([*fields[:at], text, *fields[at + 1 :]])
+        wanted = [row._replace(rle=a)[:3] for row, a in zip(sample.rows, answers, strict=True)]
+        if [row[:3] for row in label_csv.read(temporary).rows] != wanted:
             raise BadInput(f"{path}: what was written does not read back as the same rows")
 
 
@@ -122,12 +120,3 @@ def _legal(text: str | None, size_hw: tuple[int, int]) -> str:
     except BadInput as error:
         raise BadInput(f"the prediction is not legal: {error}") from error
     return text
-
-
-def _fields(row: Row, text: str) -> dict[str, str]:
-    return {
-        JOINED: f"{row.image}_{row.class_id}",
-        IMAGE: row.image,
-        CLASS: str(row.class_id),
-        PIXELS: text,
-    }

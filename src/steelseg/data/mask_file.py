@@ -1,0 +1,266 @@
+"""Reading of mask files: what a pixel of a PNG, BMP, TIFF or GIF stands for.
+
+A pixel is stored as a number, and shown as the grey or the colour that a palette has for it. Image
+editors and optimisers order a palette as they like, annotation tools number it by class. So there
+are up to three ways to read a file:
+
+    by its grey       where all that is shown is grey
+    by its number     where the palette has colours, and black, for nothing, is number 0;
+                      where a grey file has 1, 2 or 4 bits, which viewers stretch to 0 to 255
+    by its colour     where all colours are those of the Pascal VOC palette, in whatever order
+
+The one way in which every pixel means something is taken. A file in which two ways do, and say
+different things, is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from steelseg.core.arrays import Bool, Int64, Uint8
+from steelseg.core.errors import BadInput
+from steelseg.data.images import TURNS, opened, orientation_of, read_bytes
+
+SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".gif"})  # of formats that keep each value
+FORMATS = ("PNG", "BMP", "TIFF", "GIF")
+MAX_CLASS = 255
+_MODES = frozenset({"1", "L", "P"})
+_JPEG = b"\xff\xd8\xff"
+_MANY = 8  # values that mean nothing, where JPEG or smoothing are likely
+_FEW_CLASSES = 32  # up to which small values are likely to be class ids
+_SMOOTH = "JPEG, and resizing with smoothing, leave values between"
+_AMBIGUOUS = "save class ids as grey values, without a palette"
+
+Colour = tuple[int, ...]
+
+
+class Stored(NamedTuple):
+    """A mask as it stands in its file.
+
+    `numbers_hw` (H, W) are what is stored, `used` the numbers there are, `shown` (256, 4) the RGBA
+    of each number. `step` is the grey between numbers of 1, 2 or 4 bits, 1 of 8 bits and palettes.
+    """
+
+    numbers_hw: Uint8
+    used: Int64
+    shown: Uint8
+    step: int
+
+
+def read_labels(
+    path: Path, size_hw: tuple[int, int], classes: Sequence[int], palette: dict[int, Colour]
+) -> Uint8:
+    """Read the class of every pixel: (H, W) uint8, 0 for none.
+
+    Args:
+        path: a file of one page.
+        size_hw: of its image; one of another size is refused.
+        classes: all there are.
+        palette: the numbers and colours of the palettes that were read before, which those of this
+            file are added to: in a folder, a number means one colour.
+
+    Raises:
+        BadInput: the file is no mask, or means nothing, or several things; without the path.
+    """
+    stored = _read(path, size_hw)
+    readings = list(_ways(stored))
+    legal = {way: values for way, values in readings if set(values) <= {0, *classes}}
+    if len(set(legal.values())) > 1:
+        raise BadInput(f"its palette can be read {' or '.join(legal)}; {_AMBIGUOUS}")
+    if not readings:
+        raise BadInput(
+            "expected a palette of greys, or one whose number 0, for no defect, is black and "
+            f"nothing else is; {_AMBIGUOUS}"
+        )
+    if not legal:
+        way, values = readings[0]
+        raise BadInput(_explain_labels(values, classes, way))
+    way, values = next(iter(legal.items()))
+    if _has_colours(stored) and way == "by number":
+        _add_to_palette(stored, palette)
+    return _translate(stored, values)
+
+
+def read_foreground(path: Path, size_hw: tuple[int, int]) -> Uint8:
+    """Read a black and white mask: (H, W) uint8, 1 where it is white, or of the only colour.
+
+    Raises:
+        BadInput: as for `read_labels`.
+    """
+    stored = _read(path, size_hw)
+    shown = stored.shown[stored.used]
+    is_black = _is_black(shown)
+    greys = shown[:, 0].tolist()
+    if _is_grey(shown).all():
+        for values in (greys, stored.used.tolist()) if stored.step > 1 else (greys,):
+            if set(values) <= {0, 255} or set(values) <= {0, 1}:
+                return _translate(stored, [value > 0 for value in values])
+    if _has_colours(stored) and _black_is_nothing(stored) and np.count_nonzero(~is_black) == 1:
+        return _translate(stored, (~is_black).tolist())
+    if _is_grey(shown).all():
+        raise BadInput(_explain_binary(greys))
+    raise BadInput(
+        "expected black and white, or one colour on a black that is number 0 of the palette; "
+        "save it as grey, 255 where the defect is and 0 elsewhere"
+    )
+
+
+def _read(path: Path, size_hw: tuple[int, int]) -> Stored:
+    data = read_bytes(path)
+    if data.startswith(_JPEG):
+        raise BadInput(
+            "cannot be read as PNG, BMP, TIFF or GIF: it is a JPEG, which leaves values between; "
+            "draw it anew, or apply a threshold, and save it as PNG"
+        )
+    with opened(data, FORMATS) as image:
+        if image.mode not in _MODES:
+            raise BadInput(f"expected 8-bit grey values or a palette, but got {image.mode}")
+        if getattr(image, "n_frames", 1) > 1:
+            raise BadInput("expected one page, but got several")
+        step = _step(str(image.tile), image.mode)
+        image.load()
+        turn = TURNS.get(orientation_of(image))
+        upright = image if turn is None else image.transpose(turn)
+        height, width = upright.height, upright.width
+        if (height, width) != size_hw:
+            raise BadInput(
+                f"expected {size_hw[0]}x{size_hw[1]} like its image, but got {height}x{width}"
+            )
+        numbers_hw = np.asarray(upright).astype(np.uint8)
+        if image.mode == "L":
+            numbers_hw //= step
+        used = np.unique(numbers_hw).astype(np.int64)
+        stored = Stored(numbers_hw, used, _shown(image, step), step)
+    _refuse_transparency(stored)
+    return stored
+
+
+def _step(tile: str, mode: str) -> int:
+    """Return the levels that Pillow puts between the greys of a file of 1, 2 or 4 bits."""
+    if mode == "1":
+        return 255
+    return next((step for bits, step in (("L;2", 85), ("L;4", 17)) if bits in tile), 1)
+
+
+def _shown(image: Image.Image, step: int) -> Uint8:
+    """Return what a viewer shows for each number: (256, 4) RGBA."""
+    shown = np.full((256, 4), 255, dtype=np.uint8)
+    if image.mode == "P":
+        image.apply_transparency()
+        colours = np.array(image.getpalette("RGBA"), dtype=np.uint8).reshape(-1, 4)
+        shown[: len(colours)] = colours
+        return shown
+    shown[:, :3] = (np.arange(256, dtype=np.uint8) * step)[:, None]
+    if "transparency" in image.info:
+        shown[image.info["transparency"], 3] = 0
+    return shown
+
+
+def _refuse_transparency(stored: Stored) -> None:
+    shown = stored.shown[stored.used]
+    if ((shown[:, 3] < 255) & ~_is_black(shown)).any():
+        raise BadInput(
+            "expected no transparency but that of black; lay it on a black background and save it "
+            "without transparency"
+        )
+
+
+def _ways(stored: Stored) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield each way to read a mask, and the value that it gives to each of the used numbers."""
+    shown = stored.shown[stored.used]
+    if _is_grey(shown).all():
+        yield "by grey", tuple(shown[:, 0].tolist())
+    elif set(colours := [tuple(colour) for colour in shown[:, :3].tolist()]) <= _VOC.keys():
+        yield "by colour", tuple(_VOC[colour] for colour in colours)
+    if stored.step > 1 or (_has_colours(stored) and _black_is_nothing(stored)):
+        yield "by number", tuple(stored.used.tolist())
+
+
+def _has_colours(stored: Stored) -> bool:
+    return not np.all(_is_grey(stored.shown))
+
+
+def _black_is_nothing(stored: Stored) -> bool:
+    """Whether black is number 0, and nothing else is: what is black shows no defect."""
+    return np.array_equal(_is_black(stored.shown[stored.used]), stored.used == 0)
+
+
+def _translate(stored: Stored, values: Sequence[int]) -> Uint8:
+    table = np.zeros(256, dtype=np.uint8)
+    table[stored.used] = values
+    return table[stored.numbers_hw]
+
+
+def _add_to_palette(stored: Stored, palette: dict[int, Colour]) -> None:
+    for number in stored.used.tolist():
+        colour = tuple(stored.shown[number, :3].tolist())
+        if any((n == number) != (c == colour) for n, c in palette.items()):
+            raise BadInput(
+                f"its palette has the colour {colour} as number {number}, unlike that of another "
+                f"mask; {_AMBIGUOUS}"
+            )
+        palette[number] = colour
+
+
+def _is_grey(colours: Uint8) -> Bool:
+    is_grey: Bool = np.all(colours[:, :3] == colours[:, :1], axis=1)
+    return is_grey
+
+
+def _is_black(colours: Uint8) -> Bool:
+    is_black: Bool = np.all(colours[:, :3] == 0, axis=1)
+    return is_black
+
+
+def _voc_colour(number: int) -> Colour:
+    """Return a colour of the Pascal VOC palette, which spreads a number's bits over RGB.
+
+    Bits 0, 3 and 6 are the highest of red, bits 1, 4 and 7 of green, bits 2 and 5 of blue.
+    """
+    return tuple(
+        sum((number >> (3 * i + channel) & 1) << (7 - i) for i in range(3)) for channel in range(3)
+    )
+
+
+_VOC = {_voc_colour(number): number for number in range(256)}
+
+
+def _explain_labels(values: Sequence[int], classes: Sequence[int], way: str) -> str:
+    wrong = [v for v in values if v not in {0, *classes}]
+    positive = [v for v in values if v]
+    step = next((s for s in (85, 17) if all(v % s == 0 for v in positive)), None)
+    if len(wrong) > _MANY:
+        hint = _SMOOTH
+    elif wrong == [255] and (len(positive) > 1 or way != "by grey"):
+        hint = "is 255 void, or unsure? Paint it 0: every pixel is trained on"
+    elif positive == [255] or (len(positive) == 1 and step is None):
+        hint = "is it one class in black and white? Then name it `<image>_<class>.png`"
+    elif step and all(v // step in classes for v in positive):
+        hint = (
+            f"are they classes times {step}, as viewers show files of few bits? "
+            f"Then divide them by {step}"
+        )
+    else:
+        hint = "are they class ids that are missing in --classes?"
+    return _unexpected(wrong, f"0 and the classes {', '.join(map(str, classes))}", hint)
+
+
+def _explain_binary(values: Sequence[int]) -> str:
+    wrong = [v for v in values if v not in {0, 255}]
+    if 0 not in values and len(values) == 2:
+        hint = "is its background not black? Then paint it 0"
+    elif len(values) <= 2:
+        hint = "is its white another grey? Then save it as 255"
+    elif max(values) <= _FEW_CLASSES:
+        hint = "are they class ids? Then name it `<image>.png`"
+    else:
+        hint = _SMOOTH
+    return _unexpected(wrong, "0 and 255, or 0 and 1", hint)
+
+
+def _unexpected(wrong: Sequence[int], expected: str, hint: str) -> str:
+    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+    return f"expected only the values {expected}, but got {shown} ({hint})"
