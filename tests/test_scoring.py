@@ -19,8 +19,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from saved_models import change_card, change_rules, maps_of, open_runtime
 from servers import free_port, wait_until_up
+from strategies import noise, to_bytes
 
 from steelseg.__main__ import main
+from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.data.images import read_grey
 from steelseg.predict.model import Model
@@ -177,6 +179,24 @@ def test_another_model_of_the_same_version_is_refused(
     change_rules(other, by_class=changed)
     with pytest.raises(SystemExit, match="rows of another model of this version"):
         score(capsys, *words, other)
+
+
+def test_what_is_passed_over_is_counted(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders below are scored; a hidden file is a Mac's note about an image and no image."""
+    for name in ("a.png", "1/a.TIF", "1/._a.png", ".cache/a.png", "a.webp", "1/notes.txt"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to_bytes(noise(3, (48, 80)), "PNG"))
+    images = tmp_path / "images"
+    out = score(capsys, "--model", tiny_model, "--images", images, "--out", tmp_path / "o")
+    assert (
+        "images: 6 files: 2 images, 4 passed over: 2 hidden, 2 of other suffixes (.txt, .webp)\n"
+    ) in out
+    assert "2 images scored, 4 rows, 0 errors" in out
+    with pytest.raises(BadInput, match="found none: 1 files: 0 read, 1 passed over: 1 of other"):
+        find_images(f"{images}/1/*.txt")
 
 
 def test_globs_and_tables_name_images_too(images: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     )
     model = Model.open(arguments.model, inference=inference)
     source = find_images(arguments.images)
+    yield f"{arguments.images}: {source.listing.describe('images')}"
     out = place(arguments.out)
     store = ScoreStore(out, model.version)
     store.claim({name: sha256(model.folder / name) for name in (CARD, RULES)})

@@ -20,6 +20,7 @@ from pyarrow import fs
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path
 from steelseg.data.images import MAX_BYTES, SUFFIXES
+from steelseg.data.listing import Listing, sort_out
 from steelseg.predict.submission import SCHEMA, PredictionRow
 
 ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})
@@ -37,10 +38,15 @@ class Place(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """Images to score: a folder, and the paths of the images in it, which are their ids."""
+    """Images to score: a folder, and what it holds; their paths in it are their ids."""
 
     folder: Place
-    images: list[str]
+    listing: Listing
+
+    @property
+    def images(self) -> list[str]:
+        """The ids, sorted."""
+        return self.listing.names
 
 
 def place(uri: str) -> Place:
@@ -71,16 +77,18 @@ def find_images(uri: str) -> ImageSource:
             column = pq.read_table(where.path, filesystem=where.filesystem, columns=["image"])
             found = set(column.column("image").to_pylist())
             folder = Place(where.filesystem, posixpath.dirname(where.path))
+            listing = Listing(sorted(found), {})
         else:
-            folder, found = _list(where)
+            folder, listing = _list(where)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise BadInput(f"{uri}: cannot be listed: {' '.join(str(error).split())}") from error
-    if not found:
-        raise BadInput(f"{uri}: expected images ({', '.join(sorted(SUFFIXES))}), but found none")
-    return ImageSource(folder, sorted(found))
+    if not listing.names:
+        known = ", ".join(sorted(SUFFIXES))
+        raise BadInput(f"{uri}: expected images ({known}), but found none: {listing.describe()}")
+    return ImageSource(folder, listing)
 
 
-def _list(where: Place) -> tuple[Place, set[str]]:
+def _list(where: Place) -> tuple[Place, Listing]:
     store = ArrowFSWrapper(where.filesystem)
     steps = where.path.split("/")
     plain = next((i for i, step in enumerate(steps) if _WILDCARDS & set(step)), len(steps))
@@ -91,7 +99,7 @@ def _list(where: Place) -> tuple[Place, set[str]]:
     else:
         paths = store.glob(where.path)
     names = (posixpath.relpath(path, folder.path) for path in paths)
-    return folder, {n for n in names if posixpath.splitext(n)[1].lower() in SUFFIXES}
+    return folder, sort_out(names, below=True)
 
 
 def read_bytes(folder: Place, image: str) -> bytes:
