@@ -29,7 +29,8 @@ class ModelConfig(Config):
     encoder: str
     """an encoder of smp by name, such as `resnet18`, or of timm with `tu-` before its name"""
     encoder_weights: str | None
-    """null, a name such as `imagenet` (downloaded), or the path of a safetensors file"""
+    """`auto` (see `model/pretrained.py`), null, a name such as `imagenet` (downloaded), or the path
+    of a safetensors file"""
     in_channels: int
     """1, or 3 to feed the grey image three times"""
     arch_options: dict[str, Any]
