@@ -20,6 +20,7 @@ from steelseg.train.auto import Choice, Setting, TrainParams, fingerprint, resol
 from steelseg.train.fold_data import FoldData
 from steelseg.train.loop import train
 from steelseg.train.totals import without_timings, write_history
+from steelseg.train.trial import least_batch, try_training
 
 FOLDS = Path("data/folds.parquet")
 MODEL = Path("models")
@@ -32,9 +33,11 @@ def main() -> None:
     cache = Cache(Path("data/cache"))
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
     found = fingerprint(given, cache, np.flatnonzero(folds != given.fold))
-    setting = Setting(gpus(), network.encoder, network.encoder_weights is not None)
+    is_pretrained = network.encoder_weights is not None
+    setting = Setting(gpus(), network.encoder, is_pretrained, least_batch(network))
     config, choices = resolve(given, found, setting)
     data = FoldData(cache, folds, config)
+    try_training(network, config, cache.size_hw)
     params = network.model_dump() | config.model_dump()
     identity = {
         "params": {k: v for k, v in params.items() if k != "num_workers"},  # changes no result

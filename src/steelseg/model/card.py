@@ -5,9 +5,9 @@ checksum, and the tuned rules. Nothing here needs torch.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
@@ -31,7 +31,7 @@ class ModelConfig(Config):
     encoder_weights: str | None
     """`auto` (see `model/pretrained.py`), null, a name such as `imagenet` (downloaded), or the path
     of a safetensors file"""
-    in_channels: int
+    in_channels: Annotated[int, Field(ge=1)]
     """1, or 3 to feed the grey image three times"""
     arch_options: dict[str, Any]
     """further arguments of the architecture, such as `decoder_channels`"""

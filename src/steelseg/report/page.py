@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field
 
-from steelseg.core.params import Config
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.model import Finding
@@ -25,18 +23,6 @@ from steelseg.tune import metrics
 from steelseg.tune.outcome import counts_of
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-
-
-class ReportConfig(Config):
-    """Parameters of the stage `report`."""
-
-    dataset: str
-    examples_per_class: Annotated[int, Field(ge=0)]
-    """annotated images of each class, from its largest area to its smallest"""
-    crops: Annotated[int, Field(ge=0)]
-    """the first augmented crops of the first epoch"""
-    gallery_images: Annotated[int, Field(ge=0)]
-    """validation images of each kind: best, worst, surprising"""
 
 
 def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterator[Picture]:
