@@ -7,9 +7,9 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from steelseg.core.arrays import Int64, Uint8
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.model import Finding
@@ -37,7 +37,7 @@ def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterato
 
 
 def crop_pictures(
-    cache: Cache, rows: npt.NDArray[np.int64], config: TrainConfig, n_crops: int
+    cache: Cache, rows: Int64, config: TrainConfig, n_crops: int
 ) -> Iterator[Picture]:
     """Draw the first crops of the first epoch, augmented, as the network is given them.
 
@@ -128,5 +128,5 @@ def render(classes: Sequence[int], sections: Mapping[str, Any]) -> str:
     return template.render(sections, colours=colours) + "\n"
 
 
-def _by_class(cache: Cache, masks_chw: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
+def _by_class(cache: Cache, masks_chw: Uint8) -> dict[int, Uint8]:
     return dict(zip(cache.classes, masks_chw, strict=True))
