@@ -15,8 +15,9 @@ from steelseg.predict.inference import InferenceConfig, open_models
 from steelseg.predict.rules import Rules, take_probe, write_rules
 from steelseg.predict.views import ViewsConfig
 from steelseg.registry.log import log_model
-from steelseg.tracking.mlflow_run import stage_run, ui_command
+from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
+from steelseg.tracking.store import ui_command
 from steelseg.tune import outcome, search
 from steelseg.tune.search import TuneConfig
 from steelseg.tune.validation import probe_image, validate

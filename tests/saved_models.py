@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from steelseg.core.arrays import Float32
 from steelseg.core.files import sha256
 from steelseg.data.images import GreyImage
 from steelseg.model import network
@@ -13,7 +12,7 @@ from steelseg.model.network import Segmenter
 from steelseg.predict.ensemble import member_folders
 from steelseg.predict.inference import InferenceConfig, Runtime, open_models, probability_maps
 from steelseg.predict.rules import read_rules, write_rules
-from steelseg.predict.views import ViewsConfig
+from steelseg.predict.views import Probabilities, ViewsConfig
 
 
 def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig) -> None:
@@ -51,7 +50,7 @@ def open_runtime(
     return open_models(member_folders(folder, views.ensemble), inference, views)
 
 
-def maps_of(images: Iterable[GreyImage], runtime: Runtime) -> list[Float32]:
+def maps_of(images: Iterable[GreyImage], runtime: Runtime) -> list[Probabilities]:
     """Return the probability maps of images, (C, H, W) each."""
     found = probability_maps(images, lambda image: image, runtime, lambda _, maps: maps)
     return [maps for _, maps in found]

@@ -1,5 +1,6 @@
 """Ablation plans, the names of their experiments, and the table."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from steelseg.core.errors import BadInput
 from steelseg.experiments import ablation, ablation_plan
 from steelseg.experiments.ablation import Result
 from steelseg.experiments.ablation_plan import BASELINE, Plan
-from steelseg.tracking.mlflow_run import EXPERIMENT, STAGE_TAG
+from steelseg.tracking.runs import STAGE_TAG
+from steelseg.tracking.store import EXPERIMENT
 
 PLAN = Plan(
     title="Sample",
@@ -98,9 +100,10 @@ def test_a_table_is_put_between_its_comments() -> None:
 
 @pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
 def test_results_are_those_of_the_finished_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The metric of tune_threshold and the minutes of train, if they finished; of each its own."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.create_experiment(EXPERIMENT)

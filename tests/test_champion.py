@@ -1,5 +1,6 @@
 """The champion is chosen among runs that compare, and by command only."""
 
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -60,8 +61,9 @@ def test_one_can_be_named_in_many_ways() -> None:
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """A store in an empty repository."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     for name in ("DVC_EXP_NAME", "DVC_ROOT", mlflow_run.SWITCH):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

@@ -116,7 +116,7 @@ def test_an_experiment_is_tracked_as_a_parent_with_stages(pipeline: Path) -> Non
     code = (
         "import mlflow, json; c = mlflow.MlflowClient('sqlite:///mlflow.db');"
         "e = c.get_experiment_by_name('steelseg').experiment_id;"
-        "print(json.dumps([[r.data.tags.get('steelseg.tracking.stage') or r.info.run_name,"
+        "print(json.dumps([[r.data.tags.get('steelseg.stage') or r.info.run_name,"
         " r.info.status, r.data.params.get('lr'),"
         " r.data.tags.get('mlflow.parentRunId'), r.info.run_id, sorted(r.data.metrics),"
         " r.data.tags.get('auto')]"

@@ -221,7 +221,7 @@ def test_a_store_without_a_registry_costs_no_stage(
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("other") as tracker:
         log_model(tracker, [tiny_model], image_hw)
-    assert "was not registered: no registry here" in caplog.text
+    assert "did not register it: no registry here" in caplog.text
     client = MlflowClient()
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
     assert len(client.search_model_versions(f"name = '{model_logging.REGISTERED}'")) == 1

@@ -5,9 +5,11 @@ runs it, which yields the lines to print. Only the module of the command that wa
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from steelseg.core.errors import SteelsegError
 
@@ -21,7 +23,7 @@ COMMANDS = {
     "pseudo-label": ("experiments.pseudo_labels", "train on confident test predictions too"),
     "score": ("score.command", "score any number of images with a registered model"),
     "summary": ("report.summary", "say how good the last run is and where its results lie"),
-    "ui": ("tracking.ui", "show the experiments in a browser, by MLflow"),
+    "ui": ("tracking.store", "show the experiments in a browser, by MLflow"),
 }
 
 
@@ -45,4 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # dvc, mlflow and streamlit, and the `python` of dvc.yaml, are those beside this interpreter
+    beside, path = Path(sys.executable).parent, os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{beside}{os.pathsep}{path}"
     main()

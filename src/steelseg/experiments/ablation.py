@@ -10,7 +10,8 @@ from steelseg.core.errors import BadInput
 from steelseg.core.files import write_text
 from steelseg.experiments.ablation_plan import BASELINE, Plan, Trial, read_plan, trials
 from steelseg.experiments.queue import refuse_failed, run_queued
-from steelseg.tracking.mlflow_run import EXPERIMENT, STAGE_TAG, store_uri
+from steelseg.tracking.runs import STAGE_TAG
+from steelseg.tracking.store import EXPERIMENT, open_store
 
 TARGET = "tune_threshold"  # the stage that measures; what comes after it tells nothing more
 PAGE = Path("docs/results.md")
@@ -54,30 +55,27 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 def results(planned: Sequence[Trial], metric: str) -> dict[str, Result]:
     """Look the finished experiments up in MLflow: results by name of experiment."""
-    import mlflow
+    with open_store() as client:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        names = [trial.experiment.name for trial in planned] if found else []
+        looked_up = {name: _result(client, found.experiment_id, name, metric) for name in names}
+    return {name: result for name, result in looked_up.items() if result}
 
-    client = mlflow.MlflowClient(store_uri())
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        return {}
 
+def _result(client: Any, experiment: str, name: str, metric: str) -> Result | None:
     def newest(filter_: str) -> Any:
-        return next(iter(client.search_runs([found.experiment_id], filter_, max_results=1)), None)
+        return next(iter(client.search_runs([experiment], filter_, max_results=1)), None)
 
-    def stage_run(parent: Any, stage: str) -> Any:
+    def stage_run(stage: str) -> Any:
         of_parent = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
         finished = f"{of_parent} and attributes.status = 'FINISHED'"
         return newest(f"{finished} and tags.`{STAGE_TAG}` = '{stage}'")
 
-    done = {}
-    for trial in planned:
-        name = trial.experiment.name
-        parent = newest(f"tags.`dvc.experiment` = '{name}'")
-        measured = parent and stage_run(parent, TARGET)
-        if measured and metric in measured.data.metrics:
-            minutes = _minutes(stage_run(parent, "train"))
-            done[name] = Result(measured.data.metrics[metric], minutes)
-    return done
+    parent = newest(f"tags.`dvc.experiment` = '{name}'")
+    measured = parent and stage_run(TARGET)
+    if not measured or metric not in measured.data.metrics:
+        return None
+    return Result(measured.data.metrics[metric], _minutes(stage_run("train")))
 
 
 def table(plan: Plan, planned: Sequence[Trial], done: Mapping[str, Result]) -> str:

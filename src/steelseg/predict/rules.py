@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
-from steelseg.core.arrays import Float64
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
 from steelseg.data.images import GreyImage
@@ -32,7 +32,7 @@ class Probe(NamedTuple):
     """An image (h, w) uint8, and what it was answered with: (C, 8, 8) mean probabilities."""
 
     image_hw: GreyImage
-    answers: Float64
+    answers: npt.NDArray[np.float64]
 
 
 class Rules(NamedTuple):
@@ -104,7 +104,7 @@ def compare(probe: Probe, network: Network, folder: Path) -> float:
     return difference
 
 
-def _ask(network: Network, image_hw: GreyImage) -> Float64:
+def _ask(network: Network, image_hw: GreyImage) -> npt.NDArray[np.float64]:
     height, width = image_hw.shape
     maps_chw = network(pad(image_hw)[None, None])[0, :, :height, :width]
     cells = [cv2.resize(m, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for m in maps_chw]

@@ -7,9 +7,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.errors import BadInput
 from steelseg.registry.log import REGISTERED, register
-from steelseg.tracking.mlflow_run import EXPERIMENT, STAGE_TAG, store_uri
+from steelseg.tracking.runs import STAGE_TAG
+from steelseg.tracking.store import EXPERIMENT, open_store
 
 ALIAS = "champion"
 METRIC, BASELINE = "pair_dice", "all_empty_pair_dice"
@@ -95,14 +96,8 @@ def table(
 
 
 def _run(arguments: Namespace) -> Iterator[str]:
-    import mlflow
-
-    try:
-        client = mlflow.MlflowClient(store_uri())
+    with open_store() as client:
         yield from _crown(client, arguments)
-    except mlflow.MlflowException as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SteelsegError(f"the MLflow store {store_uri()}: {reason}") from error
 
 
 def _crown(client: Any, arguments: Namespace) -> Iterator[str]:

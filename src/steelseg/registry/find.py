@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from steelseg.core.errors import SteelsegError
 from steelseg.model.card import CARD
-from steelseg.tracking.mlflow_run import store_uri
+from steelseg.tracking.store import store_uri
 
 
 class FoundModel(NamedTuple):

@@ -15,11 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
-from steelseg.core.arrays import Uint8
 from steelseg.predict.ensemble import files_of
 from steelseg.predict.inference import has_export
-from steelseg.tracking.mlflow_run import MlflowTracker, Tracker
+from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
 
 if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
     from steelseg.registry import served  # noqa: F401
@@ -33,7 +34,7 @@ REQUIREMENTS = [
 TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 
 
-def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: Uint8) -> None:
+def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray[np.uint8]) -> None:
     """Log the folder of the finished model to the tracker's run, if it has one, and register it.
 
     Args:
@@ -42,8 +43,15 @@ def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: Uint8) -> N
             of its ensemble.
         example_hw: (H, W) uint8, an image to show what the model is given.
     """
-    if not isinstance(tracker, MlflowTracker):
-        return
+    if isinstance(tracker, MlflowTracker):
+        with survived("did not get the model"):
+            uri = _log(tracker, folders, example_hw)
+            with survived("has the model, but did not register it"):  # a store may have no registry
+                register(tracker.client, tracker.run_id, uri)
+
+
+def _log(tracker: MlflowTracker, folders: Sequence[Path], example_hw: npt.NDArray[np.uint8]) -> str:
+    """Log the model with its scores, and return its address."""
     import mlflow
     import pandas as pd
 
@@ -65,11 +73,8 @@ def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: Uint8) -> N
                 input_example=pd.DataFrame({"image": [jpeg]}),
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
-    try:
-        register(tracker.client, tracker.run_id, logged.model_uri)
-    except mlflow.MlflowException as error:  # a store may have no registry; the model is logged
-        message = "the model is logged, but was not registered: %s"
-        logging.getLogger(__name__).warning(message, " ".join(str(error).split())[:300])
+    tracker.rate(logged.model_id)
+    return str(logged.model_uri)
 
 
 def _gather(folders: Sequence[Path], target: Path) -> Path:

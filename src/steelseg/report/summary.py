@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from steelseg.core.files import read_json
-from steelseg.tracking.mlflow_run import ui_command
+from steelseg.tracking.store import ui_command
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:

@@ -1,10 +1,11 @@
-"""What a run was made of and on, as tags: data, fold, baseline, machine, and what a stage read."""
+"""What a run was made of and on: params, data, code, baseline, machine, and what a stage read."""
 
 import hashlib
+import json
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +14,85 @@ import psutil
 from steelseg.core.checkpoints import CODE, code_files
 from steelseg.core.device import has_gpu
 from steelseg.core.params import PARAMS, read_yaml
+from steelseg.core.sealed import read_sealed_json
 
-LOCK, PIPELINE = Path("dvc.lock"), Path("dvc.yaml")
+LOCK, PIPELINE, CARD = Path("dvc.lock"), Path("dvc.yaml"), Path("models/model.json")
+TRAINING = "", "train"  # sections of params.yaml whose values the card has as they were used
+AUTO = "auto"
+CONTEXTS = {"train": "training", "tune_threshold": "validation"}  # what a stage reads the data for
 
 
-def experiment_tags() -> dict[str, str]:
-    """Return the tags of an experiment: its name and baseline in DVC, and those of a run."""
+def card() -> dict[str, Any]:
+    """Return `models/model.json`, which says what the model was trained with; empty without one."""
+    return read_sealed_json(CARD) if CARD.is_file() else {}
+
+
+def experiment_params(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params.yaml as `section.name`, with what was trained with in place of `auto`.
+
+    It is what an experiment's run shows, also where DVC had the trained model in its cache.
+    """
+    return dict(_flatten(read_yaml(PARAMS))) | _chosen(trained)
+
+
+def experiment_tags(trained: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of an experiment: how it was run, its baseline in DVC, and those of a run."""
+    name = os.environ.get("DVC_EXP_NAME", "")
+    note = {"mlflow.note.content": f"`dvc exp apply {name}` takes it over."} if name else {}
     return {
-        "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
+        "dvc.experiment": name,
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
-        **run_tags(),
-    }
-
-
-def run_tags() -> dict[str, str]:
-    """Return the tags of any run: its data and its machine."""
-    params = read_yaml(PARAMS)
-    return {
-        "dataset": str(params.get("dataset", "")),
-        "fold": str(params.get("fold", "")),
-        "host": socket.gethostname(),
-        "device": device(),
+        AUTO: ", ".join(_chosen(trained)),
+        **note,
+        **_run_tags("dvc exp run" if name else "dvc repro"),
     }
 
 
 def stage_tags(stage: str) -> dict[str, str]:
-    """Return the MD5 of each input of a stage as `dep.<path>`, and of all its code as `dep.code`.
+    """Return the tags of a stage's run, and the MD5s of what the stage reads.
 
-    Files are hashed as they are; folders have the hash that dvc.lock knows, or none. Outside of a
-    repository with that stage there are no tags.
+    These are `dep.<path>` for each input, and `dep.code` for all of its code. Files are hashed as
+    they are; folders have the hash that dvc.lock knows, or none. Outside of a repository with that
+    stage there are none.
     """
+    tags = _run_tags(f"stages/{stage}.py")
     deps = _deps(stage)
     if not deps:
-        return {}
-    code = hashlib.md5(usedforsecurity=False)
-    for path in code_files(deps):
-        code.update(_md5(path).encode())
+        return tags
     known = _locked()
     inputs = [dep for dep in deps if Path(dep).parts[0] not in CODE]
     md5s = {dep: _md5(Path(dep)) if Path(dep).is_file() else known.get(dep) for dep in inputs}
-    tags = {f"dep.{dep}": md5 for dep, md5 in md5s.items() if md5}
-    return {**tags, "dep.code": code.hexdigest()}
+    tags |= {f"dep.{dep}": md5 for dep, md5 in md5s.items() if md5}
+    return {**tags, "dep.code": code_digest(stage)}
+
+
+def code_digest(stage: str) -> str:
+    """Hash all code that dvc.yaml lists for a stage."""
+    code = hashlib.md5(usedforsecurity=False)
+    for path in code_files(_deps(stage)):
+        code.update(_md5(path).encode())
+    return code.hexdigest()
+
+
+def dataset(trained: Mapping[str, Any]) -> Any:
+    """Return MLflow's entity of the data: name, source and digest; None if that is not known."""
+    from mlflow.entities import Dataset
+
+    identity = trained.get("cache")
+    if identity is None:
+        return None
+    params = read_yaml(PARAMS)
+    name = str(params["dataset"])
+    source = json.dumps({"uri": f"{params['data_root']}/{name}"})
+    return Dataset(name, identity[:12], source_type="local", source=source)
+
+
+def inputs(data: Any, stage: str) -> list[Any]:
+    """Return a dataset as MLflow's input of a stage's run, with what it was read for."""
+    from mlflow.entities import DatasetInput, InputTag
+
+    context = CONTEXTS.get(stage)
+    return [DatasetInput(data, [InputTag("mlflow.data.context", context)] if context else [])]
 
 
 def device() -> str:
@@ -63,6 +102,44 @@ def device() -> str:
 
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"cpu ({psutil.cpu_count()} cores)"
+
+
+def _run_tags(source: str) -> dict[str, str]:
+    """Return the tags of any run: its source, its data and its machine."""
+    params = read_yaml(PARAMS)
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _head()
+    return {
+        "mlflow.source.name": source,
+        "mlflow.source.type": "LOCAL",
+        **({"mlflow.source.git.commit": commit} if commit else {}),
+        "dataset": str(params.get("dataset", "")),
+        "fold": str(params.get("fold", "")),
+        "host": socket.gethostname(),
+        "device": device(),
+    }
+
+
+def _head() -> str | None:
+    from mlflow.utils.git_utils import get_git_commit
+
+    return get_git_commit(".")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _chosen(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the training chose for the parameters that are `auto`."""
+    used = trained.get("training", {})
+    given = _flatten(read_yaml(PARAMS))
+    split = [(name, *name.rpartition(".")[::2]) for name, value in given if value == AUTO]
+    found = {name: used.get(leaf, AUTO) for name, section, leaf in split if section in TRAINING}
+    return {name: value for name, value in found.items() if value != AUTO}
 
 
 def _deps(stage: str) -> list[str]:

@@ -1,0 +1,133 @@
+"""Where the runs are kept, and how to look at them."""
+
+import logging
+import os
+import re
+import shlex
+import socket
+import sqlite3
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from steelseg.core.errors import SteelsegError
+from steelseg.core.files import repository_root
+
+EXPERIMENT = "steelseg"
+VIEW = "scores"  # the key of the saved view that the UI opens with
+UI = ["ui", "--host", "127.0.0.1", "--backend-store-uri"]
+LOCK_SECONDS = 60.0  # that the store may be locked by another
+SERVER_SECONDS = 10.0  # that a tracking server may take to pick up
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `ui` to a parser and return what runs it."""
+    parser.description = (
+        "Serve the MLflow UI at 127.0.0.1, with the store that the stages log to: "
+        "MLFLOW_TRACKING_URI if that is set, else mlflow.db in this folder."
+    )
+    parser.add_argument("--port", type=int, default=5000, help="of the server (default: 5000)")
+    return _serve
+
+
+def store_uri() -> str:
+    """Return the tracking store: MLFLOW_TRACKING_URI, or mlflow.db of the (parent) repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
+
+
+def is_local() -> bool:
+    """Whether the store is mlflow.db of the (parent) repository.
+
+    The environment does not tell: MLflow puts there what it is told.
+    """
+    return store_uri() == _local_store()
+
+
+def ui_command() -> str:
+    """Return the command that shows the runs in a browser; of a tracking server, its address."""
+    uri = store_uri()
+    if _is_server(uri):
+        return _without_password(uri)
+    where = shlex.quote(uri) if is_local() else '"$MLFLOW_TRACKING_URI"'
+    return f"{shlex.join(['mlflow', *UI])} {where}"
+
+
+@contextmanager
+def open_store(advice: str = "") -> Iterator[Any]:
+    """Yield MLflow's client for the store.
+
+    Raises:
+        SteelsegError: the store cannot be reached, or fails while the block runs; the message ends
+            with the advice.
+    """
+    os.environ.setdefault(RETRIES, "3")  # MLflow's own 7 are two minutes for each call
+    import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = store_uri()
+    try:
+        _look_at(uri)
+        mlflow.set_tracking_uri(uri)
+        yield mlflow.MlflowClient(uri)
+    except (mlflow.MlflowException, SQLAlchemyError, OSError, sqlite3.Error) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SteelsegError(
+            f"the MLflow store {_without_password(uri)} cannot be used: {reason}{advice}"
+        ) from error
+
+
+def _look_at(uri: str) -> None:
+    """See whether a store is there: MLflow tries again for minutes where that is in vain.
+
+    Raises:
+        OSError: no server listens where it should be.
+        sqlite3.Error: the file is no database, cannot be opened, or another process has kept it
+            locked for a minute.
+    """
+    from sqlalchemy import make_url
+
+    if _is_server(uri):
+        server = urlsplit(uri)
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname or "", port), SERVER_SECONDS).close()
+    elif uri.startswith("sqlite:///"):
+        path = make_url(uri).database or ""
+        with closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+
+
+def _serve(arguments: Namespace) -> Iterator[str]:
+    """Replace this process by the MLflow server; a store behind a server has one already."""
+    uri = store_uri()
+    with open_store() as client:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = f"experiments/{experiment.experiment_id}/runs" if experiment else "experiments"
+    # by itself MLflow opens its other side, which is for LLMs
+    page = f"#/{runs}?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    if _is_server(uri):
+        yield f"MLflow: {_without_password(uri)}/{page}"
+        return
+    yield f"MLflow: http://127.0.0.1:{arguments.port}/{page}"
+    words = [sys.executable, "-m", "mlflow", *UI, uri, "--port", str(arguments.port)]
+    os.execv(sys.executable, words)  # noqa: S606 - our own command, without a shell
+
+
+def _local_store() -> str:
+    """Return the address of mlflow.db, in which `%`, `?` and the like of its path are quoted."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(repository_root() / "mlflow.db")).render_as_string()
+
+
+def _is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in {"http", "https"}
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
