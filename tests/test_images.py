@@ -18,7 +18,13 @@ from PIL import ExifTags, Image
 from strategies import noise, png, to_bytes
 
 from steelseg.core.errors import BadInput
+from steelseg.data import annotations, cache_writer
+from steelseg.data.cache import Cache
 from steelseg.data.images import MAX_BYTES, decode_grey, find_losses, read_grey, size_of
+from steelseg.data.inspection import inspect_folder
+from steelseg.data.label_csv import LabelCsv
+from steelseg.predict.model import to_grey
+from steelseg.score import store
 
 GREY_HW = noise(3, (24, 32))
 GREY = Image.fromarray(GREY_HW)
@@ -93,6 +99,29 @@ def test_images_are_turned_as_viewers_show_them(
     np.testing.assert_array_equal(image_hw, expected)
     assert image_hw.flags.c_contiguous
     assert size_of(data) == expected.shape
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF"])
+def test_whoever_reads_an_image_reads_it_alike(file_format: str, tmp_path: Path) -> None:
+    """Training, by its cache; predictions, scoring and serving, by paths and by bytes; the demo."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = tmp_path / f"a.{file_format.lower()}"
+    path.write_bytes(to_bytes(SMOOTH, file_format, exif=exif))
+    expected = np.rot90(decode_grey(to_bytes(SMOOTH, file_format)), -1)
+    table = annotations.build(
+        inspect_folder(tmp_path, skip_bad=False), LabelCsv([], [], [], {}), [1], tmp_path
+    )
+    assert list(cache_writer.write(tmp_path / "cache", tmp_path, table, 1)) == [1]
+    place = store.place(str(tmp_path))
+    for image_hw in (
+        Cache(tmp_path / "cache").image(0),
+        read_grey(path).image_hw,
+        to_grey(path),
+        to_grey(path.read_bytes()),
+        decode_grey(store.read_bytes(place, path.name)),
+    ):
+        np.testing.assert_array_equal(image_hw, expected)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

@@ -22,6 +22,7 @@ from PIL import Image
 
 from steelseg.core.arrays import Bool, Int64, Uint8
 from steelseg.core.errors import BadInput
+from steelseg.data import mask_hints
 from steelseg.data.images import TURNS, opened, orientation_of, read_bytes
 
 SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".gif"})  # of formats that keep each value
@@ -29,9 +30,6 @@ FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 MAX_CLASS = 255
 _MODES = frozenset({"1", "L", "P"})
 _JPEG = b"\xff\xd8\xff"
-_MANY = 8  # values that mean nothing, where JPEG or smoothing are likely
-_FEW_CLASSES = 32  # up to which small values are likely to be class ids
-_SMOOTH = "JPEG, and resizing with smoothing, leave values between"
 _AMBIGUOUS = "save class ids as grey values, without a palette"
 
 Colour = tuple[int, ...]
@@ -77,7 +75,7 @@ def read_labels(
         )
     if not legal:
         way, values = readings[0]
-        raise BadInput(_explain_labels(values, classes, way))
+        raise BadInput(mask_hints.explain_labels(values, classes, way))
     way, values = next(iter(legal.items()))
     if _has_colours(stored) and way == "by number":
         _add_to_palette(stored, palette)
@@ -101,7 +99,7 @@ def read_foreground(path: Path, size_hw: tuple[int, int]) -> Uint8:
     if _has_colours(stored) and _black_is_nothing(stored) and np.count_nonzero(~is_black) == 1:
         return _translate(stored, (~is_black).tolist())
     if _is_grey(shown).all():
-        raise BadInput(_explain_binary(greys))
+        raise BadInput(mask_hints.explain_binary(greys))
     raise BadInput(
         "expected black and white, or one colour on a black that is number 0 of the palette; "
         "save it as grey, 255 where the defect is and 0 elsewhere"
@@ -117,7 +115,9 @@ def _read(path: Path, size_hw: tuple[int, int]) -> Stored:
         )
     with opened(data, FORMATS) as image:
         if image.mode not in _MODES:
-            raise BadInput(f"expected 8-bit grey values or a palette, but got {image.mode}")
+            raise BadInput(
+                f"expected 8-bit grey values or a palette, but got {image.mode}; save it as grey"
+            )
         if getattr(image, "n_frames", 1) > 1:
             raise BadInput("expected one page, but got several")
         step = _step(str(image.tile), image.mode)
@@ -226,41 +226,3 @@ def _voc_colour(number: int) -> Colour:
 
 
 _VOC = {_voc_colour(number): number for number in range(256)}
-
-
-def _explain_labels(values: Sequence[int], classes: Sequence[int], way: str) -> str:
-    wrong = [v for v in values if v not in {0, *classes}]
-    positive = [v for v in values if v]
-    step = next((s for s in (85, 17) if all(v % s == 0 for v in positive)), None)
-    if len(wrong) > _MANY:
-        hint = _SMOOTH
-    elif wrong == [255] and (len(positive) > 1 or way != "by grey"):
-        hint = "is 255 void, or unsure? Paint it 0: every pixel is trained on"
-    elif positive == [255] or (len(positive) == 1 and step is None):
-        hint = "is it one class in black and white? Then name it `<image>_<class>.png`"
-    elif step and all(v // step in classes for v in positive):
-        hint = (
-            f"are they classes times {step}, as viewers show files of few bits? "
-            f"Then divide them by {step}"
-        )
-    else:
-        hint = "are they class ids that are missing in --classes?"
-    return _unexpected(wrong, f"0 and the classes {', '.join(map(str, classes))}", hint)
-
-
-def _explain_binary(values: Sequence[int]) -> str:
-    wrong = [v for v in values if v not in {0, 255}]
-    if 0 not in values and len(values) == 2:
-        hint = "is its background not black? Then paint it 0"
-    elif len(values) <= 2:
-        hint = "is its white another grey? Then save it as 255"
-    elif max(values) <= _FEW_CLASSES:
-        hint = "are they class ids? Then name it `<image>.png`"
-    else:
-        hint = _SMOOTH
-    return _unexpected(wrong, "0 and 255, or 0 and 1", hint)
-
-
-def _unexpected(wrong: Sequence[int], expected: str, hint: str) -> str:
-    shown = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-    return f"expected only the values {expected}, but got {shown} ({hint})"

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from steelseg.data import rle
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
 
@@ -92,7 +93,7 @@ def examples(rles: Mapping[int, list[str | None]], n_images: int) -> dict[int, l
     """
     chosen = {}
     for class_id, texts in rles.items():
-        areas = {row: sum(map(int, t.split()[1::2])) for row, t in enumerate(texts) if t}
+        areas = {row: rle.area(text) for row, text in enumerate(texts) if text}
         by_area = sorted(areas, key=lambda row: -areas[row])
         places = np.linspace(0, len(by_area) - 1, min(n_images, len(by_area))).round().astype(int)
         chosen[class_id] = [by_area[p] for p in places]
