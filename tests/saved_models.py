@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.files import sha256
-from steelseg.data.images import GreyImage
 from steelseg.model import network
 from steelseg.model.card import WEIGHTS, Card, ModelConfig, read_card, write_card
 from steelseg.model.network import Segmenter
@@ -50,7 +50,7 @@ def open_runtime(
     return open_models(member_folders(folder, views.ensemble), inference, views)
 
 
-def maps_of(images: Iterable[GreyImage], runtime: Runtime) -> list[Probabilities]:
+def maps_of(images: Iterable[Uint8], runtime: Runtime) -> list[Probabilities]:
     """Return the probability maps of images, (C, H, W) each."""
     found = probability_maps(images, lambda image: image, runtime, lambda _, maps: maps)
     return [maps for _, maps in found]

@@ -15,8 +15,6 @@ import numpy.typing as npt
 from steelseg.core.arrays import Bool, Int64, Uint8
 from steelseg.core.errors import BadInput
 
-Runs = Int64
-
 _DIGITS_AND_SPACES = b"0123456789 "
 _NUMBER_LIMIT = 10**18  # beyond any image, and safely inside an int64
 _SHOWN_CHARACTERS = 24

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import repository_root
-from steelseg.data.images import GreyImage
 from steelseg.model.card import FILES, RULES, check_weights, read_card
 from steelseg.predict.inference import InferenceConfig, open_models, probability_maps
 from steelseg.predict.views import Probabilities, ViewsConfig
@@ -79,7 +79,7 @@ def by_fold(
 def out_of_fold_maps(
     models: Mapping[int, Sequence[Path]],
     rows: Mapping[int, Sequence[T]],
-    read: Callable[[T], GreyImage],
+    read: Callable[[T], Uint8],
     inference: InferenceConfig,
     views: ViewsConfig,
     finish: Callable[[T, Probabilities], R],

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed
 from steelseg.core.params import Config
-from steelseg.data.images import GreyImage
 from steelseg.model.card import CARD, EXPORT, Card, read_card
 from steelseg.model.padding import MULTIPLE, pad
 from steelseg.predict.views import (
@@ -216,7 +216,7 @@ def torch_network(
 
 def answers(
     items: Iterable[T],
-    read: Callable[[T], GreyImage],
+    read: Callable[[T], Uint8],
     runtime: Runtime,
     finish: Callable[[T, Probabilities], R],
 ) -> Iterator[tuple[T, R | BadInput]]:
@@ -254,7 +254,7 @@ def answers(
 
 def probability_maps(
     items: Iterable[T],
-    read: Callable[[T], GreyImage],
+    read: Callable[[T], Uint8],
     runtime: Runtime,
     finish: Callable[[T, Probabilities], R],
 ) -> Iterator[tuple[T, R]]:
@@ -281,14 +281,14 @@ def ahead(items: Iterable[T], function: Callable[[T], R], n_threads: int) -> Ite
             yield pending.popleft().result()
 
 
-def _try(read: Callable[[T], GreyImage], item: T) -> GreyImage | BadInput:
+def _try(read: Callable[[T], Uint8], item: T) -> Uint8 | BadInput:
     try:
         return read(item)
     except BadInput as error:
         return error
 
 
-def _padded_size(image: GreyImage | BadInput) -> tuple[int, ...] | None:
+def _padded_size(image: Uint8 | BadInput) -> tuple[int, ...] | None:
     if isinstance(image, BadInput):
         return None
     return tuple(size + -size % MULTIPLE for size in image.shape)

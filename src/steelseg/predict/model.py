@@ -13,10 +13,11 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput, quote
 from steelseg.core.files import sha256
 from steelseg.data import rle
-from steelseg.data.images import GreyImage, decode_grey, read_grey
+from steelseg.data.images import decode_grey, read_grey
 from steelseg.model.card import CARD, Card, check_weights, read_card
 from steelseg.predict.ensemble import files_of, member_folders
 from steelseg.predict.inference import (
@@ -149,7 +150,7 @@ class Model:
             yield outcome
 
     def outcomes(
-        self, items: Iterable[T], read: Callable[[T], GreyImage], *, many: bool = True
+        self, items: Iterable[T], read: Callable[[T], Uint8], *, many: bool = True
     ) -> Iterator[tuple[T, list[Finding] | BadInput]]:
         """Yield every item with its findings, or with the reason why it cannot be read.
 
@@ -198,7 +199,7 @@ class Model:
         return self._runtimes[many]
 
 
-def to_grey(image: Image) -> GreyImage:
+def to_grey(image: Image) -> Uint8:
     """Turn an image into grey levels, (H, W) uint8.
 
     Raises:

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed, seal
 from steelseg.core.params import Config
 from steelseg.data.image_table import ImageTable
-from steelseg.data.images import GreyImage, read_grey
+from steelseg.data.images import read_grey
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.submission import PredictionRow, read_predictions, write_predictions
 
@@ -38,7 +39,7 @@ def predict_images(
         BadInput: an image is unsound, or has changed since it was checked.
     """
 
-    def read(item: tuple[Path, str]) -> GreyImage:
+    def read(item: tuple[Path, str]) -> Uint8:
         path, digest = item
         image_hw, found = read_grey(path)
         if found != digest:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from steelseg.core.arrays import Int64
 from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
 
@@ -136,7 +137,7 @@ def label_runs(regions: Sequence[ColumnRuns]) -> Integers:
     return labels
 
 
-def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) -> rle.Runs:
+def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) -> Int64:
     threshold = np.float32(rule.threshold)
     if not rule.enabled or not highest > threshold or not is_open(highest, rule.gate):
         return np.zeros((0, 2), dtype=np.int64)
@@ -148,7 +149,7 @@ def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) ->
     return runs if runs[:, 1].sum() >= rule.min_area else runs[:0]
 
 
-def _large_component_runs(foreground_hw: Mask, min_component_area: int) -> rle.Runs:
+def _large_component_runs(foreground_hw: Mask, min_component_area: int) -> Int64:
     left, top, width, height = cv2.boundingRect(foreground_hw)
     runs = column_runs(foreground_hw[top : top + height, left : left + width])
     labels = label_runs([runs])
@@ -158,7 +159,7 @@ def _large_component_runs(foreground_hw: Mask, min_component_area: int) -> rle.R
     return _join(starts[is_large], runs.lengths[is_large])
 
 
-def _join(starts: Integers, lengths: Integers) -> rle.Runs:
+def _join(starts: Integers, lengths: Integers) -> Int64:
     """Join runs that touch: a run at a column's end goes on at the next column's start."""
     stops = starts + lengths
     is_gap = starts[1:] != stops[:-1]

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
-from steelseg.data.images import GreyImage
 from steelseg.model.card import CARD, RULES, Card
 from steelseg.model.padding import pad
 from steelseg.predict.postprocess import ClassRule
@@ -31,7 +31,7 @@ _TOLERANCE = 0.02  # of such a mean; float32 runtimes differ by 1e-5, half preci
 class Probe(NamedTuple):
     """An image (h, w) uint8, and what it was answered with: (C, 8, 8) mean probabilities."""
 
-    image_hw: GreyImage
+    image_hw: Uint8
     answers: npt.NDArray[np.float64]
 
 
@@ -85,7 +85,7 @@ def read_rules(folder: Path, card: Card) -> Rules:
     return rules
 
 
-def take_probe(image_hw: GreyImage, network: Network) -> Probe:
+def take_probe(image_hw: Uint8, network: Network) -> Probe:
     """Note what a network answers for an image, (h, w) with sides of at least 8 pixels."""
     return Probe(image_hw, _ask(network, image_hw))
 
@@ -104,7 +104,7 @@ def compare(probe: Probe, network: Network, folder: Path) -> float:
     return difference
 
 
-def _ask(network: Network, image_hw: GreyImage) -> npt.NDArray[np.float64]:
+def _ask(network: Network, image_hw: Uint8) -> npt.NDArray[np.float64]:
     height, width = image_hw.shape
     maps_chw = network(pad(image_hw)[None, None])[0, :, :height, :width]
     cells = [cv2.resize(m, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for m in maps_chw]

@@ -20,8 +20,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput, quote
-from steelseg.data.images import GreyImage, decode_grey
+from steelseg.data.images import decode_grey
 from steelseg.predict.model import Model
 
 COLUMNS = ["image", "class_id", "rle", "area", "confidence"]
@@ -53,7 +54,7 @@ class ServedModel(PythonModel):
                 yield number, found.class_id, found.rle, found.area, found.confidence
 
 
-def decode(image: Any) -> GreyImage:
+def decode(image: Any) -> Uint8:
     """Decode an image file's bytes, or their base64 (standard or url-safe), to (H, W) uint8.
 
     Raises:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
-from steelseg.data.images import GreyImage, decode_grey
+from steelseg.data.images import decode_grey
 from steelseg.predict.inference import InferenceConfig, ahead
 from steelseg.predict.model import Model
 from steelseg.predict.parts import rows_of
@@ -59,10 +60,10 @@ class Scorer:
         self.store.write(images, rows, errors)
         return Tally(len(images) - len(errors), len(errors))
 
-    def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, GreyImage | BadInput]]:
+    def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Uint8 | BadInput]]:
         """Decode images in their order, some ahead of the one that is asked for."""
 
-        def decode(image: str) -> GreyImage | BadInput:
+        def decode(image: str) -> Uint8 | BadInput:
             try:
                 return decode_grey(read_bytes(self.folder, image))
             except BadInput as error:
@@ -71,7 +72,7 @@ class Scorer:
         yield from zip(images, ahead(images, decode, READERS), strict=True)
 
 
-def _sound(item: tuple[str, GreyImage | BadInput]) -> GreyImage:
+def _sound(item: tuple[str, Uint8 | BadInput]) -> Uint8:
     if isinstance(item[1], BadInput):
         raise item[1]
     return item[1]

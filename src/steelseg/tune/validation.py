@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.core.arrays import Uint8
 from steelseg.data.cache import Cache
-from steelseg.data.images import GreyImage
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.rules import PROBE_SIDE
@@ -61,7 +61,7 @@ def validate(
     return Validation(rows, table)
 
 
-def probe_image(cache: Cache, validation: Validation) -> GreyImage:
+def probe_image(cache: Cache, validation: Validation) -> Uint8:
     """Cut a small image out of the validation image with the largest defect, around its middle.
 
     There the model has something to say; on a clean surface any two answers are alike.
