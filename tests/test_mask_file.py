@@ -213,6 +213,17 @@ def test_a_bitmap_that_is_misread_is_refused(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_foreground(path, SIZE_HW), SPOT)
 
 
+def test_pixels_beyond_the_palette_are_refused(tmp_path: Path) -> None:
+    """What Pillow writes of labels that were called a palette image and given no palette."""
+    image = Image.new("P", SIZE_HW[::-1])
+    image.putdata(RANDOM.ravel().tolist())
+    image.save(tmp_path / "a.png")
+    assert (np.array(Image.open(tmp_path / "a.png")) != RANDOM).any()
+    for read in (labels, lambda path: read_foreground(path, SIZE_HW)):
+        with pytest.raises(BadInput, match="beyond the end of its palette; save it as grey"):
+            read(tmp_path / "a.png")
+
+
 def pack(values_hw: np.ndarray, bits: int) -> bytes:
     """Write the rows of a PNG of few bits."""
     shifts = np.arange(bits)[::-1]

@@ -133,6 +133,9 @@ def _read(path: Path, size_hw: tuple[int, int]) -> Stored:
         if image.mode == "L":
             numbers_hw //= step
         used = np.unique(numbers_hw).astype(np.int64)
+        if image.mode == "P" and used[-1] >= len(image.getpalette() or []) // 3:
+            # so Pillow writes an image of mode P that was given no palette, losing its values
+            raise BadInput("has pixels beyond the end of its palette; save it as grey")
         stored = Stored(numbers_hw, used, _shown(image, step), step)
     _refuse_transparency(stored)
     return stored
