@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.inspection import inspect_folder
 from steelseg.sample.dataset import SampleConfig, generate
 from steelseg.sample.scene import CLASSES, make_scene
 
-Mask = npt.NDArray[np.uint8]
-Probability = npt.NDArray[np.float32]
+Mask = Uint8
+Probability = Float32
 
 ROOT = Path(__file__).parents[1]
 REAL_SIZE_HW = (256, 1600)
@@ -78,7 +78,7 @@ def build_cache(folder: Path, out: Path) -> Cache:
 
 
 @cache
-def mask_sets(n_images: int, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def mask_sets(n_images: int, size_hw: tuple[int, int]) -> Uint8:
     """Draw the masks of synthetic scenes: (N, C, H, W) uint8, about as full as real ones."""
     rng = np.random.default_rng(0)
     some = [(), (1,), (2,), (3,), (3,), (4,), (3, 4), (1, 3)]

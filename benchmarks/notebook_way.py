@@ -18,8 +18,10 @@ from albumentations.pytorch import ToTensorV2
 from torch import Tensor
 from torch.utils.data import Dataset
 
-Mask = npt.NDArray[np.uint8]
-Probability = npt.NDArray[np.float32]
+from steelseg.core.arrays import Float32, Uint8
+
+Mask = Uint8
+Probability = Float32
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -1,15 +1,20 @@
-"""Refuse parameters that no stage reads, which would change nothing."""
+"""Refuse parameters that no stage reads, and values that no stage could work with."""
 
 from pathlib import Path
 
-from steelseg.check.known_params import refuse_unknown
+from steelseg.check.known_params import refuse_retyped, refuse_unknown
+from steelseg.check.values import refuse_bad_values
 from steelseg.core.params import PARAMS
 from steelseg.tracking.stage import run
+
+PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 
 
 def main() -> None:
     """Write nothing."""
-    refuse_unknown(PARAMS, Path("dvc.yaml"))
+    refuse_unknown(PARAMS, PIPELINE)
+    refuse_retyped(PARAMS, PIPELINE)
+    refuse_bad_values(PARAMS, PIPELINE, LOCK)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from steelseg.predict.ensemble import by_fold, out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.report import advice, data_figures, model_figures, page
-from steelseg.report.page import ReportConfig
+from steelseg.report.config import ReportConfig
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.train.config import TrainConfig

@@ -14,12 +14,14 @@ from steelseg.data import fold_table
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
 from steelseg.model.card import WEIGHTS, Card, ModelConfig, write_card
+from steelseg.model.pretrained import resolve as resolve_weights
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
-from steelseg.train.auto import Setting, TrainParams, fingerprint, resolve
+from steelseg.train.auto import Choice, Setting, TrainParams, fingerprint, resolve
 from steelseg.train.fold_data import FoldData
 from steelseg.train.loop import train
 from steelseg.train.totals import without_timings, write_history
+from steelseg.train.trial import least_batch, try_training
 
 FOLDS = Path("data/folds.parquet")
 MODEL = Path("models")
@@ -27,13 +29,16 @@ MODEL = Path("models")
 
 def main() -> None:
     """Write the model, the history of the epochs and the best epoch's scores."""
-    network, given = load(ModelConfig), load(TrainParams, "train")
+    network, pretrained = resolve_weights(load(ModelConfig))
+    given = load(TrainParams, "train")
     cache = Cache(Path("data/cache"))
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
     found = fingerprint(given, cache, np.flatnonzero(folds != given.fold))
-    setting = Setting(gpus(), network.encoder, network.encoder_weights is not None)
+    is_pretrained = network.encoder_weights is not None
+    setting = Setting(gpus(), network.encoder, is_pretrained, least_batch(network))
     config, choices = resolve(given, found, setting)
     data = FoldData(cache, folds, config)
+    try_training(network, config, cache.size_hw)
     params = network.model_dump() | config.model_dump()
     trained: dict[str, Any] = {
         "cache": cache.identity,
@@ -49,6 +54,8 @@ def main() -> None:
         "encoder_weights": models.encoder_file_sha256(network),
     }
     first = is_first_process()
+    if pretrained.source:
+        choices["encoder_weights"] = Choice(pretrained.name, pretrained.source)
     for name, (value, reason) in choices.items() if first else ():
         print(f"{name}: {value} ({reason})")
     with (

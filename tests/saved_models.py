@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.files import sha256
 from steelseg.model import network
 from steelseg.model.card import WEIGHTS, Card, ModelConfig, read_card, write_card
@@ -12,7 +12,7 @@ from steelseg.model.network import Segmenter
 from steelseg.predict.ensemble import member_folders
 from steelseg.predict.inference import InferenceConfig, Runtime, open_models, probability_maps
 from steelseg.predict.rules import read_rules, write_rules
-from steelseg.predict.views import Probabilities, ViewsConfig
+from steelseg.predict.views import ViewsConfig
 
 
 def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig) -> None:
@@ -50,7 +50,7 @@ def open_runtime(
     return open_models(member_folders(folder, views.ensemble), inference, views)
 
 
-def maps_of(images: Iterable[Uint8], runtime: Runtime) -> list[Probabilities]:
+def maps_of(images: Iterable[Uint8], runtime: Runtime) -> list[Float32]:
     """Return the probability maps of images, (C, H, W) each."""
     found = probability_maps(images, lambda image: image, runtime, lambda _, maps: maps)
     return [maps for _, maps in found]

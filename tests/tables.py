@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.data import rle
-from steelseg.predict.postprocess import ClassRule, Mask, Probability, postprocess
+from steelseg.predict.postprocess import ClassRule, postprocess
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.search import TuneConfig
 
@@ -28,7 +29,7 @@ RULES = st.builds(
 )
 
 
-def clean_mask(probability_hw: Probability, rule: ClassRule) -> Mask:
+def clean_mask(probability_hw: Float32, rule: ClassRule) -> Uint8:
     """Return the mask whose RLE `postprocess` gives."""
     return rle.decode(postprocess(probability_hw, rule).rle, probability_hw.shape)
 

@@ -56,6 +56,14 @@ def test_the_sample_has_its_recipe() -> None:
     }
 
 
+def test_no_batch_is_smaller_than_the_network_can_train_with() -> None:
+    """Whole large images on a small GPU, of which one fits."""
+    large = Fingerprint((8192, 8192), 100, (0.01,))
+    assert chosen(large, gpu(8), crop=None)["batch_size"] == 1
+    needs_two = gpu(8)._replace(least_batch=2)
+    assert chosen(large, needs_two, crop=None)["batch_size"] == 2
+
+
 @pytest.mark.parametrize(
     ("data", "setting", "expected"),
     [

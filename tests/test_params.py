@@ -16,7 +16,9 @@ from steelseg.check.known_params import refuse_unknown
 from steelseg.core import params
 from steelseg.core.errors import BadInput
 from steelseg.core.params import Config
+from steelseg.data.annotations import PivotConfig
 from steelseg.data.cache import Cache
+from steelseg.data.splitting import SplitConfig
 from steelseg.train.auto import TrainParams
 
 TEXT = (REPOSITORY / "params.yaml").read_text()
@@ -53,13 +55,7 @@ BAD_VALUES = [
     ("epochs", "'6'", "`epochs`: expected a valid integer or 'auto', but got '6'"),
     ("epochs", "null", "`epochs`: expected a valid integer or 'auto', but got None"),
     ("epochs", "[6]", r"`epochs`: expected a valid integer or 'auto', but got \[6\]"),
-    ("epochs", "9" * 30, r"expected numbers below 2\*\*63, but got 9+"),
     ("epochs", "9" * 5000, "cannot be read as YAML: Exceeds the limit"),
-    (
-        "epochs",
-        "0x" + "f" * 5000,
-        r"expected numbers below 2\*\*63, but got a number of thousands of digits",
-    ),
     ("lr", "-1", "`lr`: expected greater than 0 or 'auto', but got -1"),
     ("lr", "0", "`lr`: expected greater than 0 or 'auto', but got 0"),
     ("lr", ".inf", "`lr`: expected a finite number or 'auto', but got inf"),
@@ -103,14 +99,6 @@ BAD_FILES = {
     "no number for a tag": ("lr: !!int abc", "cannot be read as YAML: invalid literal"),
     "not UTF-8": (b"lr: \xff\n", "cannot be read as YAML: unacceptable character"),
     "a NUL": (b"lr: \0\n", "cannot be read as YAML: unacceptable character"),
-    "deep nesting": ("lr: " + "[" * 2000 + "]" * 2000, "cannot be read as YAML: .*recursion"),
-    "nesting": ("lr: " + "[" * 30 + "]" * 30, "expected at most 10000 values, nested 20 deep"),
-    "an alias of itself": ("lr: &a [*a]", "expected at most 10000 values, nested 20 deep"),
-    "aliases that multiply": (
-        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
-        + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)),
-        "expected at most 10000 values, nested 20 deep",
-    ),
     "a section that is none": ("train: 3\n", "`train`: expected a section of parameters, not 3"),
 }
 
@@ -154,6 +142,30 @@ def test_all_faults_are_named_together(tmp_path: Path) -> None:
         load(tmp_path, text)
     assert "`epochs`: " in str(caught.value)
     assert "`lr`: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["2024", "007", "on", "null", "~", "1e3", "1.10", "0x10", "true", "2024-01-01", "1_0"]
+)
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_text_is_what_was_typed(name: str, quoted: bool, tmp_path: Path) -> None:
+    """Whatever YAML takes it for: a number, a switch, a date, or nothing."""
+    typed = repr(name) if quoted else name
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        f"data_root: {typed} # a comment\ndataset: {typed}\n"
+        f"pivot_csv:\n  csv: {typed}\n  on_bad_image: stop\n"
+    )
+    config = params.load(PivotConfig, "pivot_csv", path)
+    assert (config.data_root, config.dataset, config.csv) == (name, name, name)
+
+
+def test_null_is_nothing_where_nothing_may_stand(tmp_path: Path) -> None:
+    """And a pattern of digits keeps its zeros."""
+    path = tmp_path / "params.yaml"
+    for typed, expected in (("null", None), ("", None), ("007", "007")):
+        path.write_text(f"split:\n  n_folds: 2\n  seed: 1\n  never_validate: {typed}\n")
+        assert params.load(SplitConfig, "split", path).never_validate == expected
 
 
 def test_a_section_goes_before_the_top_level(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from steelseg.data.inspection import inspect_folder
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report import advice, data_figures, gallery, model_figures
 from steelseg.report import page as report_page
+from steelseg.report.config import ReportConfig
 from steelseg.report.drawing import OPACITY, draw
 from steelseg.report.gallery import Picture
-from steelseg.report.page import ReportConfig
 from steelseg.tune import outcome
 from steelseg.tune.outcome import Landscape
 

@@ -8,25 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from steelseg.predict.views import (
-    Probabilities,
-    ViewsConfig,
-    mean_of,
-    tile_starts,
-    with_flips,
-    with_tiles,
-)
+from steelseg.core.arrays import Float32
+from steelseg.predict.views import ViewsConfig, mean_of, tile_starts, with_flips, with_tiles
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(0, 256, (2, 1, 64, 96), dtype=np.uint8)
 
 
-def grey(images: np.ndarray) -> Probabilities:
+def grey(images: np.ndarray) -> Float32:
     """Answer each pixel by its grey level alone: the same in all views."""
     return (images / np.float32(255)).astype(np.float32)
 
 
-def top_left(images: np.ndarray) -> Probabilities:
+def top_left(images: np.ndarray) -> Float32:
     """Find the top left quarter of whatever it is given."""
     found = np.zeros(images.shape, dtype=np.float32)
     found[..., : images.shape[2] // 2, : images.shape[3] // 2] = 1
@@ -55,7 +49,7 @@ def test_d4_sees_all_eight_views_once() -> None:
     for tta, n_views in (("flips", 4), ("d4", 8)):
         seen: list[bytes] = []
 
-        def spy(images: np.ndarray, seen: list[bytes] = seen) -> Probabilities:
+        def spy(images: np.ndarray, seen: list[bytes] = seen) -> Float32:
             seen.append(images.tobytes())
             return grey(images)
 
@@ -85,7 +79,7 @@ def test_tiles_are_blended_by_distance_from_their_edge() -> None:
     """Two tiles of 64 over 96 columns that say 0 and 1: from 0 to 1 over what they share."""
     answers = iter([0.0, 1.0])
 
-    def constant(images: np.ndarray) -> Probabilities:
+    def constant(images: np.ndarray) -> Float32:
         return np.full((len(images), 1, *images.shape[2:]), next(answers), dtype=np.float32)
 
     found = with_tiles(constant, (64, 64), 0.5)(IMAGES)[0, 0, 0]

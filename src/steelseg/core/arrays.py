@@ -6,6 +6,7 @@ import numpy.typing as npt
 Bool = npt.NDArray[np.bool_]
 Uint8 = npt.NDArray[np.uint8]
 Int8 = npt.NDArray[np.int8]
+Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -21,10 +21,7 @@ class BadInput(SteelsegError):
 
 def quote(value: object) -> str:
     """Write a value for a message, on one line and cut short where it is long."""
-    try:
-        return _REPR.repr(value)
-    except ValueError:  # Python refuses to write out a number of thousands of digits
-        return "a number of thousands of digits"
+    return _REPR.repr(value)
 
 
 class Faults:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -17,9 +18,6 @@ from ruamel.yaml.error import MarkedYAMLError
 from steelseg.core.errors import BadInput, Faults, quote
 
 PARAMS = Path("params.yaml")
-_MAX_VALUES = 10_000
-_MAX_DEPTH = 20
-_MAX_BITS = 63
 
 
 class Config(BaseModel):
@@ -34,6 +32,9 @@ C = TypeVar("C", bound=BaseModel)
 def load(config: type[C], section: str | None = None, path: Path = PARAMS) -> C:
     """Read the fields of `config` from `section` and from the top level of a params file.
 
+    Where a text is expected, what YAML takes for something else counts as it was typed, so that a
+    data set may be named 2024.
+
     Raises:
         BadInput: parameters are unknown, missing, or of the wrong type or range; all are named.
     """
@@ -42,12 +43,14 @@ def load(config: type[C], section: str | None = None, path: Path = PARAMS) -> C:
     own = document.get(section, {}) if section else {}
     if not isinstance(own, Mapping):
         raise BadInput(f"{path}: `{section}`: expected a section of parameters, not {quote(own)}")
+    values = {**flat, **own}
+    values |= _typed_texts(config, values, section, path)
     try:
-        return config.model_validate({**flat, **own})
+        return config.model_validate(values)
     except ValidationError as error:
         prefix = {str(name): f"{section}.{name}" for name in own}
         with Faults(str(path)) as faults:
-            for message in _explain(error.errors(), {**flat, **own}, prefix, config, document):
+            for message in _explain(error.errors(), values, prefix, config, document):
                 faults.add(message)
         raise
 
@@ -56,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping by YAML 1.2 rules, in which `1e-05` is a number.
 
     Raises:
-        BadInput: the file is missing, is not YAML, holds no mapping, or holds values without end.
+        BadInput: the file is missing, is not YAML, or holds no mapping.
     """
     try:
         document = YAML(typ="safe", pure=True).load(path)
@@ -71,32 +74,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: cannot be read as YAML: {reason}") from error
     if not isinstance(document, dict):
         raise BadInput(f"{path}: expected a mapping of parameters, but got {quote(document)}")
-    _refuse_excess(document, path)
     return document
 
 
-def _refuse_excess(document: dict[Any, Any], path: Path) -> None:
-    """Refuse what aliases (`*name`) can make: values that hold themselves, or that multiply."""
-    queue: list[tuple[Any, int]] = [(document, 0)]
-    n_values = 0
-    while queue:
-        value, depth = queue.pop()
-        n_values += 1
-        if n_values > _MAX_VALUES or depth > _MAX_DEPTH:
-            raise BadInput(
-                f"{path}: expected at most {_MAX_VALUES} values, nested {_MAX_DEPTH} deep"
-            )
-        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
-            raise BadInput(f"{path}: expected numbers below 2**{_MAX_BITS}, but got {quote(value)}")
-        if isinstance(value, dict | list | set):
-            children = value.values() if isinstance(value, dict) else value
-            queue += [(child, depth + 1) for child in children]
+def read_texts(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with every value as the text that was typed: `007` and not 7."""
+    texts: dict[str, Any] = YAML(typ="base", pure=True).load(path)
+    return texts
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean ...?` for the known name nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, sorted(map(str, known)), n=1, cutoff=0.6)
     return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _typed_texts(
+    config: type[BaseModel], values: Mapping[str, Any], section: str | None, path: Path
+) -> dict[str, str]:
+    """Return the texts of numbers, dates and the like that stand where `config` expects a text."""
+    fields = config.model_fields
+    taken = [name for name in values if name in fields and _is_taken(values[name], fields[name])]
+    if not taken:
+        return {}
+    document = read_texts(path)
+    texts = {**document, **(document.get(section or "") or {})}
+    return {name: texts[name] for name in taken if texts[name]}
+
+
+def _is_taken(value: Any, field: FieldInfo) -> bool:
+    """Whether YAML takes for something else what is meant as a text."""
+    if isinstance(value, str | Mapping | list):
+        return False
+    return field.annotation is str or (field.annotation == str | None and value is not None)
 
 
 def _explain(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Int64, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.core.sealed import read_sealed_json
@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 FORMAT = 2
 
 BLACK = 10  # grey levels up to which there is no plate; JPEG makes the black beside it that light
+Rows = Int64
+"""Indices of images in the cache."""
 
 
 class _Shard(NamedTuple):

@@ -9,18 +9,18 @@ from typing import Any
 
 import streamlit as st
 
+from steelseg.core.arrays import Float32
 from steelseg.core.errors import SteelsegError
 from steelseg.data.images import SUFFIXES, GreyImage, decode_grey
 from steelseg.data.label_csv import CLASS, IMAGE, PIXELS
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
-from steelseg.predict.views import Probabilities
 from steelseg.report.drawing import class_colours, draw, hexadecimal
 
 AREA_STEP = 25  # pixels
 
 
-def predict(data: bytes, _model: Model) -> tuple[GreyImage, Probabilities]:
+def predict(data: bytes, _model: Model) -> tuple[GreyImage, Float32]:
     """Decode an image and run the network: (H, W) uint8 and (C, H, W) float32."""
     return decode_grey(data), _model.probabilities(data)
 

@@ -5,9 +5,9 @@ checksum, and the tuned rules. Nothing here needs torch.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
@@ -29,8 +29,9 @@ class ModelConfig(Config):
     encoder: str
     """an encoder of smp by name, such as `resnet18`, or of timm with `tu-` before its name"""
     encoder_weights: str | None
-    """null, a name such as `imagenet` (downloaded), or the path of a safetensors file"""
-    in_channels: int
+    """`auto` (see `model/pretrained.py`), null, a name such as `imagenet` (downloaded), or the path
+    of a safetensors file"""
+    in_channels: Annotated[int, Field(ge=1)]
     """1, or 3 to feed the grey image three times"""
     arch_options: dict[str, Any]
     """further arguments of the architecture, such as `decoder_channels`"""

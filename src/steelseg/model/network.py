@@ -14,6 +14,7 @@ from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path, sha256
 from steelseg.core.params import nearest
 from steelseg.model.card import WEIGHTS, Card, Gate, ModelConfig, check_weights, read_card
+from steelseg.model.pretrained import with_constant_padding
 
 OWN_OPTIONS = (
     *("encoder_name", "encoder_weights", "in_channels", "classes", "activation"),
@@ -100,6 +101,7 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
         raise _explain(error, config, download) from error
     if local:
         _load_encoder(network.encoder, Path(str(config.encoder_weights)))
+    with_constant_padding(network)
     return Segmenter(network, config.in_channels, mean, std, config.label_head)
 
 

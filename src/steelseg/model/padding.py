@@ -1,12 +1,13 @@
 """Padding of images to what an encoder can halve, and never any stretching."""
 
 import numpy as np
-import numpy.typing as npt
+
+from steelseg.core.arrays import Uint8
 
 MULTIPLE = 32  # five halvings, the deepest that smp's encoders go
 
 
-def pad(image_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def pad(image_hw: Uint8) -> Uint8:
     """Repeat the last row and column until height and width are multiples of 32.
 
     Predictions are cut back by `[..., :height, :width]`. An image that fits is returned as it is.

@@ -13,24 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed
 from steelseg.core.params import Config
 from steelseg.model.card import CARD, EXPORT, Card, read_card
 from steelseg.model.padding import MULTIPLE, pad
-from steelseg.predict.views import (
-    Network,
-    Probabilities,
-    ViewsConfig,
-    mean_of,
-    with_flips,
-    with_tiles,
-)
+from steelseg.predict.views import Network, ViewsConfig, mean_of, with_flips, with_tiles
 
 if TYPE_CHECKING:  # seconds to import, and not needed where ONNX Runtime answers
     import torch
@@ -53,7 +45,7 @@ class Runtime(NamedTuple):
     batch_size: int = 1
     """images that it should be given at once"""
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> Probabilities:
+    def __call__(self, images: Uint8) -> Float32:
         """Run the network: (B, 1, H, W) uint8 to (B, C, H, W) float32."""
         return self.network(images)
 
@@ -143,8 +135,8 @@ def open_onnx(
     if exported != card.weights_sha256:
         raise BadInput(f"{path}: was exported from other weights than {folder / CARD} says")
 
-    def run(images: npt.NDArray[np.uint8]) -> Probabilities:
-        probabilities: Probabilities = session.run(None, {"images": images})[0]
+    def run(images: Uint8) -> Float32:
+        probabilities: Float32 = session.run(None, {"images": images})[0]
         return probabilities
 
     return Runtime(run, calls)
@@ -200,7 +192,7 @@ def torch_network(
         if isinstance(module, nn.Conv2d | nn.Linear):  # batch norm stays in 32 bits
             module.to(dtype)
 
-    def run(images: npt.NDArray[np.uint8]) -> Probabilities:
+    def run(images: Uint8) -> Float32:
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = segmenter(torch.from_numpy(images).to(device))
             probabilities = torch.sigmoid(logits.float())  # (B, C, H, W)
@@ -208,7 +200,7 @@ def torch_network(
                 half = probabilities.half()
                 pinned = torch.empty(half.shape, dtype=half.dtype, pin_memory=True)
                 probabilities = pinned.copy_(half).float()
-        answer: Probabilities = probabilities.numpy()
+        answer: Float32 = probabilities.numpy()
         return answer
 
     return run
@@ -218,7 +210,7 @@ def answers(
     items: Iterable[T],
     read: Callable[[T], Uint8],
     runtime: Runtime,
-    finish: Callable[[T, Probabilities], R],
+    finish: Callable[[T, Float32], R],
 ) -> Iterator[tuple[T, R | BadInput]]:
     """Yield every item, in order, with what `finish` makes of its probability maps.
 
@@ -256,7 +248,7 @@ def probability_maps(
     items: Iterable[T],
     read: Callable[[T], Uint8],
     runtime: Runtime,
-    finish: Callable[[T, Probabilities], R],
+    finish: Callable[[T, Float32], R],
 ) -> Iterator[tuple[T, R]]:
     """Yield what `answers` does, for items that can all be read.
 

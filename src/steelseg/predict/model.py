@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.errors import BadInput, quote
 from steelseg.core.files import sha256
 from steelseg.data import rle
@@ -29,11 +28,10 @@ from steelseg.predict.inference import (
 )
 from steelseg.predict.postprocess import ClassRule, postprocess
 from steelseg.predict.rules import Rules, compare, read_rules
-from steelseg.predict.views import Probabilities
 
 T = TypeVar("T")
 R = TypeVar("R")
-Image = Path | str | bytes | npt.NDArray[np.uint8]
+Image = Path | str | bytes | Uint8
 """A path, the bytes of an image file, or grey levels (H, W) or (H, W, 1) uint8."""
 
 
@@ -50,7 +48,7 @@ class Finding(NamedTuple):
     size_hw: tuple[int, int]
 
     @property
-    def mask(self) -> npt.NDArray[np.uint8]:
+    def mask(self) -> Uint8:
         """The mask, (H, W) uint8 of 0 and 1."""
         return rle.decode(self.rle, self.size_hw)
 
@@ -161,7 +159,7 @@ class Model:
         """
         return answers(items, read, self.runtime(many=many), lambda _, maps: self.findings(maps))
 
-    def probabilities(self, image: Image) -> Probabilities:
+    def probabilities(self, image: Image) -> Float32:
         """Return an image's probability maps, (C, H, W) float32 in channel order.
 
         Raises:
@@ -173,7 +171,7 @@ class Model:
         return maps_chw
 
     def findings(
-        self, maps_chw: Probabilities, rules: Mapping[int, ClassRule] | None = None
+        self, maps_chw: Float32, rules: Mapping[int, ClassRule] | None = None
     ) -> list[Finding]:
         """Turn probability maps (C, H, W) into findings, by the tuned rules or by others."""
         height, width = maps_chw.shape[1:]

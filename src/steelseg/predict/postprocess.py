@@ -10,13 +10,9 @@ from pydantic import BaseModel, Field
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from steelseg.core.arrays import Int64
+from steelseg.core.arrays import Bool, Float32, Int64, Uint8
 from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
-
-Probability = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.int64]
 
 
 class ClassRule(BaseModel, frozen=True, extra="forbid"):
@@ -50,14 +46,14 @@ class ColumnRuns(NamedTuple):
     in the next column; with those, the runs are a graph whose components are the region's.
     """
 
-    columns: Integers
-    rows: Integers
-    lengths: Integers
-    first: Integers
-    neighbours: Integers
+    columns: Int64
+    rows: Int64
+    lengths: Int64
+    first: Int64
+    neighbours: Int64
 
 
-def confidence(probability_hw: Probability) -> float:
+def confidence(probability_hw: Float32) -> float:
     """How sure the model is that the class is in the image: the highest probability of any pixel.
 
     Args:
@@ -76,7 +72,7 @@ def confidence(probability_hw: Probability) -> float:
     return highest
 
 
-def postprocess(probability_hw: Probability, rule: ClassRule) -> Prediction:
+def postprocess(probability_hw: Float32, rule: ClassRule) -> Prediction:
     """Turn a class's probability map into what a submission needs.
 
     Args:
@@ -96,12 +92,12 @@ def postprocess(probability_hw: Probability, rule: ClassRule) -> Prediction:
     return Prediction(rle.to_string(runs), int(runs[:, 1].sum()), highest)
 
 
-def is_open(confidences: npt.ArrayLike, gate: float) -> npt.NDArray[np.bool_]:
+def is_open(confidences: npt.ArrayLike, gate: float) -> Bool:
     """Whether a gate lets masks of these confidences through; compared as float32."""
     return np.asarray(confidences, dtype=np.float32) > np.float32(gate)
 
 
-def column_runs(foreground_hw: Mask) -> ColumnRuns:
+def column_runs(foreground_hw: Uint8) -> ColumnRuns:
     """Find the runs of a non-empty region, (H, W) of 0 and 1, and which of them touch.
 
     Runs stand for pixels from here on: there are far fewer of them. Two are 8-connected where one,
@@ -123,7 +119,7 @@ def column_runs(foreground_hw: Mask) -> ColumnRuns:
     )
 
 
-def label_runs(regions: Sequence[ColumnRuns]) -> Integers:
+def label_runs(regions: Sequence[ColumnRuns]) -> Int64:
     """Number the components of several regions: (R,) from 0, over all of their runs."""
     n_runs = np.array([len(runs.lengths) for runs in regions])
     offsets = np.repeat(np.cumsum(n_runs) - n_runs, n_runs)
@@ -133,11 +129,11 @@ def label_runs(regions: Sequence[ColumnRuns]) -> Integers:
     touched = np.arange(ends[-1]) + np.repeat(first - ends + neighbours, neighbours)
     weights = np.ones(len(touched), np.int8)
     graph = csr_array((weights, touched, np.concatenate([[0], ends])), shape=(len(first),) * 2)
-    labels: Integers = connected_components(graph, directed=False)[1].astype(np.int64)
+    labels: Int64 = connected_components(graph, directed=False)[1].astype(np.int64)
     return labels
 
 
-def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) -> Int64:
+def _clean_runs(probability_hw: Float32, highest: float, rule: ClassRule) -> Int64:
     threshold = np.float32(rule.threshold)
     if not rule.enabled or not highest > threshold or not is_open(highest, rule.gate):
         return np.zeros((0, 2), dtype=np.int64)
@@ -149,7 +145,7 @@ def _clean_runs(probability_hw: Probability, highest: float, rule: ClassRule) ->
     return runs if runs[:, 1].sum() >= rule.min_area else runs[:0]
 
 
-def _large_component_runs(foreground_hw: Mask, min_component_area: int) -> Int64:
+def _large_component_runs(foreground_hw: Uint8, min_component_area: int) -> Int64:
     left, top, width, height = cv2.boundingRect(foreground_hw)
     runs = column_runs(foreground_hw[top : top + height, left : left + width])
     labels = label_runs([runs])
@@ -159,7 +155,7 @@ def _large_component_runs(foreground_hw: Mask, min_component_area: int) -> Int64
     return _join(starts[is_large], runs.lengths[is_large])
 
 
-def _join(starts: Integers, lengths: Integers) -> Int64:
+def _join(starts: Int64, lengths: Int64) -> Int64:
     """Join runs that touch: a run at a column's end goes on at the next column's start."""
     stops = starts + lengths
     is_gap = starts[1:] != stops[:-1]

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Float64, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
 from steelseg.model.card import CARD, RULES, Card
@@ -32,7 +31,7 @@ class Probe(NamedTuple):
     """An image (h, w) uint8, and what it was answered with: (C, 8, 8) mean probabilities."""
 
     image_hw: Uint8
-    answers: npt.NDArray[np.float64]
+    answers: Float64
 
 
 class Rules(NamedTuple):
@@ -104,7 +103,7 @@ def compare(probe: Probe, network: Network, folder: Path) -> float:
     return difference
 
 
-def _ask(network: Network, image_hw: Uint8) -> npt.NDArray[np.float64]:
+def _ask(network: Network, image_hw: Uint8) -> Float64:
     height, width = image_hw.shape
     maps_chw = network(pad(image_hw)[None, None])[0, :, :height, :width]
     cells = [cv2.resize(m, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for m in maps_chw]

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.params import Config
 from steelseg.model.padding import MULTIPLE
 
-Probabilities = npt.NDArray[np.float32]
-Network = Callable[[npt.NDArray[np.uint8]], Probabilities]
+Network = Callable[[Uint8], Float32]
 """Maps images (B, 1, H, W) uint8, H and W multiples of 32, to probabilities (B, C, H, W)."""
 Member = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
 Side = Annotated[int, Field(ge=1)]
@@ -58,7 +57,7 @@ def mean_of(networks: Sequence[Network]) -> Network:
     if len(networks) == 1:
         return networks[0]
 
-    def run(images: npt.NDArray[np.uint8]) -> Probabilities:
+    def run(images: Uint8) -> Float32:
         total = networks[0](images).copy()
         for network in networks[1:]:
             total += network(images)
@@ -73,8 +72,8 @@ def with_flips(network: Network, tta: str) -> Network:
         return network
     turns = TURNS[tta]
 
-    def run(images: npt.NDArray[np.uint8]) -> Probabilities:
-        total: Probabilities | None = None
+    def run(images: Uint8) -> Float32:
+        total: Float32 | None = None
         for quarters in turns:
             turned = np.rot90(images, quarters, axes=(2, 3))
             for step in (1, -1):  # as it is, and mirrored
@@ -96,13 +95,13 @@ def with_tiles(network: Network, tile: Sequence[int] | None, overlap: float) -> 
     if tile is None:
         return network
 
-    def run(images: npt.NDArray[np.uint8]) -> Probabilities:
+    def run(images: Uint8) -> Float32:
         sides = [min(side, size) for side, size in zip(tile, images.shape[2:], strict=True)]
         starts = [
             tile_starts(n, side, overlap) for n, side in zip(images.shape[2:], sides, strict=True)
         ]
         weight_hw = np.outer(*(_tent(side) for side in sides))
-        total: Probabilities | None = None
+        total: Float32 | None = None
         weights = np.zeros(images.shape[2:], dtype=np.float32)
         for top in starts[0]:
             for left in starts[1]:
@@ -113,7 +112,7 @@ def with_tiles(network: Network, tile: Sequence[int] | None, overlap: float) -> 
                 total[window] += seen * weight_hw
                 weights[window] += weight_hw
         assert total is not None
-        blended: Probabilities = total / weights
+        blended: Float32 = total / weights
         return blended
 
     return run
@@ -126,7 +125,7 @@ def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
     return [round(start) for start in np.linspace(0, size - tile, n_tiles).tolist()]
 
 
-def _tent(size: int) -> Probabilities:
+def _tent(size: int) -> Float32:
     rising = np.arange(1, size + 1, dtype=np.float32) / np.float32(size)
-    tent: Probabilities = np.minimum(rising, rising[::-1])
+    tent: Float32 = np.minimum(rising, rising[::-1])
     return tent

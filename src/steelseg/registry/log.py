@@ -15,9 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
+from steelseg.core.arrays import Uint8
 from steelseg.predict.ensemble import files_of
 from steelseg.predict.inference import has_export
 from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
@@ -34,7 +33,7 @@ REQUIREMENTS = [
 TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 
 
-def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray[np.uint8]) -> None:
+def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: Uint8) -> None:
     """Log the folder of the finished model to the tracker's run, if it has one, and register it.
 
     Args:
@@ -50,7 +49,7 @@ def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: npt.NDArray
                 register(tracker.client, tracker.run_id, uri)
 
 
-def _log(tracker: MlflowTracker, folders: Sequence[Path], example_hw: npt.NDArray[np.uint8]) -> str:
+def _log(tracker: MlflowTracker, folders: Sequence[Path], example_hw: Uint8) -> str:
     """Log the model with its scores, and return its address."""
     import mlflow
     import pandas as pd

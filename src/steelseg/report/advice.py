@@ -36,7 +36,7 @@ def advise(
     if encoder_weights is None:
         advice.append(
             "The encoder began untrained: pretrained weights usually help most "
-            "(`-S encoder_weights=imagenet -S in_channels=3`)."
+            "(`-S encoder=tu-tf_efficientnet_lite0 -S encoder_weights=auto`)."
         )
     return [
         *advice,

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
+from steelseg.core.arrays import Float32, Float64, Int64
 from steelseg.data import rle
 from steelseg.data.cache import BLACK
 from steelseg.data.image_table import CLEAN, ImageTable
@@ -86,9 +86,9 @@ def black_bands(images: ImageTable) -> Markup:
     return to_svg(drawing, "histogram of the share of the width that is black")
 
 
-def black_shares(thumbnails: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def black_shares(thumbnails: Float32) -> Float64:
     """Measure the share of each image's width that is black, as fine as thumbnails are: (N,)."""
-    share: npt.NDArray[np.float64] = (thumbnails.mean(axis=1) <= BLACK).mean(axis=1)
+    share: Float64 = (thumbnails.mean(axis=1) <= BLACK).mean(axis=1)
     return share
 
 
@@ -126,6 +126,6 @@ def class_facts(images: ImageTable) -> list[dict[str, Any]]:
     return rows
 
 
-def _areas(images: ImageTable, class_id: int) -> npt.NDArray[np.int64]:
+def _areas(images: ImageTable, class_id: int) -> Int64:
     texts = (text for text in images.rles(class_id) if text is not None)
     return np.array([rle.area(text) for text in texts], dtype=np.int64)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from steelseg.core.arrays import Uint8
+
 Colour = tuple[int, int, int]
 
 # after Okabe and Ito; black and grey are left out, which steel has itself
@@ -29,8 +29,8 @@ def hexadecimal(colour: Colour) -> str:
 
 
 def draw(
-    image_hw: Bytes, masks: Mapping[int, Bytes], filled: Mapping[int, Bytes] | None = None
-) -> Bytes:
+    image_hw: Uint8, masks: Mapping[int, Uint8], filled: Mapping[int, Uint8] | None = None
+) -> Uint8:
     """Draw the contours of each class in its colour: (H, W, 3) uint8.
 
     Args:

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from steelseg.core.arrays import Uint8
 from steelseg.data import rle
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
 
-Bytes = npt.NDArray[np.uint8]
 MAX_WIDTH = 1600  # pixels; wider pictures are made smaller
 SURE = 0.9  # a confidence that is worth a word where the class is not
 QUALITY = 80  # of the JPEG
@@ -74,7 +73,7 @@ def captions(table: pd.DataFrame) -> dict[str, str]:
     return {image: "; ".join(text) or "clean, and found so" for image, text in texts.items()}
 
 
-def to_source(picture: Bytes) -> str:
+def to_source(picture: Uint8) -> str:
     """Write an (H, W, 3) uint8 RGB picture as a `data:` address of a JPEG."""
     height, width = picture.shape[:2]
     if width > MAX_WIDTH:

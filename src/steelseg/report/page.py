@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from pydantic import Field
 
-from steelseg.core.params import Config
+from steelseg.core.arrays import Int64, Uint8
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.model import Finding
@@ -27,18 +25,6 @@ from steelseg.tune.outcome import counts_of
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-class ReportConfig(Config):
-    """Parameters of the stage `report`."""
-
-    dataset: str
-    examples_per_class: Annotated[int, Field(ge=0)]
-    """annotated images of each class, from its largest area to its smallest"""
-    crops: Annotated[int, Field(ge=0)]
-    """the first augmented crops of the first epoch"""
-    gallery_images: Annotated[int, Field(ge=0)]
-    """validation images of each kind: best, worst, surprising"""
-
-
 def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterator[Picture]:
     """Draw annotated images of each class, their masks tinted."""
     rles = {c: images.rles(c) for c in images.classes}
@@ -51,7 +37,7 @@ def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterato
 
 
 def crop_pictures(
-    cache: Cache, rows: npt.NDArray[np.int64], config: TrainConfig, n_crops: int
+    cache: Cache, rows: Int64, config: TrainConfig, n_crops: int
 ) -> Iterator[Picture]:
     """Draw the first crops of the first epoch, augmented, as the network is given them.
 
@@ -142,5 +128,5 @@ def render(classes: Sequence[int], sections: Mapping[str, Any]) -> str:
     return template.render(sections, colours=colours) + "\n"
 
 
-def _by_class(cache: Cache, masks_chw: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.uint8]]:
+def _by_class(cache: Cache, masks_chw: Uint8) -> dict[int, Uint8]:
     return dict(zip(cache.classes, masks_chw, strict=True))

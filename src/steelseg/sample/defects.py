@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.core.arrays import Uint8
 from steelseg.sample.surface import Layer, SizeHW, grid_around, noise, rise
-
-Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Defect:
     """One piece in its own window: (h, w) change of log grey, and its (h, w) label of 0 and 1."""
 
     change_hw: Layer
-    label_hw: Mask
+    label_hw: Uint8
 
 
 def draw_pits(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
@@ -169,7 +168,7 @@ def _relief(rng: np.random.Generator, size_hw: SizeHW, folds: float) -> Layer:
     return 0.6 * light.clip(-2, 2.4) + 0.1 * noise(rng, size_hw, (2, 2))
 
 
-def _dome(rng: np.random.Generator, label_hw: Mask, folds: float) -> Layer:
+def _dome(rng: np.random.Generator, label_hw: Uint8, folds: float) -> Layer:
     """Shade a smooth lump of a few lobes, higher where its label is deep: (h, w)."""
     size_hw = (label_hw.shape[0], label_hw.shape[1])
     lobes = 1.2 + 0.8 * noise(rng, size_hw, (1.2 * folds, 1.2 * folds))
@@ -194,7 +193,7 @@ def _round_window(height: float, width: float, frame_hw: SizeHW) -> SizeHW:
     return side_hw[0], side_hw[1]
 
 
-def _strip(rng: np.random.Generator, size_hw: SizeHW, slack: float, lean: float = 0) -> Mask:
+def _strip(rng: np.random.Generator, size_hw: SizeHW, slack: float, lean: float = 0) -> Uint8:
     """Fill an upright quadrilateral, its corners off the window's by up to `slack` of the width.
 
     `lean` moves the upper side to the right of the lower by so many pixels, within the window.
@@ -211,7 +210,7 @@ def _strip(rng: np.random.Generator, size_hw: SizeHW, slack: float, lean: float 
     return _fill(corners, size_hw)
 
 
-def _polygon(rng: np.random.Generator, size_hw: SizeHW) -> Mask:
+def _polygon(rng: np.random.Generator, size_hw: SizeHW) -> Uint8:
     """Fill an irregular polygon of 8 to 14 corners that touches the window's sides."""
     n_corners = int(rng.integers(8, 15))
     angles = (np.arange(n_corners) + rng.uniform(-0.3, 0.3, n_corners)) * 2 * np.pi / n_corners
@@ -222,13 +221,13 @@ def _polygon(rng: np.random.Generator, size_hw: SizeHW) -> Mask:
     return _fill(corners, size_hw)
 
 
-def _fill(corners_xy: npt.ArrayLike, size_hw: SizeHW) -> Mask:
+def _fill(corners_xy: npt.ArrayLike, size_hw: SizeHW) -> Uint8:
     label = np.zeros(size_hw, np.uint8)
     cv2.fillPoly(label, [np.rint(corners_xy).astype(np.int32)], 1)
     return label
 
 
-def _depth(label_hw: Mask) -> Layer:
+def _depth(label_hw: Uint8) -> Layer:
     """Measure how many pixels deep each pixel lies in the label; the window's rim counts as out."""
     padded = cv2.copyMakeBorder(label_hw, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)

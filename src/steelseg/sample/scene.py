@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from steelseg.core.arrays import Uint8
 from steelseg.sample.defects import (
     Defect,
-    Mask,
     draw_grit,
     draw_line,
     draw_lump,
@@ -18,8 +17,6 @@ from steelseg.sample.defects import (
     draw_streaks,
 )
 from steelseg.sample.surface import SizeHW, Surface, expose, find_scale, make_surface
-
-Grey = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ _Z_95 = 1.645  # 95% quantile of the normal distribution
 
 def make_scene(
     rng: np.random.Generator, size_hw: SizeHW, classes: tuple[int, ...]
-) -> tuple[Grey, dict[int, Mask]]:
+) -> tuple[Uint8, dict[int, Uint8]]:
     """Draw an image with defects of the given classes, or a clean one if there are none.
 
     Returns:
@@ -116,7 +113,7 @@ def _draw_piece(
 
 
 def _find_place(
-    rng: np.random.Generator, c: int, label_hw: Mask, surface: Surface, taken_hw: Mask
+    rng: np.random.Generator, c: int, label_hw: Uint8, surface: Surface, taken_hw: Uint8
 ) -> Place:
     """Find the place on the steel where a label meets other labels least."""
     area = max(1, int(label_hw.sum()))

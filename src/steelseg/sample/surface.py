@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.core.arrays import Int32, Uint8
+
 Layer = npt.NDArray[np.floating[Any]]  # float32 in fact
 SizeHW = tuple[int, int]
 
@@ -61,7 +63,7 @@ def make_surface(rng: np.random.Generator, size_hw: SizeHW, *, clean: bool) -> S
     return Surface(log_grey, left, right)
 
 
-def expose(rng: np.random.Generator, surface: Surface) -> npt.NDArray[np.uint8]:
+def expose(rng: np.random.Generator, surface: Surface) -> Uint8:
     """Take the picture: (H, W) uint8, black beside the sheet, with the noise of the sensor."""
     height, width = surface.log_grey_hw.shape
     grey = np.exp(surface.log_grey_hw) * 255
@@ -240,7 +242,7 @@ def _torn(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 def _plates(
     rng: np.random.Generator, size_hw: SizeHW, scale: float, side: float, stretch: float
-) -> npt.NDArray[np.int32]:
+) -> Int32:
     """Number the pixels by ragged cells of some `side`, `stretch` times as wide as high: (h, w)."""
     height, width = size_hw
     squeezed = max(4, round(width / stretch))

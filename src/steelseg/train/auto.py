@@ -13,10 +13,9 @@ import numpy as np
 from pydantic import create_model
 
 from steelseg.core.device import Gpus
-from steelseg.data.cache import Cache
+from steelseg.data.cache import Cache, Rows
 from steelseg.model.padding import MULTIPLE
 from steelseg.train.config import TrainConfig, loss_weights
-from steelseg.train.crops import Rows
 
 CROP_ON_CPU, CROP_ON_GPU = 128, 256
 # what a Unet keeps of a pixel of a crop until the backward pass, in half precision: counted on fake
@@ -58,6 +57,8 @@ class Setting(NamedTuple):
     """None for a CPU"""
     encoder: str
     pretrained: bool
+    least_batch: int = 1
+    """crops that the network must be given at once; see `steelseg.train.trial`"""
 
 
 class Choice(NamedTuple):
@@ -134,7 +135,8 @@ def _crops_per_image(values: Mapping[str, Any], data: Fingerprint, _: Setting) -
 def _batch_size(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
     if setting.gpus is None:
         return Choice(BATCH_ON_CPU, "on a CPU more steps are worth more than larger ones")
-    return _fitting(LARGEST_BATCH, _crop_area(values, data), values, setting)
+    choice = _fitting(LARGEST_BATCH, _crop_area(values, data), values, setting)
+    return choice._replace(value=max(choice.value, setting.least_batch))
 
 
 def _validation_batch_size(

@@ -14,17 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from steelseg.data.cache import BLACK, Cache
+from steelseg.data.cache import BLACK, Cache, Rows
 from steelseg.model.padding import pad
 from steelseg.train import mixing
 from steelseg.train.augmentation import Transforms, augment, build_augmentation
 from steelseg.train.config import Phase, TrainConfig
 
 BLACK_DRAWS = 10
-
-
-Rows = npt.NDArray[np.int64]
-"""Indices of images in the cache."""
 
 
 class Batch(NamedTuple):

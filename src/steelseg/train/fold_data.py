@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from steelseg.core.device import has_gpu, n_cores
 from steelseg.core.errors import BadInput
-from steelseg.data.cache import Cache
+from steelseg.data.cache import Cache, Rows
 from steelseg.train import sampling
 from steelseg.train.config import Phase, TrainConfig
-from steelseg.train.crops import Batch, EpochSampler, Rows, WholeImages, collate, training_crops
+from steelseg.train.crops import Batch, EpochSampler, WholeImages, collate, training_crops
 
 MOST_WORKERS = 8
 

@@ -9,20 +9,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from steelseg.predict.postprocess import (
-    ColumnRuns,
-    Mask,
-    Probability,
-    column_runs,
-    confidence,
-    label_runs,
-)
-from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
-
-Compact = npt.NDArray[np.int32]
-Reals = npt.NDArray[np.float64]
+from steelseg.core.arrays import Float32, Float64, Int32, Int64, Uint8
+from steelseg.predict.postprocess import ColumnRuns, column_runs, confidence, label_runs
+from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
 
 
 class PairComponents(NamedTuple):
@@ -33,7 +23,7 @@ class PairComponents(NamedTuple):
     their number times their area.
     """
 
-    components: Compact
+    components: Int32
     truth_area: int
     confidence: float
 
@@ -63,7 +53,7 @@ class ComponentTable:
         """Count the images."""
         return len(self._pairs[0])
 
-    def add(self, probability_chw: Probability, mask_chw: Mask) -> None:
+    def add(self, probability_chw: Float32, mask_chw: Uint8) -> None:
         """Add an image.
 
         Args:
@@ -83,15 +73,15 @@ class ComponentTable:
         for of_class, pair in zip(self._pairs, pairs, strict=True):
             of_class.append(pair)
 
-    def truth_areas(self, class_index: int) -> npt.NDArray[np.int64]:
+    def truth_areas(self, class_index: int) -> Int64:
         """Return a class's true area in every image: (N,), in pixels."""
         return np.array([pair.truth_area for pair in self._pairs[class_index]], dtype=np.int64)
 
-    def confidences(self, class_index: int) -> npt.NDArray[np.float32]:
+    def confidences(self, class_index: int) -> Float32:
         """Return a class's confidence in every image: (N,)."""
         return np.array([pair.confidence for pair in self._pairs[class_index]], dtype=np.float32)
 
-    def counts(self, class_index: int, min_component_areas: Sequence[int]) -> Counts:
+    def counts(self, class_index: int, min_component_areas: Sequence[int]) -> Int64:
         """Count a class's pixels where components below some area are dropped.
 
         Args:
@@ -120,7 +110,7 @@ class ComponentTable:
 
 
 def measure(
-    probability_chw: Probability, mask_chw: Mask, thresholds: Sequence[float]
+    probability_chw: Float32, mask_chw: Uint8, thresholds: Sequence[float]
 ) -> list[PairComponents]:
     """Find the components of every class of an image at every threshold (see `ComponentTable`)."""
     if probability_chw.ndim != 3 or probability_chw.shape != mask_chw.shape:
@@ -134,9 +124,7 @@ def measure(
     return [_measure_pair(p, m, levels) for p, m in zip(probability_chw, mask_chw, strict=True)]
 
 
-def _measure_pair(
-    probability_hw: Probability, mask_hw: Mask, levels: npt.NDArray[np.float32]
-) -> PairComponents:
+def _measure_pair(probability_hw: Float32, mask_hw: Uint8, levels: Float32) -> PairComponents:
     highest = confidence(probability_hw)
     truth_area = int(np.count_nonzero(mask_hw))
     # (H + 1, W): how many pixels above the given one, in its column, are true
@@ -160,9 +148,7 @@ def _measure_pair(
     return PairComponents(_components(regions, true_pixels), truth_area, highest)
 
 
-def _components(
-    regions: Sequence[ColumnRuns], true_pixels: Sequence[npt.NDArray[np.int32]]
-) -> Compact:
+def _components(regions: Sequence[ColumnRuns], true_pixels: Sequence[Int32]) -> Int32:
     """Sum runs to components: (4, n) as in `PairComponents`.
 
     Args:
@@ -180,7 +166,7 @@ def _components(
     return _merge_equal(np.stack([level, area, np.bincount(labels, true)]))
 
 
-def _merge_equal(found: Reals) -> Compact:
+def _merge_equal(found: Float64) -> Int32:
     """Merge the columns (level, area, true positives) of equal level and area."""
     level, area, true_positives = found
     width = area.max(initial=0) + 1

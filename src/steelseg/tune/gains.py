@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from steelseg.core.arrays import Bool, Float64, Int64
 from steelseg.predict.postprocess import is_open
 from steelseg.tune.components import ComponentTable
-from steelseg.tune.metrics import PREDICTED, TRUE, Counts, pair_dice
+from steelseg.tune.metrics import PREDICTED, TRUE, pair_dice
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.bool_] | npt.NDArray[np.int64] | slice
+Rows = Bool | Int64 | slice
 Cell = tuple[int, int, int, int]  # indices into the four lists: one rule
 
 ALL_ROWS = slice(None)
@@ -24,11 +22,11 @@ class RuleGains(NamedTuple):
     An image's gain counts for the rules whose minimum area and gate let its mask through.
     """
 
-    counts: Counts  # (N, T, A, 3) true positive, predicted and true pixels
-    gain: Floats  # (N, T, A) Dice of the mask minus Dice of an empty mask
-    n_areas_open: Integers  # (N, T, A) how many of the M smallest areas let the mask through
-    n_gates_open: Integers  # (N,) how many of the G gates let the mask through
-    empty_dice: Floats  # (N,) Dice of an empty mask
+    counts: Int64  # (N, T, A, 3) true positive, predicted and true pixels
+    gain: Float64  # (N, T, A) Dice of the mask minus Dice of an empty mask
+    n_areas_open: Int64  # (N, T, A) how many of the M smallest areas let the mask through
+    n_gates_open: Int64  # (N,) how many of the G gates let the mask through
+    empty_dice: Float64  # (N,) Dice of an empty mask
     grid_shape: Cell  # (T, A, M, G)
 
 
@@ -53,7 +51,7 @@ def class_gains(
     )
 
 
-def sum_gains(gains: RuleGains, rows: Rows) -> Floats:
+def sum_gains(gains: RuleGains, rows: Rows) -> Float64:
     """Sum the chosen images' gains for every rule of the grid: (T, A, M, G).
 
     Rules let an image's mask through up to some minimum area and some gate, so each image adds its
@@ -73,7 +71,7 @@ def sum_gains(gains: RuleGains, rows: Rows) -> Floats:
     return sums
 
 
-def rule_counts(gains: RuleGains, cell: Cell | None) -> Counts:
+def rule_counts(gains: RuleGains, cell: Cell | None) -> Int64:
     """Count every image's pixels (N, 3) under one rule of the grid, or where none is predicted."""
     level, component, area, gate = cell or (0, 0, 0, 0)
     is_kept = (gains.n_areas_open[:, level, component] > area) & (gains.n_gates_open > gate)

@@ -1,21 +1,19 @@
 """Segmentation metrics as formulas on pixel counts; nothing here looks at an image.
 
 Everything takes `counts` (N, C, 3) int64: for each image and class the numbers of true positive,
-predicted and true pixels. Counts are added up first and divided once.
+predicted and true pixels. Int64 are added up first and divided once.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Counts = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
+from steelseg.core.arrays import Float64, Int64
 
 TRUE_POSITIVE, PREDICTED, TRUE = range(3)
 
 
-def pair_dice(counts: Counts) -> Scores:
+def pair_dice(counts: Int64) -> Float64:
     """Dice of every (image, class) pair, the Kaggle metric before its mean: (N, C), 0 to 1.
 
     2 |P & T| / (|P| + |T|), and 1 where prediction and truth are both empty.
@@ -25,27 +23,27 @@ def pair_dice(counts: Counts) -> Scores:
     return np.where(both == 0, 1.0, dice)
 
 
-def class_iou(counts: Counts) -> Scores:
+def class_iou(counts: Int64) -> Float64:
     """IoU per class over all images' pixels together: (C,); NaN for a class that is nowhere."""
     total = counts.sum(axis=0)
     union = total[:, PREDICTED] + total[:, TRUE] - total[:, TRUE_POSITIVE]
     return np.where(union > 0, total[:, TRUE_POSITIVE] / np.maximum(union, 1), np.nan)
 
 
-def positive_dice(counts: Counts) -> Scores:
+def positive_dice(counts: Int64) -> Float64:
     """Mean Dice of the pairs that show the class: (C,); NaN for a class that no image shows."""
     shown = counts[..., TRUE] > 0
     total = np.where(shown, pair_dice(counts), 0.0).sum(axis=0)
     return np.where(shown.any(axis=0), total / np.maximum(shown.sum(axis=0), 1), np.nan)
 
 
-def notebook_scores(counts: Counts) -> dict[str, float]:
+def notebook_scores(counts: Int64) -> dict[str, float]:
     """What the well-known starter notebook logs, so that its logs can be compared.
 
     It flattens all classes of an image into one mask: `dice_pos` is the mean Dice of the images
     with a defect, `dice_neg` the share of clean images predicted clean, `dice` the mean over all,
     and `iou` the mean IoU of the images with a defect. It averages the IoU by batch and then over
-    batches; here every image counts the same. Scores over no image are left out.
+    batches; here every image counts the same. Float64 over no image are left out.
     """
     flat = counts.sum(axis=1)
     shown = flat[:, TRUE] > 0
@@ -56,7 +54,7 @@ def notebook_scores(counts: Counts) -> dict[str, float]:
     return {f"notebook_{name}": float(s.mean()) for name, s in groups.items() if s.size}
 
 
-def summarise(counts: Counts, classes: Sequence[int]) -> dict[str, float]:
+def summarise(counts: Int64, classes: Sequence[int]) -> dict[str, float]:
     """All reported metrics by name; those that are undefined for want of pixels are left out.
 
     `pair_dice` is the contest's metric, `all_empty_pair_dice` what predicting nothing would score.
@@ -77,7 +75,7 @@ def summarise(counts: Counts, classes: Sequence[int]) -> dict[str, float]:
 
 
 def best_pair_dice(
-    predicted: Counts, true_positive: Counts, true: Counts, min_areas: Sequence[int]
+    predicted: Int64, true_positive: Int64, true: Int64, min_areas: Sequence[int]
 ) -> float:
     """Mean pair-Dice with the best threshold and minimum area of each class.
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from steelseg.core import sealed
+from steelseg.core.arrays import Float64, Int64
 from steelseg.core.errors import BadInput
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune import search
 from steelseg.tune.components import ComponentTable
-from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, Counts
+from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
 from steelseg.tune.search import TuneConfig
 
 _SCHEMA = pa.schema(
@@ -40,7 +40,7 @@ class Landscape(NamedTuple):
 
     thresholds: list[float]
     min_component_areas: list[int]
-    by_class: dict[int, npt.NDArray[np.float64]]
+    by_class: dict[int, Float64]
 
 
 def write_validation(
@@ -48,7 +48,7 @@ def write_validation(
     names: Sequence[str],
     rules: Mapping[int, ClassRule],
     table: ComponentTable,
-    honest: Counts,
+    honest: Int64,
 ) -> None:
     """Write the table as Parquet, whole or not at all.
 
@@ -88,12 +88,12 @@ def read_validation(path: Path) -> pd.DataFrame:
     return frame
 
 
-def counts_of(table: pd.DataFrame, *, honest: bool = False) -> Counts:
+def counts_of(table: pd.DataFrame, *, honest: bool = False) -> Int64:
     """Return the pixel counts (N, C, 3) that a table was made of."""
     prefix = "honest_" if honest else ""
     columns = [f"{prefix}true_positive", f"{prefix}predicted", "true"]
     n_classes = table["class_id"].nunique()
-    counts: Counts = table[columns].to_numpy(dtype=np.int64).reshape(-1, n_classes, 3)
+    counts: Int64 = table[columns].to_numpy(dtype=np.int64).reshape(-1, n_classes, 3)
     return counts
 
 

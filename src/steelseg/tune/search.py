@@ -12,21 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
+from steelseg.core.arrays import Float64, Int8, Int64
 from steelseg.core.params import Config
 from steelseg.data.folds import assign_folds
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.components import ComponentTable
-from steelseg.tune.gains import (
-    ALL_ROWS,
-    Cell,
-    Floats,
-    Rows,
-    RuleGains,
-    class_gains,
-    rule_counts,
-    sum_gains,
-)
-from steelseg.tune.metrics import Counts, pair_dice, summarise
+from steelseg.tune.gains import ALL_ROWS, Cell, Rows, RuleGains, class_gains, rule_counts, sum_gains
+from steelseg.tune.metrics import pair_dice, summarise
 
 _THRESHOLDS = [round(i / 20, 2) for i in range(1, 20)]
 _AREAS = [0, 25, 50, 75, 100, 150, 200, 300, 400, 500]
@@ -92,7 +84,7 @@ def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> 
     return [_rule_of(cell, config) for cell in cells]
 
 
-def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Counts:
+def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Int64:
     """Count pixels under a rule for each class, exactly as `postprocess` would have it.
 
     Returns:
@@ -106,21 +98,21 @@ def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Counts:
     return np.stack([_class_counts(table, c, rule) for c, rule in enumerate(rules)], axis=1)
 
 
-def evaluate(table: ComponentTable, rules: Sequence[ClassRule], rows: Rows = ALL_ROWS) -> Floats:
+def evaluate(table: ComponentTable, rules: Sequence[ClassRule], rows: Rows = ALL_ROWS) -> Float64:
     """Compute the chosen images' Dice (N, C) under a rule for each class (see `count`)."""
     return pair_dice(count(table, rules)[rows])
 
 
 def cross_fit(
     table: ComponentTable, config: TuneConfig, groups: npt.ArrayLike, seed: int = 0
-) -> Floats:
+) -> Float64:
     """Compute the images' Dice (N, C) under rules chosen on other images (see `cross_count`)."""
     return pair_dice(cross_count(table, config, groups, seed))
 
 
 def cross_count(
     table: ComponentTable, config: TuneConfig, groups: npt.ArrayLike, seed: int = 0
-) -> Counts:
+) -> Int64:
     """Count pixels under rules that were chosen without the image in question.
 
     Every part of the images (see `parts_of`) is counted under the rules chosen on the other parts.
@@ -153,7 +145,7 @@ def cross_count(
 def report(
     table: ComponentTable,
     rules: Sequence[ClassRule],
-    honest: Counts,
+    honest: Int64,
     classes: Sequence[int],
 ) -> dict[str, float]:
     """Score the search: every metric of `summarise`, cross-fitted, and two pair-Dices beside them.
@@ -172,7 +164,7 @@ def report(
     }
 
 
-def landscape(table: ComponentTable, class_index: int, config: TuneConfig) -> Floats:
+def landscape(table: ComponentTable, class_index: int, config: TuneConfig) -> Float64:
     """Compute the mean Dice of a class over thresholds and component areas, for plots.
 
     Returns:
@@ -181,13 +173,11 @@ def landscape(table: ComponentTable, class_index: int, config: TuneConfig) -> Fl
     _check_thresholds(table, config)
     gains = _grid_gains(table, class_index, config)
     best = sum_gains(gains, ALL_ROWS).max(axis=(2, 3))
-    mean: Floats = (best + gains.empty_dice.sum()) / max(len(table), 1)
+    mean: Float64 = (best + gains.empty_dice.sum()) / max(len(table), 1)
     return mean
 
 
-def parts_of(
-    table: ComponentTable, n_splits: int, groups: npt.ArrayLike, seed: int = 0
-) -> npt.NDArray[np.int8]:
+def parts_of(table: ComponentTable, n_splits: int, groups: npt.ArrayLike, seed: int = 0) -> Int8:
     """Divide the images into at most `n_splits` parts alike in classes, groups kept together.
 
     Args:
@@ -220,7 +210,7 @@ def _grid_gains(table: ComponentTable, class_index: int, config: TuneConfig) -> 
     return class_gains(table, class_index, *lists)
 
 
-def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> Counts:
+def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> Int64:
     if rule.enabled and rule.threshold not in table.thresholds:
         raise ValueError(f"Expected a threshold of {table.thresholds}, but got {rule.threshold}")
     limits = [rule.min_component_area], [rule.min_area], [rule.gate]
@@ -228,7 +218,7 @@ def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> C
     return rule_counts(class_gains(table, class_index, *limits), cell)
 
 
-def _best_cell(sums: Floats, config: TuneConfig) -> Cell | None:
+def _best_cell(sums: Float64, config: TuneConfig) -> Cell | None:
     """Find the best rule of the grid; None where predicting nothing is better than any."""
     score = _smooth(sums, config.smoothing) if config.smoothing else sums
     if config.may_disable and score.max() < -_LEAST_GAIN:
@@ -251,7 +241,7 @@ def _rule_of(cell: Cell | None, config: TuneConfig) -> ClassRule:
     )
 
 
-def _smooth(sums: Floats, sigma: float) -> Floats:
+def _smooth(sums: Float64, sigma: float) -> Float64:
     """Take Gaussian means along every axis; at the grid's edge over the neighbours there are."""
     for size in sums.shape:
         steps = np.subtract.outer(np.arange(size), np.arange(size))

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Float32, Uint8
 from steelseg.data.cache import Cache
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.rules import PROBE_SIDE
-from steelseg.predict.views import Probabilities, ViewsConfig
+from steelseg.predict.views import ViewsConfig
 from steelseg.tune.components import ComponentTable, PairComponents, measure
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -49,7 +49,7 @@ def validate(
         progress: shows how far it has come.
     """
 
-    def look(row: int, maps_chw: Probabilities) -> list[PairComponents]:
+    def look(row: int, maps_chw: Float32) -> list[PairComponents]:
         return measure(maps_chw, cache.masks(row), thresholds)
 
     rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}

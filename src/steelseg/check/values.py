@@ -1,0 +1,90 @@
+"""Refuses what no stage could work with, before any of them runs: by params.yaml alone.
+
+A stage that last ran with the very parameters that it is given now has accepted them, so dvc.lock
+saves the imports: milliseconds where nothing has changed, and PyTorch only for another network.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from steelseg.check.known_params import accepted, changed
+from steelseg.core.errors import BadInput
+from steelseg.core.files import repository_root
+from steelseg.core.params import load, read_yaml
+
+# What each stage loads, the first from its own section. A check has no outputs that could be out of
+# date, so dvc.yaml does not list these modules for it, and they are imported by name.
+CONFIGS = {
+    "sample_data": ["steelseg.sample.dataset:SampleConfig"],
+    "pivot_csv": ["steelseg.data.annotations:PivotConfig"],
+    "stratified_split": ["steelseg.data.splitting:SplitConfig"],
+    "cache_masks": ["steelseg.data.cache_writer:CacheConfig"],
+    "train": ["steelseg.train.auto:TrainParams", "steelseg.model.card:ModelConfig"],
+    "export_onnx": ["steelseg.export.onnx:ExportConfig"],
+    "tune_threshold": [
+        "steelseg.tune.search:TuneConfig",
+        "steelseg.predict.inference:InferenceConfig",
+        "steelseg.predict.views:ViewsConfig",
+    ],
+    "predict": ["steelseg.predict.parts:PredictConfig"],
+    "submit": ["steelseg.predict.submission:SubmitConfig"],
+    "report": ["steelseg.report.config:ReportConfig"],
+}
+TRIAL = "steelseg.train.trial:try_params"
+TRIED = (
+    *("arch", "encoder", "encoder_weights", "in_channels", "arch_options", "label_head"),
+    *("loss", "crop", "batch_size", "devices"),
+)
+TRIED_OF_TRAIN = ("augment", "finish", "class_weights", "label_smoothing", "sync_batchnorm")
+
+
+def refuse_bad_values(params: Path, pipeline: Path, lock: Path) -> None:
+    """Load every stage's parameters as the stage will, and try what is to be trained.
+
+    Args:
+        params: params.yaml.
+        pipeline: dvc.yaml.
+        lock: dvc.lock, which need not be there.
+
+    Raises:
+        BadInput: a parameter is unknown, missing, of the wrong type or out of range, or they do
+            not go together.
+    """
+    document = read_yaml(params)
+    known = read_yaml(lock) if lock.is_file() else {}
+    suspects = list(changed(read_yaml(pipeline), document, known))
+    for stage in suspects:
+        for place, config in enumerate(map(resolve_name, CONFIGS.get(stage, []))):
+            load(config, stage if place == 0 else None, params)
+    _refuse_fold(document, params)
+    _refuse_members(document, params)
+    if "train" in suspects and _tried(document) != _tried(accepted(known, "train")):
+        training, network = map(resolve_name, CONFIGS["train"])
+        resolve_name(TRIAL)(load(network, None, params), load(training, "train", params))
+
+
+def _refuse_fold(document: Mapping[str, Any], params: Path) -> None:
+    fold, n_folds = document["fold"], document["stratified_split"]["n_folds"]
+    if fold >= n_folds:
+        raise BadInput(
+            f"{params}: `fold`: expected 0 to {n_folds - 1}, since `stratified_split.n_folds` is "
+            f"{n_folds}, but got {fold}"
+        )
+
+
+def _refuse_members(document: Mapping[str, Any], params: Path) -> None:
+    for name in document["ensemble"]:
+        folders = [root / "models" / "members" / name for root in (Path(), repository_root())]
+        if not any(folder.is_dir() for folder in folders):
+            raise BadInput(
+                f"{params}: `ensemble`: there is no {folders[-1]}; "
+                "`python -m steelseg member` collects one"
+            )
+
+
+def _tried(params: Mapping[str, Any]) -> list[Any]:
+    """Return the values that a trial looks at."""
+    own = params.get("train", {})
+    return [params.get(name) for name in TRIED] + [own.get(name) for name in TRIED_OF_TRAIN]

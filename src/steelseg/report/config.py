@@ -1,0 +1,19 @@
+"""The parameters of the stage `report`, apart from it, so that checking them takes no time."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from steelseg.core.params import Config
+
+
+class ReportConfig(Config):
+    """Parameters of the stage `report`."""
+
+    dataset: str
+    examples_per_class: Annotated[int, Field(ge=0)]
+    """annotated images of each class, from its largest area to its smallest"""
+    crops: Annotated[int, Field(ge=0)]
+    """the first augmented crops of the first epoch"""
+    gallery_images: Annotated[int, Field(ge=0)]
+    """validation images of each kind: best, worst, surprising"""

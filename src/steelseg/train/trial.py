@@ -1,0 +1,186 @@
+"""A trial before the training, on noise: what cannot work is refused before hours have gone by.
+
+Transforms and networks are tried and not looked up in lists, so that those of tomorrow are known.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import albumentations as A
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from steelseg.core.errors import BadInput
+from steelseg.model import network as models
+from steelseg.model.card import ModelConfig
+from steelseg.model.network import Segmenter
+from steelseg.model.padding import MULTIPLE
+from steelseg.train.augmentation import Transforms, build_augmentation
+from steelseg.train.config import FinishConfig, TrainConfig
+from steelseg.train.losses import build_loss
+
+DRAWS = 32  # of the transforms' chances; even of two that undo each other, half show it
+STAND_IN = (256, 256)  # pixels, where the crops' size is not known yet
+
+Size = tuple[int, int]
+
+
+class Step(NamedTuple):
+    """What one step of the training is given; the size is None where only the data tell it."""
+
+    crop_hw: Size | None
+    batch_size: int
+
+
+def try_params(network: ModelConfig, params: TrainConfig) -> None:
+    """Try what params.yaml alone tells of a training: names, options, and crops of a given size.
+
+    Raises:
+        BadInput: it cannot work; the message names the parameter.
+        SteelsegError: pretrained weights cannot be downloaded.
+    """
+    weights = params.class_weights if isinstance(params.class_weights, list) else None
+    build_loss(params.loss, weights, params.label_smoothing)
+    if network.encoder_weights not in (None, "auto"):
+        models.build(network, n_classes=2, mean=0.5, std=0.5)
+    try_training(network, params)
+
+
+def try_training(network: ModelConfig, params: TrainConfig, size_hw: Size | None = None) -> None:
+    """Try the augmentation on crops, and the network on crops and, in the end, on whole images.
+
+    Args:
+        network: which network; pretrained weights make no difference.
+        params: of the training; what is `auto` is not tried.
+        size_hw: the images' height and width, where they are known.
+
+    Raises:
+        BadInput: see `try_params`.
+    """
+    segmenter = _untrained(network)
+    what = f"{network.arch} with {network.encoder}"
+    for step in _steps(params, size_hw):
+        try_augmentation(params.transforms, step.crop_hw)
+        try_step(segmenter, step, what)
+    if size_hw and (reason := _failure(segmenter.eval(), size_hw, 1)):
+        raise BadInput(f"{what} cannot work on images of {_by(size_hw)} pixels: {reason}")
+
+
+def least_batch(network: ModelConfig) -> int:
+    """Return how many crops a network must be given at once: 2 where one cannot be normalised."""
+    return 2 if _failure(_untrained(network), STAND_IN, 1) else 1
+
+
+def try_augmentation(transforms: Transforms, crop_hw: Size | None) -> None:
+    """Augment noise, which must stay grey crops of one size, and their masks 0 and 1.
+
+    Raises:
+        BadInput: a transform is unknown, cannot work on such crops, or makes others of them.
+    """
+    steps = build_augmentation(transforms).transforms
+    if crop_hw is None:
+        return
+    for step in steps:
+        step.p = 0.5 if 0 < step.p < 1 else step.p  # rare ones happen, and sometimes do not
+    for seed in range(DRAWS):
+        _augment_once(steps, crop_hw, seed)
+
+
+def try_step(segmenter: Segmenter, step: Step, what: str = "the network") -> None:
+    """Run a network forward on a batch of crops, as in training.
+
+    Raises:
+        BadInput: it cannot work on a batch of this size, or on crops of this size.
+    """
+    crop_hw = step.crop_hw or STAND_IN
+    reason = _failure(segmenter.train(), crop_hw, 2)
+    if step.batch_size == 1:
+        alone = _failure(segmenter, crop_hw, 1)
+        if alone and _wording(alone) != _wording(reason):
+            raise BadInput(
+                f"`batch_size`: expected at least 2, but got 1: {what} normalises over a batch, "
+                f"and one crop leaves it a single value ({alone})"
+            )
+    if reason and step.crop_hw:
+        raise BadInput(f"`crop`: {what} cannot work on {_by(crop_hw)} pixels: {reason}")
+
+
+def _untrained(network: ModelConfig) -> Segmenter:
+    """Build a network for a trial, in training mode."""
+    bare = network.model_copy(update={"encoder_weights": None})
+    return models.build(bare, n_classes=2, mean=0.5, std=0.5).train()
+
+
+def _steps(params: TrainConfig, size_hw: Size | None) -> Iterator[Step]:
+    shared = params.sync_batchnorm and (params.devices != 1 or params.num_nodes > 1)
+    phases: list[TrainConfig | FinishConfig] = [params, *filter(None, [params.finish])]
+    for phase in phases:
+        crop_hw = size_hw
+        if isinstance(phase.crop, list):
+            longest = size_hw or phase.crop
+            crop_hw = min(phase.crop[0], longest[0]), min(phase.crop[1], longest[1])
+        known = isinstance(phase.batch_size, int) and not shared
+        yield Step(crop_hw, phase.batch_size if known else 2)
+
+
+def _augment_once(steps: list[A.BasicTransform], crop_hw: Size, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(256, size=crop_hw, dtype=np.uint8)
+    mask = (image > 127).astype(np.uint8)
+    culprit = None
+    for step in steps:
+        name = type(step).__name__
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # such as: nothing to do on grey
+                one = A.Compose([step], seed=int(rng.integers(2**31)))
+                result = one(image=image, masks=[mask])
+        except Exception as error:  # whatever a transform raises on what it cannot take
+            reason = " ".join(str(error).split())
+            raise BadInput(
+                f"`train.augment`: {name} cannot work on grey crops of {_by(crop_hw)} pixels: "
+                f"{reason}"
+            ) from error
+        image, mask = result["image"], np.asarray(result["masks"][0])
+        if image.dtype != np.uint8 or mask.max(initial=0) > 1:
+            raise BadInput(
+                f"`train.augment`: {name}: expected a transform that leaves images of 8 bits, and "
+                f"masks of 0 and 1, as they are"
+            )
+        if culprit is None and image.shape != crop_hw:
+            culprit = f"{name} makes {_by(image.shape)} pixels of crops of {_by(crop_hw)}"
+    if image.shape != crop_hw:
+        raise BadInput(
+            f"`train.augment`: {culprit}; expected the size to stay (turns need a square `crop`)"
+        )
+
+
+def _failure(segmenter: Segmenter, crop_hw: Size, batch_size: int) -> str:
+    """Say why a network cannot run forward on a batch, which is tried without its numbers.
+
+    On the device `meta` tensors have shapes only, so that neither the size nor the network takes
+    time or memory, and no random number is drawn. Empty if it can, or if it cannot be tried so.
+    """
+    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in crop_hw)
+    tensors = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
+    images = torch.empty((batch_size, 1, height, width), dtype=torch.uint8, device="meta")
+    try:
+        functional_call(segmenter, shapes, (images,))
+    except NotImplementedError:
+        return ""
+    except Exception as error:  # whatever a network raises on what it cannot take
+        reason = " ".join(str(error).split())
+        return "" if "meta" in reason else reason[:200]
+    return ""
+
+
+def _wording(reason: str) -> str:
+    return re.sub(r"\d+", "", reason)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
