@@ -1,8 +1,9 @@
-"""The demo in a real browser: an image goes in, contours and RLE rows come out."""
+"""The demo: images to click or to drop, contours, a table and RLE rows; here and in a browser."""
 
 import csv
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,22 +16,63 @@ import numpy as np
 import pytest
 from browsers import open_browser
 from servers import free_port, wait_until_up
+from tables import fill_table
 
-from steelseg.data import rle
+import steelseg
+from steelseg.core.errors import BadInput
+from steelseg.data import annotations, image_table, label_csv, rle
+from steelseg.data.inspection import inspect_folder
+from steelseg.demo.samples import TESTS, find_samples, table_of
+from steelseg.model.card import EXPORT
+from steelseg.predict.model import Finding
+from steelseg.predict.postprocess import ClassRule
 from steelseg.report.drawing import PALETTE, class_colours
+from steelseg.report.gallery import MAX_SIDE, shrink
+from steelseg.tune import outcome
 
 pytest.importorskip("streamlit", reason="needs `make setup-extras`")
+from streamlit.testing.v1 import AppTest
 
 pytestmark = pytest.mark.filterwarnings("default")
+TEST_KIND, VALIDATION_KIND = "Test images", "Most surprising validation images"
+
+
+@pytest.fixture(scope="module")
+def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Params and tables as the pipeline leaves them; clean images are taken for defective."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "data").mkdir()
+    (folder / "params.yaml").write_text(f"data_root: {tiny_dataset.parent}\ndataset: tiny\n")
+    labels = label_csv.read(tiny_dataset / "train.csv")
+    train, tests = (
+        inspect_folder(tiny_dataset / name, skip_bad=False)
+        for name in ("train_images", "test_images")
+    )
+    table = annotations.build(train, labels, [1, 2], Path("train.csv"))
+    image_table.write(folder / "data" / "annotations.parquet", table)
+    unannotated = annotations.build_unannotated(tests, table.size_hw, tiny_dataset)
+    image_table.write(folder / TESTS, unannotated)
+    shown = np.array([[text is not None for text in table.rles(c)] for c in (1, 2)]).T
+    masks = np.broadcast_to(shown[..., None, None], (*shown.shape, 2, 2)).astype(np.uint8)
+    clean = ~shown.any(axis=1)[:, None, None, None]
+    probabilities = np.where(clean, 0.9, masks * 0.8).astype(np.float32)
+    rules = {1: ClassRule(threshold=0.6), 2: ClassRule(threshold=0.6)}
+    components = fill_table(probabilities, masks)
+    honest = np.zeros((*shown.shape, 3), dtype=np.int64)
+    path = folder / "data" / "validation.parquet"
+    outcome.write_validation(path, table.names, rules, components, honest)
+    return folder
 
 
 def serve(model: Path, work: Path) -> Iterator[str]:
-    """Run `python -m steelseg demo` until the test is over."""
+    """Run `python -m steelseg demo` in a folder until the test is over."""
     port = free_port()
     command = [sys.executable, "-m", "steelseg", "demo", "--port", str(port), "--model", str(model)]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # Streamlit is found beside the interpreter, on PATH or not
+    environment = os.environ | {"PATH": "/usr/bin:/bin"}
+    environment["PYTHONPATH"] = str(Path(steelseg.__file__).parents[1])
     with (work / "log").open("w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
     try:
         wait_until_up(f"http://127.0.0.1:{port}/_stcore/health", server, work / "log")
         yield f"http://127.0.0.1:{port}"
@@ -41,9 +83,34 @@ def serve(model: Path, work: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page with a model of two classes."""
-    yield from serve(tiny_model, tmp_path_factory.mktemp("demo"))
+def address(tiny_model: Path, repository: Path) -> Iterator[str]:
+    """The page with a model of two classes, beside its data."""
+    yield from serve(tiny_model, repository)
+
+
+def open_page(folder: Path, model: Path, runtime: str = "auto") -> AppTest:
+    """Run the page in this process, without a browser."""
+
+    def script(model: str, runtime: str) -> None:
+        from steelseg.demo.page import page
+
+        page(model, runtime)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        page = AppTest.from_function(script, args=(str(model), runtime), default_timeout=60).run()
+    assert not page.exception
+    return page
+
+
+def click(page: AppTest, folder: Path, name: str) -> AppTest:
+    """Click the image of a name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        plain = (button for button in page.button if button.label.replace("\\", "") == name)
+        page = next(plain).click().run()
+    assert not page.exception
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +166,8 @@ def test_an_image_is_answered_and_thresholds_move_live(
 ) -> None:
     """A picture is shown; a higher threshold and a large least area shrink what is downloaded."""
     upload(page, tiny_dataset / "test_images" / "0012.png")
-    picture = page.locator("[data-testid=stImage] img")
-    picture.wait_for()
+    picture = page.locator("[data-testid=stImage] img").last
+    page.get_by_text("outlined what the model finds").wait_for()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") >= 80
     first = download(page)
     assert set(first) == {1, 2}
@@ -128,13 +195,158 @@ def test_a_bad_image_is_explained(page, tmp_path: Path) -> None:
     assert page.get_by_text("Traceback").count() == 0
 
 
-def test_a_missing_model_is_explained(browser, tmp_path: Path) -> None:
+def test_a_thumbnail_is_clicked(page) -> None:
+    """In its middle; what was chosen last is shown, uploaded or clicked."""
+    picture = page.get_by_alt_text("thumbnail of 0013.png")
+    picture.wait_for()
+    where = picture.bounding_box()
+    page.mouse.click(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
+    page.get_by_text("0013.png: outlined what the model finds").wait_for()
+    assert set(download(page)) == {1, 2}
+
+
+def test_a_missing_model_is_explained(tmp_path: Path) -> None:
     """With what to type."""
-    for address in serve(tmp_path / "nothing", tmp_path):
-        page = browser.new_page()
-        page.goto(address)
-        page.get_by_text("make repro").wait_for(timeout=30_000)
-        page.close()
+    page = open_page(tmp_path, tmp_path / "nothing")
+    assert "make repro" in page.error[0].value.replace("\\", "")
+
+
+def test_images_of_the_data_set_are_offered(
+    repository: Path, tiny_model: Path, tiny_dataset: Path
+) -> None:
+    """First of the test, then those that surprise; what is annotated is shown with its truth."""
+    page = open_page(repository, tiny_model)
+    assert [caption.value for caption in page.caption] == [TEST_KIND, VALIDATION_KIND]
+    names = [button.label.replace("\\", "") for button in page.button]
+    assert names[:3] == ["0012.png", "0013.png", "0014.png"]
+    surprising = find_samples(repository, [1, 2])[VALIDATION_KIND]
+    assert names[3:] == [sample.path.name for sample in surprising]
+    assert not page.dataframe
+    page = click(page, repository, "0013.png")
+    columns = ["class", "pixels", "share", "confidence", "components"]
+    assert list(page.dataframe[0].value.columns) == columns
+    page = click(page, repository, names[3])
+    assert list(page.dataframe[0].value.columns) == [*columns, "annotated", "Dice"]
+    assert "tinted what is annotated" in page.get("image")[-1].captions[0]
+
+
+def test_what_was_chosen_last_is_shown(
+    repository: Path, tiny_model: Path, tiny_dataset: Path
+) -> None:
+    """A click after an upload, and an upload after a click."""
+    data = (tiny_dataset / "test_images" / "0012.png").read_bytes()
+    page = open_page(repository, tiny_model)
+    page = click(page, repository, "0013.png")
+    assert page.get("image")[-1].captions[0].startswith("0013")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        page.file_uploader[0].set_value(("a *b*.png", data, "image/png"))
+        page.run()
+    assert page.get("image")[-1].captions[0].startswith("a \\*b\\*\\.png")
+    page = click(page, repository, "0014.png")
+    assert page.get("image")[-1].captions[0].startswith("0014")
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx", "auto", "empty export"])
+def test_every_runtime_answers(
+    runtime: str, repository: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The same pixels, whichever runs the network; without an export it is PyTorch."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    if runtime == "empty export":
+        (model / EXPORT).write_bytes(b"")
+        runtime = "auto"
+    page = click(open_page(repository, model, runtime), repository, "0012.png")
+    found = steelseg.Model.open(tiny_model).predict(repository_image(repository, "0012.png"))
+    assert page.dataframe[0].value["pixels"].tolist() == [f.area for f in found]
+
+
+def repository_image(repository: Path, name: str) -> Path:
+    """Find a test image of the repository's data set."""
+    (sample,) = (s for s in find_samples(repository, [1, 2])[TEST_KIND] if s.path.name == name)
+    return sample.path
+
+
+def test_without_data_there_is_the_uploader_alone(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """As for a served copy elsewhere; an image that is dropped is answered."""
+    page = open_page(tmp_path, tiny_model)
+    assert not page.button
+    assert not page.warning
+    data = (tiny_dataset / "test_images" / "0012.png").read_bytes()
+    page.file_uploader[0].set_value(("0012.png", data, "image/png"))
+    page.run()
+    assert page.dataframe[0].value["class"].tolist() == [1, 2]
+
+
+def test_damaged_data_is_said_and_the_uploader_stays(
+    repository: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """By the name of the file."""
+    folder = tmp_path / "copy"
+    shutil.copytree(repository, folder)
+    (folder / TESTS).write_bytes(b"no table")
+    page = open_page(folder, tiny_model)
+    assert TESTS.name in page.warning[0].value.replace("\\", "")
+    assert len(page.file_uploader) == 1
+
+
+def test_samples_know_their_annotations(repository: Path, tiny_dataset: Path) -> None:
+    """Of validation images, as train.csv has them; a model of other classes is shown none."""
+    rows = label_csv.read(tiny_dataset / "train.csv").rows
+    known = {(row.image, row.class_id): row.rle for row in rows}
+    samples = find_samples(repository, [1, 2])
+    assert all(sample.truth is None for sample in samples[TEST_KIND])
+    surprising = samples[VALIDATION_KIND]
+    assert surprising
+    for sample in surprising:
+        assert sample.truth == {c: known.get((sample.path.name, c), "") for c in (1, 2)}
+    assert all(s.truth is None for s in find_samples(repository, [1, 3])[VALIDATION_KIND])
+
+
+def test_images_that_are_gone_are_left_out(repository: Path, tmp_path: Path) -> None:
+    """And a heading of which nothing is left."""
+    folder = tmp_path / "copy"
+    shutil.copytree(repository, folder)
+    (folder / "params.yaml").write_text(f"data_root: {tmp_path}\ndataset: gone\n")
+    assert find_samples(folder, [1, 2]) == {}
+    (folder / "params.yaml").write_text("dataset: gone\n")
+    with pytest.raises(BadInput, match="data_root"):
+        find_samples(folder, [1, 2])
+
+
+def test_findings_are_tabled_by_class() -> None:
+    """Two components that touch at a corner are one; Dice against the annotation."""
+    mask_hw = np.zeros((4, 5), dtype=np.uint8)
+    mask_hw[0, 0] = mask_hw[1, 1] = mask_hw[3, 3:] = 1
+    truth_hw = np.zeros_like(mask_hw)
+    truth_hw[0:2, 0:2] = 1
+    found = [Finding(3, rle.encode(mask_hw), 4, 0.75, (4, 5)), Finding(7, "", 0, 0.1, (4, 5))]
+    row = {"class": 3, "pixels": 4, "share": 0.2, "confidence": 0.75, "components": 2}
+    empty = {"class": 7, "pixels": 0, "share": 0.0, "confidence": 0.1, "components": 0}
+    assert table_of(found, None) == [row, empty]
+    truth = {3: truth_hw, 7: np.zeros_like(mask_hw)}
+    assert table_of(found, truth) == [
+        row | {"annotated": 4, "Dice": 0.5},
+        empty | {"annotated": 0, "Dice": 1.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "expected"),
+    [
+        ((256, 1600), (256, 1600)),
+        ((100, 2 * MAX_SIDE), (50, MAX_SIDE)),
+        ((10 * MAX_SIDE, 5), (MAX_SIDE, 1)),
+    ],
+)
+def test_large_pictures_are_shown_smaller(
+    size_hw: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """Wide and tall ones, never below a pixel; others stay as they are."""
+    assert shrink(np.zeros((*size_hw, 3), dtype=np.uint8)).shape == (*expected, 3)
 
 
 def test_classes_have_colours_of_their_own() -> None:

@@ -94,11 +94,11 @@ def test_examples_go_from_the_largest_to_the_smallest() -> None:
 
 def test_a_picture_survives_its_address() -> None:
     """As a JPEG of the same colours; a wide one is made smaller."""
-    picture = np.full((8, 2 * gallery.MAX_WIDTH, 3), (200, 100, 50), dtype=np.uint8)
+    picture = np.full((8, 2 * gallery.MAX_SIDE, 3), (200, 100, 50), dtype=np.uint8)
     kind, data = gallery.to_source(picture).split(",")
     assert kind == "data:image/jpeg;base64"
     read = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert read.shape == (4, gallery.MAX_WIDTH, 3)
+    assert read.shape == (4, gallery.MAX_SIDE, 3)
     assert np.abs(read.astype(int) - (200, 100, 50)).max() < 6
 
 

@@ -1,6 +1,7 @@
-"""The command `demo`: the page of `demo_page.py` on this machine, by Streamlit (an extra)."""
+"""The command `demo`: the page of `page.py` on this machine, by Streamlit (an extra)."""
 
 import os
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -21,13 +22,16 @@ SETTINGS = {
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `demo` to a parser and return what runs it."""
     parser.description = (
-        "Serve a page at 127.0.0.1 on which to drop an image, see the contours of each class, move "
-        "the thresholds and least areas, and download the RLE rows."
+        "Serve a page at 127.0.0.1 on which to click an image of the data set or to drop one of "
+        "your own, see the contours of each class, move the thresholds and least areas, and "
+        "download the RLE rows."
     )
-    parser.add_argument("--port", type=int, default=8501, help="of the server (default: 8501)")
-    parser.add_argument(
-        "--model", type=Path, default=Path("models"), help="folder of the model (default: models)"
+    add = parser.add_argument
+    add("--port", type=int, default=8501, help="of the server (default: 8501)")
+    add(
+        "--model", default="models", help="a folder (default: models), or models:/steelseg@champion"
     )
+    add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help="as in params.yaml")
     return _serve
 
 
@@ -38,5 +42,6 @@ def _serve(arguments: Namespace) -> Iterator[str]:
     yield f"demo: http://127.0.0.1:{arguments.port}"
     settings = {**SETTINGS, "server.port": str(arguments.port)}
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    words = ["streamlit", "run", str(PAGE), *options, "--", str(arguments.model)]
-    os.execvp(words[0], words)  # noqa: S606 - our own command, without a shell
+    words = [sys.executable, "-m", "streamlit", "run", str(PAGE), *options]
+    words += ["--", arguments.model, arguments.runtime]
+    os.execv(words[0], words)  # noqa: S606 - our own command, without a shell

@@ -1,28 +1,52 @@
-"""A page to try the model on an image of one's own; Streamlit runs this file (see `command.py`)."""
+"""A page to try the model on images; Streamlit runs this file (see `command.py`)."""
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import streamlit as st
 
-from steelseg.core.arrays import Float32
-from steelseg.core.errors import SteelsegError
-from steelseg.data.images import SUFFIXES, GreyImage, decode_grey
+from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.data.images import SUFFIXES, decode_grey, read_bytes
 from steelseg.data.label_csv import CLASS, IMAGE, PIXELS
+from steelseg.demo.samples import Sample, find_samples, table_of, to_masks, to_thumbnail
+from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
+from steelseg.report import gallery
 from steelseg.report.drawing import class_colours, draw, hexadecimal
 
 AREA_STEP = 25  # pixels
+COLUMNS = 3
+CHOSEN = "chosen"  # in the session: the path of a sample; none for the uploaded image
+# the button below a thumbnail reaches over it, so that a click on the image is one on the button
+STYLE = """<style>
+.stColumn:has([class*="st-key-sample"]) { min-width: 0; }
+[class*="st-key-sample"] { position: relative; }
+[class*="st-key-sample"] :is(:has(> .stButton), .stButton, .stButton *) { position: static; }
+[class*="st-key-sample"] .stButton button::after { content: ""; position: absolute; inset: 0; }
+</style>"""
+MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
 
 
-def predict(data: bytes, _model: Model) -> tuple[GreyImage, Float32]:
+class Chosen(NamedTuple):
+    """The image to predict: its name, its file's bytes, and the RLE of each class if annotated."""
+
+    name: str
+    data: bytes
+    truth: dict[int, str] | None = None
+
+
+def predict(data: bytes, _model: Model) -> tuple[Uint8, Float32]:
     """Decode an image and run the network: (H, W) uint8 and (C, H, W) float32."""
-    return decode_grey(data), _model.probabilities(data)
+    image_hw = decode_grey(data)
+    return image_hw, _model.probabilities(image_hw)
 
 
 def to_csv(image: str, rles: Mapping[int, str]) -> str:
@@ -32,6 +56,46 @@ def to_csv(image: str, rles: Mapping[int, str]) -> str:
     writer.writerow([IMAGE, CLASS, PIXELS])
     writer.writerows((image, class_id, rle) for class_id, rle in rles.items())
     return text.getvalue()
+
+
+def plain(text: str) -> str:
+    """Escape what Markdown would take for more than text."""
+    return MARKDOWN.sub(r"\\\1", text)
+
+
+def choose_image(samples: Mapping[str, Sequence[Sample]]) -> Chosen | None:
+    """Show what can be chosen, and return what was: the last image clicked, or uploaded."""
+    state = st.session_state
+    file = st.file_uploader(
+        "An image of a surface, 8 bits a channel",
+        type=sorted(SUFFIXES),
+        on_change=lambda: state.pop(CHOSEN, None),
+    )
+    st.html(STYLE)
+    for kind, offered in samples.items():
+        st.caption(kind)
+        for start in range(0, len(offered), COLUMNS):
+            columns = st.columns(COLUMNS, wrap=False)
+            for column, sample in zip(columns, offered[start : start + COLUMNS], strict=False):
+                _offer(column, sample)
+    for sample in (s for offered in samples.values() for s in offered):
+        if str(sample.path) == state.get(CHOSEN):
+            return Chosen(sample.path.name, read_bytes(sample.path), sample.truth)
+    return Chosen(file.name, file.getvalue()) if file else None
+
+
+def _offer(column: Any, sample: Sample) -> None:
+    """Show a thumbnail; a click on it chooses the image. What cannot be read is left out."""
+    path, state = str(sample.path), st.session_state
+    try:
+        thumbnail = st.cache_data(show_spinner=False)(to_thumbnail)(read_bytes(sample.path))
+    except BadInput:
+        return
+    box = column.container(key=f"sample {path}", gap=None)
+    box.image(thumbnail, width="stretch", alt=f"thumbnail of {sample.path.name}")
+    label = plain(sample.path.name)
+    label = f"**{label}**" if state.get(CHOSEN) == path else label
+    box.button(label, path, type="tertiary", on_click=state.__setitem__, args=(CHOSEN, path))
 
 
 def choose_rules(tuned: Mapping[int, ClassRule], n_pixels: int) -> dict[int, ClassRule]:
@@ -67,45 +131,63 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
     )
 
 
-def show(name: str, image_hw: GreyImage, findings: Sequence[Finding]) -> None:
+def show(
+    name: str,
+    image_hw: Uint8,
+    findings: Sequence[Finding],
+    truth: Mapping[int, Uint8] | None,
+) -> None:
     """Show the picture, a row for each class, and the button that downloads the rows."""
     masks = {found.class_id: found.mask for found in findings}
-    st.image(draw(image_hw, masks), caption=name, width="stretch")
-    rows = [
-        {"class": f.class_id, "area in pixels": f.area, "confidence": round(f.confidence, 4)}
-        | {"RLE": f.rle}
-        for f in findings
-    ]
-    st.dataframe(rows, hide_index=True)
+    meaning = "outlined what the model finds" + ", tinted what is annotated" * (truth is not None)
+    picture = gallery.shrink(draw(image_hw, masks, filled=truth))
+    st.image(picture, caption=f"{plain(name)}: {meaning}", width="stretch")
+    st.dataframe(_coloured(pd.DataFrame(table_of(findings, truth))), hide_index=True)
     text = to_csv(name, {found.class_id: found.rle for found in findings})
     file_name = f"{Path(name).stem}.csv"
     st.download_button("Download the RLE rows", text, file_name, "text/csv", on_click="ignore")
 
 
-def page(folder: str) -> None:
+def _coloured(table: pd.DataFrame) -> Any:
+    """Give the cells of the classes their colours."""
+    styles: dict[object, str] = {
+        class_id: f"background-color:{hexadecimal(colour)};color:black"
+        for class_id, colour in class_colours(list(table["class"])).items()
+    }
+    styled = table.style.map(styles.get, subset=["class"])
+    formats = {"share": "{:.2%}", "confidence": "{:.3f}", "Dice": "{:.3f}"}
+    return styled.format({name: formats.get(name, "{:,}") for name in table.columns})
+
+
+def page(folder: str, runtime: str) -> None:
     """Show the page."""
     st.set_page_config("steelseg", layout="wide")
     st.title("Defects on steel")
     try:
-        model = st.cache_resource(Model.open)(folder)
+        inference = InferenceConfig.model_validate({"runtime": runtime})
+        model = st.cache_resource(Model.open)(folder, inference=inference)
     except SteelsegError as error:
-        st.error(f"There is no model to try: {error}")
+        st.error(plain(f"There is no model to try: {error}"))
         return
-    types = sorted(SUFFIXES)
-    file = st.file_uploader("An image of a surface, 8 bits a channel", type=types)
-    if file is None:
+    try:
+        samples = find_samples(Path(), model.classes)
+    except SteelsegError as error:
+        st.warning(plain(f"No images to choose from: {error}"))
+        samples = {}
+    image = choose_image(samples)
+    if image is None:
         choose_rules(model.rules.by_class, 0)
         return
     try:
-        cache: Any = st.cache_data
-        cached = cache(predict, max_entries=4, show_spinner="predicting")
-        image_hw, maps_chw = cached(file.getvalue(), _model=model)
+        cached = st.cache_data(max_entries=4, show_spinner="predicting")(predict)
+        image_hw, maps_chw = cached(image.data, model)
     except SteelsegError as error:
-        st.error(f"{file.name}: {error}")
+        st.error(plain(f"{image.name}: {error}"))
         return
+    truth = None if image.truth is None else to_masks(image.truth, image_hw.shape)
     rules = choose_rules(model.rules.by_class, image_hw.size)
-    show(file.name, image_hw, model.findings(maps_chw, rules))
+    show(image.name, image_hw, model.findings(maps_chw, rules), truth)
 
 
 if __name__ == "__main__":
-    page(sys.argv[1])
+    page(*sys.argv[1:])

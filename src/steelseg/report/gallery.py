@@ -13,7 +13,7 @@ from steelseg.data import rle
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
 
-MAX_WIDTH = 1600  # pixels; wider pictures are made smaller
+MAX_SIDE = 1600  # pixels; larger pictures are made smaller
 SURE = 0.9  # a confidence that is worth a word where the class is not
 QUALITY = 80  # of the JPEG
 
@@ -75,12 +75,19 @@ def captions(table: pd.DataFrame) -> dict[str, str]:
 
 def to_source(picture: Uint8) -> str:
     """Write an (H, W, 3) uint8 RGB picture as a `data:` address of a JPEG."""
-    height, width = picture.shape[:2]
-    if width > MAX_WIDTH:
-        size_wh = (MAX_WIDTH, max(1, height * MAX_WIDTH // width))
-        picture = np.asarray(cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    picture = shrink(picture)
     jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
+
+
+def shrink(picture: Uint8, max_side: int = MAX_SIDE) -> Uint8:
+    """Make a picture, (H, W) or (H, W, 3) uint8, smaller where a side is longer than that."""
+    height, width = picture.shape[:2]
+    longer = max(height, width)
+    if longer <= max_side:
+        return picture
+    size_wh = (max(1, width * max_side // longer), max(1, height * max_side // longer))
+    return np.asarray(cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def examples(rles: Mapping[int, list[str | None]], n_images: int) -> dict[int, list[int]]:

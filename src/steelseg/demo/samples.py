@@ -1,0 +1,111 @@
+"""Images of the data set to try a model on: the first test images, and those that surprise most."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from steelseg.core.arrays import Uint8
+from steelseg.core.params import Config, load
+from steelseg.data import image_table, rle
+from steelseg.data.images import decode_grey
+from steelseg.predict.model import Finding
+from steelseg.report import gallery
+from steelseg.tune.metrics import TRUE, pair_dice
+from steelseg.tune.outcome import read_validation
+
+PARAMS, DATA = Path("params.yaml"), Path("data")
+TESTS, ANNOTATIONS = DATA / "test_images.parquet", DATA / "annotations.parquet"
+VALIDATION = DATA / "validation.parquet"
+N_TEST, N_SURPRISING = 6, 3
+THUMBNAIL = 480  # pixels of the longer side
+
+
+class DemoConfig(Config):
+    """Flat parameters that say where the raw images lie."""
+
+    data_root: str
+    dataset: str
+
+
+class Sample(NamedTuple):
+    """An image file, and the RLE of each class where it is annotated."""
+
+    path: Path
+    truth: dict[int, str] | None = None
+
+
+def find_samples(root: Path, classes: Sequence[int]) -> dict[str, list[Sample]]:
+    """Find images to choose from, by a heading for each kind; files that are gone are left out.
+
+    Args:
+        root: the repository, or any other folder: without data nothing is found.
+        classes: of the model; annotations of other classes are not shown.
+
+    Raises:
+        BadInput: a table or params.yaml is damaged.
+    """
+    found: dict[str, list[Sample]] = {}
+    if not (root / PARAMS).is_file():
+        return found
+    config = load(DemoConfig, path=root / PARAMS)
+    raw = root / config.data_root / config.dataset
+    if (root / TESTS).is_file():
+        names = image_table.read(root / TESTS).names[:N_TEST]
+        found["Test images"] = [Sample(raw / "test_images" / name) for name in names]
+    if (root / VALIDATION).is_file() and (root / ANNOTATIONS).is_file():
+        names = gallery.choose(read_validation(root / VALIDATION), N_SURPRISING)["surprising"]
+        images = image_table.read(root / ANNOTATIONS)
+        found["Most surprising validation images"] = [
+            Sample(raw / "train_images" / name, _truth(images, name, classes)) for name in names
+        ]
+    here = {kind: [s for s in samples if s.path.is_file()] for kind, samples in found.items()}
+    return {kind: samples for kind, samples in here.items() if samples}
+
+
+def _truth(
+    images: image_table.ImageTable, name: str, classes: Sequence[int]
+) -> dict[int, str] | None:
+    if images.classes != list(classes) or name not in images.names:
+        return None
+    row = images.names.index(name)
+    return {class_id: images.rles(class_id)[row] or "" for class_id in classes}
+
+
+def to_masks(truth: Mapping[int, str], size_hw: tuple[int, int]) -> dict[int, Uint8]:
+    """Decode annotations to masks, (H, W) uint8 of 0 and 1."""
+    return {class_id: rle.decode(text, size_hw) for class_id, text in truth.items()}
+
+
+def to_thumbnail(data: bytes) -> Uint8:
+    """Decode an image file and shrink it for a list.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    return gallery.shrink(decode_grey(data), THUMBNAIL)
+
+
+def table_of(
+    findings: Sequence[Finding], truth: Mapping[int, Uint8] | None
+) -> list[dict[str, int | float]]:
+    """Table the findings: a row for each class, with its Dice where the annotation is known."""
+    rows = []
+    for found in findings:
+        n_labels, _ = cv2.connectedComponents(found.mask, connectivity=8)
+        row: dict[str, int | float] = {
+            "class": found.class_id,
+            "pixels": found.area,
+            "share": found.area / math.prod(found.size_hw),
+            "confidence": found.confidence,
+            "components": n_labels - 1,  # one label is the background
+        }
+        if truth is not None:
+            mask_hw = truth[found.class_id]
+            counts = [int((mask_hw & found.mask).sum()), found.area, int(mask_hw.sum())]
+            row |= {"annotated": counts[TRUE], "Dice": float(pair_dice(np.array(counts)))}
+        rows.append(row)
+    return rows
