@@ -19,6 +19,7 @@ from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.tracking.store import ui_command
 from steelseg.tune import outcome, search
+from steelseg.tune.metrics import caveat
 from steelseg.tune.search import TuneConfig
 from steelseg.tune.validation import probe_image, validate
 
@@ -66,6 +67,8 @@ def main() -> None:
         outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
         tracker.summary(scores)
         log_model(tracker, folders, cache.image(rows[0]))
+    if note := caveat(scores, cache.classes):
+        print(f"warning: {note}")
     print(f"MLflow runs: {ui_command()}")
 
 

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import f1_score, jaccard_score
 
+from steelseg.core.arrays import Int64
 from steelseg.tune import metrics
 
 MASKS = hnp.arrays(np.uint8, (3, 2, 4, 5), elements=st.integers(0, 1))
 
 
-def count(predicted: np.ndarray, true: np.ndarray) -> metrics.Counts:
+def count(predicted: np.ndarray, true: np.ndarray) -> Int64:
     """Counts (N, C, 3) of two stacks of masks (N, C, H, W)."""
     parts = [predicted & true, predicted, true]
     return np.stack([p.sum(axis=(2, 3), dtype=np.int64) for p in parts], axis=-1)
@@ -106,3 +107,17 @@ def test_best_pair_dice_is_the_best_of_a_loop(first: np.ndarray, second: np.ndar
             big = predicted * (predicted.sum(axis=(2, 3), keepdims=True) >= least)
             tried.append(metrics.pair_dice(count(big.astype(np.uint8), true)).mean(axis=0))
     assert ours == pytest.approx(np.max(tried, axis=0).mean())
+
+
+def test_a_class_that_no_image_shows_is_named() -> None:
+    """Its scores are those of finding nothing, however good they look."""
+    counts = np.zeros((3, 2, 3), dtype=np.int64)
+    scores = metrics.summarise(counts, [3, 7])
+    assert scores["pair_dice"] == 1
+    assert metrics.caveat(scores, [3, 7]).startswith("No validation image shows a defect")
+    counts[1, 0] = (1, 2, 3)
+    scores = metrics.summarise(counts, [3, 7])
+    assert metrics.caveat(scores, [3, 7]).startswith("No validation image shows class 7:")
+    assert metrics.caveat(scores, ["3"]) == ""  # as JSON has them
+    counts[2, 1] = (0, 0, 3)
+    assert metrics.caveat(metrics.summarise(counts, [3, 7]), [3, 7]) == ""

@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from steelseg.report.config import ReportConfig
 from steelseg.report.drawing import OPACITY, draw
 from steelseg.report.gallery import Picture
 from steelseg.tune import outcome
+from steelseg.tune.components import ComponentTable, PairComponents
 from steelseg.tune.outcome import Landscape
 
 HOSTILE = '"><script>alert(1)</script>.png'
@@ -35,15 +37,25 @@ PAIRS = {
 }
 
 
+def pair_components(
+    true: int, predicted: int, true_positive: int, confidence: float
+) -> PairComponents:
+    """One component at the only threshold, or none."""
+    columns = [[0, predicted, predicted, true_positive]] if predicted else np.zeros((0, 4))
+    return PairComponents(np.array(columns, dtype=np.int32).T, true, confidence)
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> pd.DataFrame:
     """Five validation images, written and read back."""
-    pairs = np.array(list(PAIRS.values()))
-    counts = pairs[..., [2, 1, 0]].astype(np.int64)
+    counts = np.array(list(PAIRS.values()))[..., [2, 1, 0]].astype(np.int64)
     path = tmp_path / "validation.parquet"
-    confidences = pairs[..., 3].astype(np.float32)
-    outcome.write(path, list(PAIRS), [1, 2], confidences, counts, counts // 2)
-    read = outcome.read(path)
+    components = ComponentTable([0.5], 2)
+    for pairs in PAIRS.values():
+        components.append([pair_components(*pair) for pair in pairs])
+    rules = {1: ClassRule(), 2: ClassRule()}
+    outcome.write_validation(path, list(PAIRS), rules, components, counts // 2)
+    read = outcome.read_validation(path)
     assert np.array_equal(outcome.counts_of(read), counts)
     assert np.array_equal(outcome.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2)
     return read
@@ -192,10 +204,9 @@ def test_the_page_says_which_folds_were_validated_on() -> None:
     )
 
 
-def test_a_page_escapes_what_the_data_says(
-    table: pd.DataFrame, images: ImageTable, tiny_cache: Cache
-) -> None:
-    """Names of files and reasons are text on it, whatever they hold; our own figures are drawn."""
+@pytest.fixture
+def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict[str, Any]:
+    """All that a page is made of, with names and reasons that would do harm as HTML."""
     rules = {1: ClassRule(), 2: ClassRule(enabled=False)}
     metrics = {
         "tune_threshold": SCORES | {"positive_dice": 0.5},
@@ -212,36 +223,80 @@ def test_a_page_escapes_what_the_data_says(
     history = pd.DataFrame({"epoch": [0, 1]} | {line: [2, 1] for line in lines})
     landscape = Landscape([0.4, 0.5], [0, 9], {1: np.eye(2), 2: np.eye(2)})
     bad = Picture("data:,", HOSTILE, "")
-    page = report_page.render(
-        tiny_cache.classes,
-        {
-            "config": ReportConfig(
-                dataset=HOSTILE, examples_per_class=1, crops=2, gallery_images=1
-            ),
-            "network": {"arch": "Unet", "encoder": "resnet18"},
-            "validated": report_page.validated_on({0: [Path("models")]}, 5),
-            "metrics": metrics,
-            "advice": [HOSTILE, f"`{HOSTILE}`"],
-            "facts": data_figures.class_facts(images),
-            "data_figures": data_figures.data_figures(images),
-            "skipped": {HOSTILE: HOSTILE},
-            "examples": [bad, *report_page.example_pictures(tiny_cache, images, 1)],
-            "crops": [bad],
-            "curves": model_figures.training_curves(history),
-            "class_scores": report_page.class_scores(table, rules),
-            "landscapes": model_figures.landscapes(landscape, rules),
-            "confidence_figures": model_figures.confidence_figures(table),
-            "gallery": {"best": [bad], "worst": [], "surprising": []},
-            "submission_figure": data_figures.submission_shares(
-                images, {"share_class_1": 0.3, "share_class_2": 0.1}
-            ),
-        },
-    )
+    shares = {"share_class_1": 0.3, "share_class_2": 0.1}
+    return {
+        "config": ReportConfig(dataset=HOSTILE, examples_per_class=1, crops=2, gallery_images=1),
+        "network": {"arch": "Unet", "encoder": "resnet18"},
+        "validated": report_page.validated_on({0: [Path("models")]}, 5),
+        "metrics": metrics,
+        "advice": [HOSTILE, f"`{HOSTILE}`"],
+        "facts": data_figures.class_facts(images),
+        "data_figures": data_figures.data_figures(images),
+        "skipped": {HOSTILE: HOSTILE},
+        "examples": [bad, *report_page.example_pictures(tiny_cache, images, 1)],
+        "crops": [bad],
+        "curves": model_figures.training_curves(history),
+        "class_scores": report_page.class_scores(table, rules),
+        "landscapes": model_figures.landscapes(landscape, rules),
+        "confidence_figures": model_figures.confidence_figures(table),
+        "gallery": {"best": [bad], "worst": [], "surprising": []},
+        "submission_figure": data_figures.submission_shares(images, shares),
+    }
+
+
+def test_a_page_escapes_what_the_data_says(sections: dict[str, Any], tiny_cache: Cache) -> None:
+    """Names of files and reasons are text on it, whatever they hold; our own figures are drawn."""
+    page = report_page.render(tiny_cache.classes, sections)
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;.png") >= 10
     assert page.count("<svg") == 5 + 3 + 2 + 2 + 1
     assert page.count("currentColor") > 20
     assert "1 training images were left out" in page
+    assert "the figure to believe" in page
+
+
+CLEAN = {"pair_dice": 1.0, "all_empty_pair_dice": 1.0, "optimistic_pair_dice": 1.0}
+
+
+def test_a_page_without_a_defect_says_so(sections: dict[str, Any], tiny_cache: Cache) -> None:
+    """Where no validation image shows one, there is no figure to believe."""
+    sections["metrics"]["tune_threshold"] = CLEAN
+    page = report_page.render(tiny_cache.classes, sections)
+    assert "since no validation image shows a defect" in page
+    assert "the figure to believe" not in page
+    assert "<b>\N{EN DASH}</b><span>Dice where there is a defect" in page
+
+
+def test_curves_without_a_defect_have_no_iou() -> None:
+    """It is not defined there; the other figures stay."""
+    history = pd.DataFrame({"epoch": [0], "train_loss": [1], "val_loss": [1], "val_pair_dice": [1]})
+    assert len(model_figures.training_curves(history)) == 2
+
+
+def test_the_best_images_are_of_those_with_a_defect(table: pd.DataFrame) -> None:
+    """Where there is none, none is shown as well found."""
+    clean = table[table["image"].isin(["clean", "sure of nothing"])]
+    chosen = gallery.choose(clean, 1)
+    assert chosen["best"] == []
+    assert len(chosen["worst"]) == len(chosen["surprising"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ([], "No validation image shows a defect"),
+        ([1], "No validation image shows class 2"),
+        ([2], "No validation image shows class 1"),
+    ],
+)
+def test_advice_begins_with_what_the_figures_do_not_tell(shown: list[int], expected: str) -> None:
+    """A class that nobody looked for is not called disabled, nor a score of nothing bad."""
+    scores = CLEAN | {f"positive_dice_class_{c}": 0.4 for c in shown}
+    metrics = {"tune_threshold": scores, "pivot_csv": DATA, "predict": PREDICTED}
+    rules = {c: ClassRule(enabled=c in shown) for c in (1, 2)}
+    lines = advice.advise(metrics, pd.DataFrame({"val_loss": [2, 1, 1.05]}), rules, "x")
+    assert len(lines) == 1
+    assert lines[0].startswith(expected)
 
 
 def test_the_crops_shown_are_those_of_the_first_epoch(tiny_cache: Cache) -> None:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import FOLDS, config, run
@@ -54,6 +55,18 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert without_timings(resumed.kept_scores) == without_timings(whole.kept_scores)
     for name, tensor in whole.best_weights.items():
         assert torch.equal(resumed.best_weights[name], tensor), name
+
+
+def test_without_a_defect_to_choose_by_the_last_epoch_is_kept(
+    tiny_cache: Cache, tmp_path: Path
+) -> None:
+    """All epochs score 1 then, by whatever is asked for, and the first has learnt least."""
+    clean = np.where(np.isin(np.arange(12), [1, 2, 5, 7]), 0, 1)
+    for select_by in ("tuned_pair_dice", "pair_dice"):
+        settings = config(epochs=2, select_by=select_by)
+        keeper = run(tiny_cache, tmp_path / select_by, settings, folds=clean)
+        assert keeper.history[0]["val_all_empty_pair_dice"] == 1
+        assert keeper.best_epoch == 1
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiny_cache: Cache, tmp_path: Path) -> None:

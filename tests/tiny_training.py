@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 from torch import nn
 
+from steelseg.core.arrays import Int64
 from steelseg.core.params import load
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
@@ -51,6 +52,7 @@ def run(
     stop_after: int = 99,
     segmenter: Segmenter | None = None,
     dropout: float = 0,
+    folds: Int64 = FOLDS,
 ) -> EpochKeeper:
     """Train from the seed, or go on from `folder`; `stop_after` epochs it is interrupted."""
 
@@ -61,5 +63,5 @@ def run(
     segmenter = segmenter or network(cache, settings)
     if dropout:
         segmenter.network.segmentation_head.insert(0, nn.Dropout(dropout))  # type: ignore[operator]
-    data = FoldData(cache, FOLDS, settings)
+    data = FoldData(cache, folds, settings)
     return loop.train(segmenter, settings, data, folder, log_epoch)

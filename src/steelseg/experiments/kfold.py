@@ -57,7 +57,8 @@ def table(scores: Mapping[int, Scores], together: Scores) -> Iterator[str]:
     """Yield a line for each fold, their mean and spread, and that of all images out of fold."""
     yield "fold   pair-Dice   all-empty"
     for fold, of_fold in scores.items():
-        yield f"{fold:<6} {of_fold[METRIC]:.4f}      {of_fold[BASELINE]:.4f}"
+        note = "   no image of it shows a defect" if of_fold[BASELINE] == 1 else ""
+        yield f"{fold:<6} {of_fold[METRIC]:.4f}      {of_fold[BASELINE]:.4f}{note}"
     values = [of_fold[METRIC] for of_fold in scores.values()]
     yield f"mean   {mean(values):.4f} ± {stdev(values):.4f} (standard deviation over the folds)"
     yield (

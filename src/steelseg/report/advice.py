@@ -7,8 +7,10 @@ from typing import Any
 import pandas as pd
 
 from steelseg.predict.postprocess import ClassRule
+from steelseg.tune.metrics import caveat
 
 FLATTERY = 0.01  # of tuning, in pair-Dice, that is worth a word
+POSITIVE = "positive_dice"  # the Dice where there is a defect; there is none where there is none
 DEVIATIONS = 3  # between two shares that are worth a word
 
 
@@ -27,8 +29,8 @@ def advise(
         encoder_weights: what the encoder began with.
     """
     scores = metrics["tune_threshold"]
-    advice = []
-    if scores["pair_dice"] <= scores["all_empty_pair_dice"]:
+    advice = [note] if (note := caveat(scores, rules)) else []
+    if scores["pair_dice"] <= scores["all_empty_pair_dice"] < 1:
         advice.append(
             "It scores no better than predicting nothing: look at the crops below, whether the "
             "masks lie where the defects are, then train longer."
@@ -63,9 +65,9 @@ def _of_curves(losses: Sequence[float]) -> Iterator[str]:
 
 def _of_classes(scores: Mapping[str, float], rules: Mapping[int, ClassRule]) -> Iterator[str]:
     for class_id, rule in rules.items():
-        if not rule.enabled:
+        if not rule.enabled and f"{POSITIVE}_class_{class_id}" in scores:
             yield f"Class {class_id} is disabled: no threshold scores better than predicting none."
-    name = "positive_dice_class_"
+    name = f"{POSITIVE}_class_"
     found = {int(k.removeprefix(name)): v for k, v in scores.items() if k.startswith(name)}
     if len(found) > 1:
         worst = min(found, key=lambda c: found[c])

@@ -14,6 +14,7 @@ from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
 
 MAX_SIDE = 1600  # pixels; larger pictures are made smaller
+NEVER = -np.inf
 SURE = 0.9  # a confidence that is worth a word where the class is not
 QUALITY = 80  # of the JPEG
 
@@ -45,14 +46,15 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
     confidence = table["confidence"].to_numpy().reshape(shown.shape)
     surprise = np.abs(shown - confidence).max(axis=1)
     orders = {
-        "best": np.where(shown.any(axis=1), dice, -1),
+        "best": np.where(shown.any(axis=1), dice, NEVER),
         "worst": -dice,
         "surprising": surprise,
     }
     chosen: dict[str, list[str]] = {}
     left = np.ones(len(images), dtype=bool)
     for kind, order in orders.items():
-        first = [i for i in np.argsort(-order, kind="stable") if left[i]][:n_images]
+        ranking = np.argsort(-order, kind="stable")
+        first = [i for i in ranking if left[i] and order[i] > NEVER][:n_images]
         left[first] = False
         chosen[kind] = images[first].tolist()
     return chosen

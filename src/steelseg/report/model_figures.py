@@ -33,13 +33,18 @@ _COLOURS = [NEUTRAL, "#0072b2", "#d55e00", "#4c9f70"]
 
 @in_page_style
 def training_curves(history: pd.DataFrame) -> list[Markup]:
-    """Draw loss, pair-Dice and IoU by epoch, a figure each; one epoch is drawn as dots."""
+    """Draw loss, pair-Dice and IoU by epoch, a figure each; one epoch is drawn as dots.
+
+    There is no IoU where no image shows a defect.
+    """
     drawn = []
     for title, lines in CURVES.items():
+        known = {column: label for column, label in lines.items() if column in history}
+        if not known:
+            continue
         drawing, axes = figure(title, "epoch", "")
-        for (column, label), colour in zip(lines.items(), _COLOURS, strict=False):
-            if column in history:
-                axes.plot(history["epoch"] + 1, history[column], ".-", label=label, color=colour)
+        for (column, label), colour in zip(known.items(), _COLOURS, strict=False):
+            axes.plot(history["epoch"] + 1, history[column], ".-", label=label, color=colour)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
         drawn.append(to_svg(drawing, f"{title} by epoch"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from steelseg.core.files import read_json
 from steelseg.tracking.store import ui_command
+from steelseg.tune.metrics import caveat
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
@@ -28,6 +29,7 @@ def summarise(root: Path) -> str:
         for c in data["images_per_class"]
         if f"positive_dice_class_{c}" in scores
     )
+    note = caveat(scores, data["images_per_class"])
     baseline = scores["all_empty_pair_dice"]
     gain = scores["pair_dice"] - baseline
     return "\n".join(
@@ -37,7 +39,8 @@ def summarise(root: Path) -> str:
             f"  {scores['pair_dice']:.4f}   cross-fitted: rules tuned on others of these images",
             f"  {baseline:.4f}   predicting nothing ({gain:+.4f} gained over it)",
             f"  {scores['optimistic_pair_dice']:.4f}   rules tuned on the same images: flatters",
-            f"  Dice where there is a defect: {per_class}",
+            f"  Dice where there is a defect: {per_class or 'unknown'}",
+            *([f"  {note}"] if note else []),
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",
             "report        reports/index.html",

@@ -107,6 +107,8 @@ class EpochKeeper(Checkpoint):
             tqdm.write(_describe(self.history[-1], self.epochs))
 
     def _score(self, epoch: int) -> float:
+        if "val_positive_dice" not in self.history[epoch]:
+            return epoch  # no validation image shows a defect to choose by: the last epoch
         value = self.history[epoch][f"val_{self.select_by}"]
         return -value if self.select_by in LOWER_IS_BETTER else value
 

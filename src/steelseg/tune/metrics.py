@@ -4,7 +4,7 @@ Everything takes `counts` (N, C, 3) int64: for each image and class the numbers 
 predicted and true pixels. Int64 are added up first and divided once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -72,6 +72,32 @@ def summarise(counts: Int64, classes: Sequence[int]) -> dict[str, float]:
             if not np.isnan(value):
                 scores[f"{name}_class_{class_id}"] = value
     return scores | notebook_scores(counts)
+
+
+def caveat(scores: Mapping[str, float], classes: Iterable[int | str]) -> str:
+    """Say which of the figures that `summarise` gave mean nothing, and what to do; else nothing.
+
+    Where no image shows a class, all that is scored is that nothing was found, by rules that were
+    chosen for finding nothing.
+    """
+    all_classes = list(classes)
+    missing = [c for c in all_classes if f"positive_dice_class_{c}" not in scores]
+    if not missing:
+        return ""
+    remedy = (
+        "validate on another fold (`-S fold=...`) or on larger ones "
+        "(`-S stratified_split.n_folds=...`), or annotate more images"
+    )
+    if missing == all_classes:
+        return (
+            "No validation image shows a defect, so a pair-Dice near 1 only means that nothing "
+            f"was found where nothing is, and the rules are no guide: {remedy}."
+        )
+    named = f"class{'es' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+    return (
+        f"No validation image shows {named}: the scores say nothing about finding it, and its rule "
+        f"is no guide; {remedy}."
+    )
 
 
 def best_pair_dice(
