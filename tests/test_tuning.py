@@ -12,11 +12,11 @@ from tables import SMALL, clean_mask, dice, fill_from_pixels, fill_table, images
 
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.components import ComponentTable
+from steelseg.tune.metrics import pair_dice
 from steelseg.tune.search import (
     TuneConfig,
     count,
     cross_count,
-    cross_fit,
     evaluate,
     landscape,
     parts_of,
@@ -75,7 +75,7 @@ def test_rows_are_all_that_a_search_looks_at(drawn, data):
 
 @settings(max_examples=25)
 @given(images(), st.integers(2, 4), st.data())
-def test_cross_fit_scores_each_part_under_the_rules_of_the_others(drawn, n_splits, data):
+def test_cross_count_scores_each_part_under_the_rules_of_the_others(drawn, n_splits, data):
     """The cross-fitted score is put together from searches that never saw the image scored."""
     probabilities, masks = drawn
     table = fill_table(probabilities, masks)
@@ -84,7 +84,7 @@ def test_cross_fit_scores_each_part_under_the_rules_of_the_others(drawn, n_split
     )
     config = SMALL.model_copy(update={"n_splits": n_splits, "smoothing": 0.75})
     parts = parts_of(table, n_splits, groups)
-    found = cross_fit(table, config, groups)
+    found = pair_dice(cross_count(table, config, groups))
     for part in np.unique(parts):
         rules = search(table, config, parts != part)
         assert np.array_equal(found[parts == part], evaluate(table, rules, parts == part))
@@ -112,9 +112,39 @@ def test_search_on_labels_of_chance_is_honest_about_it():
         table = fill_table(probabilities, masks.astype(np.uint8), config)
         empty = evaluate(table, [ClassRule(enabled=False)]).mean()
         gains["optimistic"] += (evaluate(table, search(table, config)).mean() - empty) / 10
-        gains["honest"] += (cross_fit(table, config, np.arange(30)).mean() - empty) / 10
+        gains["honest"] += (
+            pair_dice(cross_count(table, config, np.arange(30))).mean() - empty
+        ) / 10
     assert gains["optimistic"] > 0.005
     assert gains["honest"] < 0.001
+
+
+@settings(max_examples=25)
+@given(images(), st.sampled_from([0.3, 0.75, 2.0]))
+def test_smoothing_is_a_mean_over_the_neighbours_that_there_are(drawn, sigma):
+    """Judged by Gaussian weights over the whole grid, written out, the same rule is the best."""
+    probabilities, masks = drawn
+    config = SMALL.model_copy(update={"smoothing": sigma, "may_disable": False})
+    lists = config.thresholds, config.min_component_areas, config.min_areas, config.gates
+    cells = list(np.ndindex(*map(len, lists)))
+    steps = np.array(cells)[:, None] - np.array(cells)
+    weights = np.exp(-0.5 * (steps**2).sum(axis=2) / sigma**2)
+    for c, rule in enumerate(search(fill_table(probabilities, masks), config)):
+        sums = []
+        for cell in cells:
+            values = (options[i] for options, i in zip(lists, cell, strict=True))
+            names = "threshold", "min_component_area", "min_area", "gate"
+            one = ClassRule(**dict(zip(names, values, strict=True)))
+            pairs = zip(probabilities[:, c], masks[:, c], strict=True)
+            sums.append(sum(dice(clean_mask(p, one), m) for p, m in pairs))
+        score = weights @ np.array(sums) / weights.sum(axis=1)
+        chosen = tuple(
+            options.index(value)
+            for options, value in zip(
+                lists, rule.model_dump(exclude={"enabled"}).values(), strict=True
+            )
+        )
+        assert score[cells.index(chosen)] == pytest.approx(score.max(), abs=1e-8)
 
 
 def test_smoothing_prefers_a_plateau_to_a_lone_peak():
@@ -162,7 +192,7 @@ def test_class_that_is_everywhere_is_found():
     config = TuneConfig()
     table = fill_from_pixels([(0.9, 1)] * 4, config)
     assert search(table, config) == [ClassRule()]
-    assert cross_fit(table, config, range(4)).mean() == 1.0
+    assert pair_dice(cross_count(table, config, range(4))).mean() == 1.0
 
 
 def test_gate_and_areas_are_used_where_they_help():
@@ -198,9 +228,9 @@ def test_single_image_is_scored_under_the_untuned_rule():
     config = TuneConfig()
     table = fill_from_pixels([(0.4, 1)], config)
     assert evaluate(table, search(table, config)).tolist() == [[1.0]]
-    assert cross_fit(table, config, [7]).tolist() == [[0.0]]
+    assert pair_dice(cross_count(table, config, [7])).tolist() == [[0.0]]
     twins = fill_from_pixels([(0.4, 1)] * 3, config)
-    assert cross_fit(twins, config, [7, 7, 7]).tolist() == [[0.0]] * 3
+    assert pair_dice(cross_count(twins, config, [7, 7, 7])).tolist() == [[0.0]] * 3
 
 
 def test_empty_table_gives_untuned_rules():
@@ -217,7 +247,7 @@ def test_report_puts_the_honest_score_first():
     table = fill_from_pixels([(0.4, 1), (0.4, 1), (0.2, 0), (0.2, 0)], config)
     groups = [0, 1, 2, 3]
     scores = report(table, search(table, config), cross_count(table, config, groups), [3])
-    assert scores["pair_dice"] == cross_fit(table, config, groups).mean()
+    assert scores["pair_dice"] == pair_dice(cross_count(table, config, groups)).mean()
     true_positive, _, true = cross_count(table, config, groups)[:, 0].sum(axis=0)
     assert scores["iou_class_3"] == true_positive / true  # nothing is predicted beside the truth
     assert scores["optimistic_pair_dice"] == 1.0
@@ -250,7 +280,7 @@ def test_tables_and_rules_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="Expected 1 rules, but got 2"):
         evaluate(table, [ClassRule(threshold=0.4)] * 2)
     with pytest.raises(ValueError, match="groups"):
-        cross_fit(table, SMALL, [0, 1])
+        cross_count(table, SMALL, [0, 1])
 
 
 @pytest.mark.parametrize(

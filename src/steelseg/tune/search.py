@@ -6,11 +6,13 @@ is searched by itself.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
+from scipy.ndimage import gaussian_filter1d
 
 from steelseg.core.arrays import Float64, Int8, Int64
 from steelseg.core.params import Config
@@ -101,13 +103,6 @@ def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Int64:
 def evaluate(table: ComponentTable, rules: Sequence[ClassRule], rows: Rows = ALL_ROWS) -> Float64:
     """Compute the chosen images' Dice (N, C) under a rule for each class (see `count`)."""
     return pair_dice(count(table, rules)[rows])
-
-
-def cross_fit(
-    table: ComponentTable, config: TuneConfig, groups: npt.ArrayLike, seed: int = 0
-) -> Float64:
-    """Compute the images' Dice (N, C) under rules chosen on other images (see `cross_count`)."""
-    return pair_dice(cross_count(table, config, groups, seed))
 
 
 def cross_count(
@@ -243,9 +238,8 @@ def _rule_of(cell: Cell | None, config: TuneConfig) -> ClassRule:
 
 def _smooth(sums: Float64, sigma: float) -> Float64:
     """Take Gaussian means along every axis; at the grid's edge over the neighbours there are."""
-    for size in sums.shape:
-        steps = np.subtract.outer(np.arange(size), np.arange(size))
-        weights = np.exp(-0.5 * (steps / sigma) ** 2)
-        weights /= weights.sum(axis=1, keepdims=True)
-        sums = np.tensordot(sums, weights, axes=(0, 1))  # smooths the first axis, puts it last
+    for axis, size in enumerate(sums.shape):
+        blur = partial(gaussian_filter1d, sigma=sigma, axis=axis, mode="constant", radius=size - 1)
+        there = np.ones([size if other == axis else 1 for other in range(sums.ndim)])
+        sums = blur(sums) / blur(there)  # beyond the edge both are 0
     return sums
