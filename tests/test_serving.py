@@ -167,6 +167,26 @@ def test_the_server_says_what_is_wrong_with_an_image(address: str, jpegs: list[P
     assert ask(address, [jpegs[0].read_bytes()])[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"image\n/etc/passwd\n", "text/csv"),
+        (b'{"dataframe_records": [{"picture": ""}]}', "application/json"),
+        (b'{"dataframe_records": ' + b"[" * 100_000, "application/json"),
+    ],
+)
+def test_the_server_answers_strangers_itself(address: str, body: bytes, content_type: str) -> None:
+    """Where MLflow would open a path, fail with status 500 or send a traceback.
+
+    The rest is sent to a server in this process: `test_hostile_requests.py`.
+    """
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": content_type})
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=60)
+    assert error.value.code == 400
+    assert set(json.load(error.value)) == {"error_code", "message"}
+
+
 def test_python_gives_bytes_and_no_paths(
     champion: str, jpegs: list[Path], predicted: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:

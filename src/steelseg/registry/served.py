@@ -1,40 +1,56 @@
 """The model that users take away: MLflow runs this file to build it ("models from code").
 
-Input: a DataFrame with a column `image`, the bytes of an image file each (base64 where a request is
-text). Output: a row for every image and class, in that order, with `image` (the row's number in the
-input), `class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`. An image that
-cannot be read is refused with its number and the reason; a server answers so with status 400.
+Input: a DataFrame with a column `image`, the bytes of an image file each, or their base64. Output:
+a row for every image and class, in that order, with `image` (the row's number in the input),
+`class_id`, `rle` (empty for no defect), `area` in pixels and `confidence`. An image that cannot be
+read is refused with its number and the reason; a server answers so with status 400.
 
 Nothing of the machine is opened for a request: a path or an address is no image here. In Python,
 `steelseg.Model` reads paths.
 """
 
-import base64
-import binascii
-from collections.abc import Iterator
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pandas as pd
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from steelseg.core.arrays import Uint8
-from steelseg.core.errors import BadInput, quote
-from steelseg.data.images import decode_grey
+from steelseg.core.errors import BadInput
 from steelseg.predict.model import Model
+from steelseg.registry.request import decode, images_of
 
 COLUMNS = ["image", "class_id", "rle", "area", "confidence"]
+SERVER = "mlflow.pyfunc.scoring_server"
+LARGER = 4  # images may have so many times the pixels of those that were trained on
+ALWAYS = 2**21  # pixels that every image may have, such as 1080x1920; our network takes 0.8 GB
+TURN = 8  # images, after which another request has its turn
+PATIENCE = 0.9  # of the server's time limit, at which it would go on working in vain
 
 
 class ServedModel(PythonModel):
     """Decoding, network and post-processing in one, exactly as the stage `predict` has them."""
 
     def load_context(self, context: Any) -> None:
-        """Open the model of the artifact folder `model`."""
+        """Open the model of the artifact folder `model`, and answer for a server that loads it.
+
+        MLflow's own `invocations` lets a stranger harm a server, see `request.py`.
+        """
         self.model = Model(Path(context.artifacts["model"]))
         self.model.runtime(many=False)
+        self.max_pixels = max(ALWAYS, LARGER * math.prod(self.model.card.size_hw))
+        self.turn = Lock()  # memory for one image, however many requests there are
+        if f"{SERVER}.app" in sys.modules:
+            sys.modules[SERVER].invocations = self.answer  # type: ignore[attr-defined]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Return the masks of all images.
@@ -42,35 +58,50 @@ class ServedModel(PythonModel):
         Raises:
             MlflowException: an image cannot be read; with the error code of a bad request.
         """
-        return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
-
-    def _rows(self, images: list[Any]) -> Iterator[tuple[Any, ...]]:
-        numbered = enumerate(images)
-        outcomes = self.model.outcomes(numbered, lambda item: decode(item[1]), many=False)
-        for (number, _), findings in outcomes:
-            if isinstance(findings, BadInput):
-                raise MlflowException.invalid_parameter_value(f"image {number}: {findings}")
-            for found in findings:
-                yield number, found.class_id, found.rle, found.area, found.confidence
-
-
-def decode(image: Any) -> Uint8:
-    """Decode an image file's bytes, or their base64 (standard or url-safe), to (H, W) uint8.
-
-    Raises:
-        BadInput: it is something else.
-    """
-    if isinstance(image, str):
         try:
-            standard = image.translate(str.maketrans("-_", "+/"))
-            image = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise BadInput(
-                f"expected the base64 of an image file's bytes, but got {quote(image)}"
-            ) from None
-    if not isinstance(image, bytes):
-        raise BadInput(f"expected an image file's bytes, but got {quote(image)}")
-    return decode_grey(image)
+            return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
+        except BadInput as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def answer(self, data: bytes, content_type: str | None, *_: Any) -> Any:
+        """Answer a request to the server by rows, or by status 400 and one sentence."""
+        limit: Any = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT  # of an untyped class
+        until = time.monotonic() + PATIENCE * limit.get()
+        answer: dict[str, Any]
+        try:
+            rows = self._rows(images_of(data, content_type), until)
+            answer = {"predictions": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+            status = 200
+        except BadInput as error:
+            answer = {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
+            status = 400
+        except Exception:
+            logging.getLogger(__name__).exception("a request was not answered")
+            message = "the model failed; the server's log has the reason"
+            answer = {"error_code": "INTERNAL_ERROR", "message": message}
+            status = 500
+        response: Any = sys.modules[SERVER].InvocationsResponse
+        return response(json.dumps(answer), status, "application/json")
+
+    def _rows(self, images: Sequence[Any], until: float = math.inf) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(images), TURN):
+            numbered = enumerate(images[start : start + TURN], start)
+            with self.turn:
+                outcomes = self.model.outcomes(numbered, self._decode, many=False)
+                for (number, _), findings in outcomes:
+                    if isinstance(findings, BadInput):
+                        raise BadInput(f"image {number}: {findings}")
+                    done = number + 1
+                    if done < len(images) and time.monotonic() > until:
+                        raise BadInput(
+                            f"expected fewer images at once: {done} of {len(images)} were done in "
+                            "the server's time; send fewer, or serve with a longer --timeout"
+                        )
+                    for found in findings:
+                        yield number, found.class_id, found.rle, found.area, found.confidence
+
+    def _decode(self, numbered: tuple[int, Any]) -> Any:
+        return decode(numbered[1], self.max_pixels)
 
 
 set_model(ServedModel())

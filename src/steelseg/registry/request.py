@@ -1,0 +1,101 @@
+"""What a served model reads out of a request: image files as base64 in JSON, and nothing else.
+
+Nothing is opened for a request: a path or an address is no image here. MLflow's own reading is not
+used, since a stranger can harm a server by it: a table of distinct columns takes memory by its rows
+times its columns, and what cannot be parsed is answered with a traceback or with status 500.
+"""
+
+import base64
+import binascii
+import json
+import math
+from typing import Any
+
+from PIL.ExifTags import Base
+from PIL.ImageFile import ImageFile
+
+from steelseg.core.arrays import Uint8
+from steelseg.core.errors import BadInput, quote
+from steelseg.data.images import decode_grey, opened
+
+MAX_BODY = 2**26  # bytes; some 500 frames of 256x1600 as JPEG
+MAX_VALUES = 2**20  # objects that JSON is parsed into; each takes up to 100 bytes
+SCAN = b"\xff\xda"  # in a JPEG, what begins a pass over all its pixels; a progressive one has 10
+MAX_SCANS = 100
+EXPECTED = 'expected {"dataframe_records": [{"image": "<base64 of an image file>"}, ...]}'
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def images_of(body: bytes, content_type: str | None) -> list[Any]:
+    """Return what a request gives for images, in any of MLflow's JSON forms.
+
+    A content type other than JSON is refused: a page in somebody's browser may send one unasked.
+
+    Raises:
+        BadInput: the body is of another type or form, or too large.
+    """
+    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+        got = quote(content_type) if content_type else "none"
+        raise BadInput(f"expected the content type application/json, but got {got}")
+    if len(body) > MAX_BODY:
+        raise BadInput(f"expected at most {MAX_BODY} bytes a request, but got {len(body)}")
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BadInput(f"expected at most {MAX_VALUES} values a request; send fewer images at once")
+    try:
+        return _column(json.loads(body))
+    except (LookupError, TypeError, ValueError, RecursionError):
+        raise BadInput(EXPECTED) from None
+
+
+def _column(document: Any) -> list[Any]:
+    match document:
+        case {"dataframe_records": [*rows]} | {"instances": [*rows]}:
+            return [row["image"] for row in rows]
+        case {"dataframe_split": {"columns": [*names], "data": [*rows]}}:
+            at = names.index("image")
+            return [row[at] for row in rows]
+        case {"inputs": {"image": [*images]}}:
+            return images
+    raise BadInput(EXPECTED)
+
+
+def decode(image: Any, max_pixels: int) -> Uint8:
+    """Decode an image file's bytes, or their base64, to (H, W) uint8.
+
+    The base64 may be of the standard or the url-safe kind, on several lines, or a data URI.
+
+    Raises:
+        BadInput: it is something else, or would take more memory or time than `max_pixels` do.
+    """
+    if isinstance(image, str):
+        image = _from_base64(image)
+    if not isinstance(image, bytes):
+        raise BadInput(f"expected an image file's bytes, but got {quote(image)}")
+    with opened(image) as header:
+        _refuse_bombs(header, image, max_pixels)
+    return decode_grey(image)
+
+
+def _refuse_bombs(header: ImageFile, data: bytes, max_pixels: int) -> None:
+    """Refuse what is small as a file and large to decode."""
+    width, height = header.size
+    if width * height > max_pixels:
+        raise BadInput(f"expected at most {max_pixels} pixels, but got {height}x{width}")
+    tags = getattr(header, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
+    tile_wh = tags.get(Base.TileWidth, 1), tags.get(Base.TileLength, 1)
+    if math.prod(tile_wh) > max_pixels:
+        raise BadInput(f"expected tiles of at most {max_pixels} pixels, but got {quote(tile_wh)}")
+    is_jpeg = header.format in {"JPEG", "MPO"} or header.info.get("compression") == "jpeg"
+    if is_jpeg and data.count(SCAN) > MAX_SCANS:
+        raise BadInput(f"expected a JPEG of at most {MAX_SCANS} scans")
+
+
+def _from_base64(text: str) -> bytes:
+    encoded = text.partition(";base64,")[2] if text.startswith("data:") else text
+    standard = "".join(encoded.split()).translate(_URL_SAFE)
+    try:
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise BadInput(
+            f"expected the base64 of an image file's bytes, but got {quote(text)}"
+        ) from None
