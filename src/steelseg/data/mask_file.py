@@ -67,7 +67,7 @@ def read_labels(
     readings = list(_ways(stored))
     legal = {way: values for way, values in readings if set(values) <= {0, *classes}}
     if len(set(legal.values())) > 1:
-        raise BadInput(f"its palette can be read {' or '.join(legal)}; {_AMBIGUOUS}")
+        raise BadInput(f"its values can be read {' or '.join(legal)}; {_AMBIGUOUS}")
     if not readings:
         raise BadInput(
             "expected a palette of greys, or one whose number 0, for no defect, is black and "
