@@ -19,7 +19,6 @@ from steelseg.core.errors import BadInput, quote
 # that swaps state of the whole process, and images are decoded on several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-GreyImage = Uint8
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
 GREY_MODES = frozenset({"1", "L", "LA"})

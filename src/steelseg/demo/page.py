@@ -1,7 +1,5 @@
 """A page to try the model on images; Streamlit runs this file (see `command.py`)."""
 
-import csv
-import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,8 +11,9 @@ import streamlit as st
 
 from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.data import label_csv
 from steelseg.data.images import SUFFIXES, decode_grey, read_bytes
-from steelseg.data.label_csv import CLASS, IMAGE, PIXELS
+from steelseg.data.label_csv import Row
 from steelseg.demo.samples import Sample, find_samples, table_of, to_masks, to_thumbnail
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
@@ -47,15 +46,6 @@ def predict(data: bytes, _model: Model) -> tuple[Uint8, Float32]:
     """Decode an image and run the network: (H, W) uint8 and (C, H, W) float32."""
     image_hw = decode_grey(data)
     return image_hw, _model.probabilities(image_hw)
-
-
-def to_csv(image: str, rles: Mapping[int, str]) -> str:
-    """Write a row for each class, as in a submission."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([IMAGE, CLASS, PIXELS])
-    writer.writerows((image, class_id, rle) for class_id, rle in rles.items())
-    return text.getvalue()
 
 
 def plain(text: str) -> str:
@@ -143,7 +133,7 @@ def show(
     picture = gallery.shrink(draw(image_hw, masks, filled=truth))
     st.image(picture, caption=f"{plain(name)}: {meaning}", width="stretch")
     st.dataframe(_coloured(pd.DataFrame(table_of(findings, truth))), hide_index=True)
-    text = to_csv(name, {found.class_id: found.rle for found in findings})
+    text = label_csv.to_text(Row(name, found.class_id, found.rle) for found in findings)
     file_name = f"{Path(name).stem}.csv"
     st.download_button("Download the RLE rows", text, file_name, "text/csv", on_click="ignore")
 
