@@ -1,12 +1,15 @@
 """Fixtures that several test files share."""
 
+import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from clones import finished
 from hypothesis import settings
 
 from steelseg.data import annotations, cache_writer, label_csv, rle
@@ -14,6 +17,7 @@ from steelseg.data.cache import Cache
 from steelseg.data.inspection import inspect_folder
 
 REPOSITORY = Path(__file__).parents[1]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 if not os.environ.get("STEELSEG_TEST_GPU"):  # most tests compare with what a CPU computes
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -46,6 +50,41 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What makes a folder once in a run of tests, whichever of its processes needs it first."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = root / name, root / f"{name}.made"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                make(folder)
+                made.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def pipeline(once: Once) -> Path:
+    """A clone in which `dvc repro` has run, untracked."""
+    return once("pipeline", lambda f: finished(f, "dvc", "repro", STEELSEG_TRACKING="off"))
+
+
+@pytest.fixture(scope="session")
+def experiment(once: Once) -> Path:
+    """A clone in which an experiment of the name `by-hand` has run the same; do not change it.
+
+    Its learning rate is given, as the number that `auto` chooses.
+    """
+    command = ["dvc", "exp", "run", "-n", "by-hand", "-S", "lr=2e-3"]
+    return once("experiment", lambda folder: finished(folder, *command))
 
 
 @pytest.fixture

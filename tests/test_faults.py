@@ -9,28 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from clones import clone, run
 from faults.damage import damage_inputs, damage_unfinished
 from faults.kills import tracked_once
 from faults.outcome import Outcome, Trial, is_clean, judge, table
 from faults.processes import finish, interrupt, start
 from faults.workplace import OUTS, Workplace
 
-PIECES = {
-    "epochs: 1": "epochs: 3",
-    "shard_images: 8": "shard_images: 1",
-    "part_images: 512": "part_images: 1",
-}
 KEPT = {"cache_masks": "cache/shard-*", "train": "epoch-*.sha256", "predict": "part-*.sha256"}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def place(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     """A pipeline that has run, and a copy of it to do harm to."""
-    root = tmp_path_factory.mktemp("faults")
-    finished = clone(root / "finished", PIECES)
-    run(finished, "dvc", "repro")
-    return Workplace(finished, root / "place")
+    return Workplace(experiment, tmp_path_factory.mktemp("faults") / "place")
 
 
 def kill_after_first_piece(place: Workplace, stage: str) -> None:

@@ -28,7 +28,9 @@ class Workplace:
     def __init__(self, finished: Path, folder: Path) -> None:
         """Copy a finished clone, without what DVC keeps of it."""
         self.finished, self.folder = finished, folder
-        leave_out = shutil.ignore_patterns(".dvc", ".git", "mlflow.db*", ".mlflow.lock")
+        leave_out = shutil.ignore_patterns(
+            ".dvc", ".git", "mlflow.db*", ".mlflow.lock", "mlartifacts"
+        )
         shutil.copytree(finished, folder, ignore=leave_out)
 
     def restore(self) -> None:
