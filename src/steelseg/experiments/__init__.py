@@ -1,1 +1,1 @@
-"""Many runs."""
+"""Many runs through DVC's queue: k-fold, ablations, pseudo-labels."""

@@ -1,4 +1,4 @@
-"""The command `ablation`: which switches of a recipe help, and how much beside what seeds do."""
+"""The command `ablation`: which switches of a recipe help, compared with the effect of the seed."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from steelseg.experiments.queue import refuse_failed, run_queued
 from steelseg.tracking.runs import STAGE_TAG
 from steelseg.tracking.store import EXPERIMENT, open_store
 
-TARGET = "tune_threshold"  # the stage that measures; what comes after it tells nothing more
+TARGET = "tune_threshold"  # the last stage that the comparison needs
 PAGE = Path("docs/results.md")
 
 
 class Result(NamedTuple):
-    """What came of one experiment: the metric, and how long its training took, if it had one."""
+    """The result of one experiment: the metric, and the minutes of its training, if it had one."""
 
     value: float
     minutes: float | None
@@ -27,12 +27,12 @@ class Result(NamedTuple):
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `ablation` to a parser and return what runs it."""
     parser.description = (
-        "Try the switches of a plan one at a time, each under every seed, and table them against "
-        "the baseline. The same command again runs only what is missing."
+        "Try the switches of a plan one at a time, each under every seed, and compare them with the "
+        "baseline in a table. The same command again runs only what is missing."
     )
     parser.add_argument("plan", type=Path, help="a YAML file, such as docs/ablation.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time (default: 1)")
-    help_ = f"a page with <!-- name --> and <!-- /name --> for the table, such as {PAGE}"
+    help_ = f"page for the table, between <!-- name --> and <!-- /name -->, such as {PAGE}"
     parser.add_argument("--page", type=Path, help=help_)
     return _run
 
@@ -54,7 +54,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 
 def results(planned: Sequence[Trial], metric: str) -> dict[str, Result]:
-    """Look the finished experiments up in MLflow: results by name of experiment."""
+    """Look up the finished experiments in MLflow: results by experiment name."""
     with open_store() as client:
         found = client.get_experiment_by_name(EXPERIMENT)
         names = [trial.experiment.name for trial in planned] if found else []
@@ -81,7 +81,7 @@ def _result(client: Any, experiment: str, name: str, metric: str) -> Result | No
 def table(plan: Plan, planned: Sequence[Trial], done: Mapping[str, Result]) -> str:
     """Write the results as a Markdown table: mean and spread over the seeds of each switch.
 
-    The difference to the baseline is taken seed by seed, so that what a seed does to both cancels.
+    The difference to the baseline is taken seed by seed, so that the effect of a seed cancels.
     """
     by_switch = {
         switch: {

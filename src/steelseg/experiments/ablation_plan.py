@@ -40,7 +40,7 @@ def read_plan(path: Path) -> Plan:
     """Read a plan.
 
     Raises:
-        BadInput: it is no plan, or a switch bears the name of the baseline.
+        BadInput: it is not a plan, or a switch has the name of the baseline.
     """
     try:
         plan = Plan.model_validate(read_yaml(path))
@@ -49,7 +49,9 @@ def read_plan(path: Path) -> Plan:
         where = ".".join(map(str, fault["loc"]))
         raise BadInput(f"{path}: `{where}`: {fault['msg'].lower()}") from error
     if BASELINE in plan.switches:
-        raise BadInput(f"{path}: `switches`: {BASELINE!r} is what they are all compared with")
+        raise BadInput(
+            f"{path}: `switches`: {BASELINE!r} is the name of what they are compared with"
+        )
     return plan
 
 

@@ -1,4 +1,4 @@
-"""The command `kfold`: a model for every fold, scored out of fold, and an ensemble of them all."""
+"""The command `kfold`: one model per fold, scored out of fold, and an ensemble of them all."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -24,17 +24,24 @@ Scores = dict[str, float]
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `kfold` to a parser and return what runs it."""
     parser.description = (
-        "Train a model for every fold by DVC's queue, then tune the rules on the out-of-fold "
-        "predictions of all images and predict the test images by the mean of the models. The "
+        "Train one model per fold through DVC's queue, then tune the rules on the out-of-fold "
+        "predictions of all images, and predict the test images by the mean of the models. The "
         "same command again runs only what is missing."
     )
     add = parser.add_argument
-    add("-S", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="as in dvc")
+    add(
+        "-S",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="as in dvc exp run",
+    )
     add("--jobs", type=int, default=1, help="folds at a time (default: 1)")
     add(
         "--again",
         action="store_true",
-        help="look again at folds that are trained: the data may be other",
+        help="run trained folds again too, for instance after a change of the data",
     )
     return _run
 
@@ -43,7 +50,7 @@ def plan(n_folds: int, overrides: Sequence[str]) -> list[Experiment]:
     """Name an experiment for each fold.
 
     Raises:
-        BadInput: an override is of what this command itself sets.
+        BadInput: an override sets what this command sets itself.
     """
     for override in overrides:
         if override.partition("=")[0] in ("fold", "ensemble"):
@@ -96,7 +103,7 @@ def _collect(experiment: Experiment) -> str:
 
 
 def _scores(experiment: Experiment) -> Scores | None:
-    """Return the scores of an experiment, None if it has not been run to its end."""
+    """Return the scores of an experiment, None if it has not finished."""
     from dvc.exceptions import DvcException
     from scmrepo.exceptions import SCMError
 

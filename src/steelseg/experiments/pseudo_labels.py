@@ -31,7 +31,7 @@ DATA = Path("data")
 
 
 class Sure(NamedTuple):
-    """Confidences from which on a class counts as there, and up to which as not there."""
+    """The confidence from which a class counts as present, and that up to which as absent."""
 
     present: float
     absent: float
@@ -40,12 +40,17 @@ class Sure(NamedTuple):
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `pseudo-label` to a parser and return what runs it."""
     parser.description = (
-        "Make a data set of the training images and of those test images of which the last "
-        "predictions are sure in every class. Near-duplicates of training images are left out."
+        "Make a data set of the training images and of the test images whose last predictions are "
+        "sure in every class. Near-duplicates of training images are left out."
     )
     add = parser.add_argument
-    add("--present", type=float, default=0.95, help="least confidence in a mask (default: 0.95)")
-    add("--absent", type=float, default=0.3, help="highest without a mask (default: 0.3)")
+    add(
+        "--present",
+        type=float,
+        default=0.95,
+        help="a mask is sure from this confidence (default: 0.95)",
+    )
+    add("--absent", type=float, default=0.3, help="an empty mask is sure up to this (default: 0.3)")
     add("--out", type=Path, help="the data set's folder (default: data/raw/<dataset>-pseudo)")
     return _run
 
@@ -79,10 +84,10 @@ def write_dataset(
     Files are linked where the file system can. An older data set of this kind is replaced.
 
     Raises:
-        BadInput: `out` is there and is something else.
+        BadInput: `out` exists and is something else.
     """
     if out.exists() and not any((out / FOLDERS[0]).glob(f"{PREFIX}*")):
-        raise BadInput(f"{out}: is there, and is no data set of pseudo-labels")
+        raise BadInput(f"{out}: exists already, and is not a data set of pseudo-labels")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent) as temporary:
         new = Path(temporary) / out.name

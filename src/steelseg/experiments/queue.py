@@ -1,4 +1,4 @@
-"""Experiments in numbers, through DVC's queue: each is named by all that its result depends on."""
+"""Many experiments through DVC's queue, each named by all that its result depends on."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def named(label: str, overrides: Sequence[str]) -> Experiment:
     the repository's root.
 
     Raises:
-        BadInput: a key of something is overridden that is no section.
+        BadInput: an override sets a key of something that is not a section.
     """
     text = json.dumps([code_digest(), _overridden(read_yaml(PARAMS), overrides)], default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -48,7 +48,7 @@ def code_digest() -> str:
 def run_queued(experiments: Sequence[Experiment], target: str, jobs: int) -> None:
     """Run experiments up to the stage `target`, `jobs` at a time, in temporary folders.
 
-    What came of them is for the caller to find out.
+    The caller looks up which of them failed.
 
     Raises:
         SteelsegError: an experiment cannot be queued.
@@ -70,11 +70,11 @@ def run_here(experiment: Experiment) -> None:
     """
     _forget(experiment)
     if _dvc("run", "--name", experiment.name, *_settings(experiment), show=True).returncode:
-        raise SteelsegError(f"{experiment.name} failed; the same command goes on from there")
+        raise SteelsegError(f"{experiment.name} failed; the same command continues from there")
 
 
 def refuse_failed(failed: Sequence[Experiment], n_planned: int) -> None:
-    """Say which experiments failed, if any did, and where their output is to be seen.
+    """Report which experiments failed, if any, and where their output is.
 
     Raises:
         SteelsegError: some have.
@@ -83,7 +83,7 @@ def refuse_failed(failed: Sequence[Experiment], n_planned: int) -> None:
         name = failed[0].name
         raise SteelsegError(
             f"{len(failed)} of {n_planned} experiments failed, the first {name}: see "
-            f"`dvc queue status` and `dvc queue logs {name}`; the same command goes on"
+            f"`dvc queue status` and `dvc queue logs {name}`; the same command continues"
         )
 
 
