@@ -80,8 +80,8 @@ def test_captions_say_what_is_there_and_what_was_found(table: pd.DataFrame) -> N
     """Pixels and Dice of what is there or was found, and confidence that came to nothing."""
     texts = gallery.captions(table)
     assert texts["half"] == "class 1: Dice 0.50 (10 px found, 10 true)"
-    assert texts["clean"] == "clean, and found so"
-    assert texts["sure of nothing"] == "class 1: rightly none, at confidence 0.99"
+    assert texts["clean"] == "clean, and predicted clean"
+    assert texts["sure of nothing"] == "class 1: correctly empty, at confidence 0.99"
 
 
 def test_class_scores_are_cross_fitted(table: pd.DataFrame) -> None:
@@ -153,7 +153,7 @@ PREDICTED = {"test_images": 100, "images_class_1": 48, "images_class_2": 11}
         ({}, [2, 1, 1.05], {}, None, ["pretrained weights", "Class 2 is found worst"]),
         ({}, [3, 2, 1], {}, "x", ["-S epochs=6", "Class 2"]),
         ({}, [3, 1, 2], {}, "x", ["lowest in epoch 2 of 3", "Class 2"]),
-        ({"pair_dice": 0.6}, [2, 1, 1], {}, "x", ["no better than", "Class 2", "flatters"]),
+        ({"pair_dice": 0.6}, [2, 1, 1], {}, "x", ["no better than", "Class 2", "too optimistic"]),
         ({}, [2, 1, 1], {"images_class_2": 60}, "x", ["Class 2 is found", "60% of the test"]),
     ],
 )

@@ -14,16 +14,19 @@ from pathlib import Path
 from steelseg.core.errors import SteelsegError
 
 COMMANDS = {
-    "ablation": ("experiments.ablation", "try the switches of a plan, and table what they gain"),
+    "ablation": ("experiments.ablation", "try the switches of a plan, and tabulate what they gain"),
     "champion": ("registry.champion", "name the best registered model, or another, the champion"),
     "demo": ("demo.command", "try the model on images of your own, in a browser"),
     "import-masks": ("data.mask_import", "turn a folder of mask images into train.csv"),
-    "kfold": ("experiments.kfold", "train on every fold, and predict by all of their models"),
+    "kfold": ("experiments.kfold", "train on every fold, and predict by all of the models"),
     "member": ("registry.member", "collect a model as a member of an ensemble"),
-    "pseudo-label": ("experiments.pseudo_labels", "train on confident test predictions too"),
+    "pseudo-label": (
+        "experiments.pseudo_labels",
+        "make a data set with confident test predictions as masks",
+    ),
     "score": ("score.command", "score any number of images with a registered model"),
-    "summary": ("report.summary", "say how good the last run is and where its results lie"),
-    "ui": ("tracking.store", "show the experiments in a browser, by MLflow"),
+    "summary": ("report.summary", "print how good the last run is and where its results are"),
+    "ui": ("tracking.store", "show the experiments in MLflow, in a browser"),
 }
 
 

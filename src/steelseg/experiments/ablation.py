@@ -27,8 +27,8 @@ class Result(NamedTuple):
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `ablation` to a parser and return what runs it."""
     parser.description = (
-        "Try the switches of a plan one at a time, each under every seed, and compare them with the "
-        "baseline in a table. The same command again runs only what is missing."
+        "Try the switches of a plan one at a time, each under every seed, and compare them with "
+        "the baseline in a table. The same command again runs only what is missing."
     )
     parser.add_argument("plan", type=Path, help="a YAML file, such as docs/ablation.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time (default: 1)")

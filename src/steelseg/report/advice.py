@@ -1,4 +1,4 @@
-"""What a run's own figures say should be tried next."""
+"""What to try next, judged by a run's own figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
@@ -9,9 +9,9 @@ import pandas as pd
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.metrics import caveat
 
-FLATTERY = 0.01  # of tuning, in pair-Dice, that is worth a word
+FLATTERY = 0.01  # of tuning, in pair-Dice, that is worth mentioning
 POSITIVE = "positive_dice"  # the Dice where there is a defect; there is none where there is none
-DEVIATIONS = 3  # between two shares that are worth a word
+DEVIATIONS = 3  # between two shares that are worth mentioning
 
 
 def advise(
@@ -20,11 +20,11 @@ def advise(
     rules: Mapping[int, ClassRule],
     encoder_weights: str | None,
 ) -> list[str]:
-    """Say what to try next, the most promising first.
+    """List what to try next, the most promising first.
 
     Args:
         metrics: what each stage reported, by its name.
-        history: of the training, a row an epoch.
+        history: of the training, one row per epoch.
         rules: the tuned rule of each class.
         encoder_weights: what the encoder began with.
     """
@@ -32,12 +32,12 @@ def advise(
     advice = [note] if (note := caveat(scores, rules)) else []
     if scores["pair_dice"] <= scores["all_empty_pair_dice"] < 1:
         advice.append(
-            "It scores no better than predicting nothing: look at the crops below, whether the "
-            "masks lie where the defects are, then train longer."
+            "It scores no better than predicting nothing: check in the crops below that the masks "
+            "lie on the defects, then train longer."
         )
     if encoder_weights is None:
         advice.append(
-            "The encoder began untrained: pretrained weights usually help most "
+            "The encoder was trained from scratch: pretrained weights usually help most "
             "(`-S encoder=tu-tf_efficientnet_lite0 -S encoder_weights=auto`)."
         )
     return [
@@ -66,14 +66,14 @@ def _of_curves(losses: Sequence[float]) -> Iterator[str]:
 def _of_classes(scores: Mapping[str, float], rules: Mapping[int, ClassRule]) -> Iterator[str]:
     for class_id, rule in rules.items():
         if not rule.enabled and f"{POSITIVE}_class_{class_id}" in scores:
-            yield f"Class {class_id} is disabled: no threshold scores better than predicting none."
+            yield f"Class {class_id} is disabled: no threshold beats predicting nothing."
     name = f"{POSITIVE}_class_"
     found = {int(k.removeprefix(name)): v for k, v in scores.items() if k.startswith(name)}
     if len(found) > 1:
         worst = min(found, key=lambda c: found[c])
         yield (
-            f"Class {worst} is found worst (Dice {found[worst]:.2f} where it is): look at its "
-            "images below; more crops on defects help rare ones (`-S train.crop_on_defect=0.9`)."
+            f"Class {worst} is found worst (Dice {found[worst]:.2f} where it occurs): look at its "
+            "images below; more crops on defects help rare classes (`-S train.crop_on_defect=0.9`)."
         )
 
 
@@ -81,8 +81,8 @@ def _of_tuning(scores: Mapping[str, float]) -> Iterator[str]:
     flattery = scores["optimistic_pair_dice"] - scores["pair_dice"]
     if flattery > FLATTERY:
         yield (
-            f"Tuning flatters itself by {flattery:.3f}, since the validation images are few: "
-            "smooth more (`-S tune_threshold.smoothing=1.5`) or take fewer, larger folds."
+            f"Tuning is too optimistic by {flattery:.3f}, since there are few validation images: "
+            "smooth more (`-S tune_threshold.smoothing=1.5`) or use fewer, larger folds."
         )
 
 
@@ -96,6 +96,6 @@ def _of_submission(data: Mapping[str, Any], predicted: Mapping[str, Any]) -> Ite
         one, other = n_shown / n_trained, n_found / n_predicted
         if abs(one - other) > DEVIATIONS * error:
             yield (
-                f"Class {class_id} is predicted on {other:.0%} of the test images but stands on "
+                f"Class {class_id} is predicted on {other:.0%} of the test images but shown by "
                 f"{one:.0%} of the training images: the test images differ, or its rule is off."
             )

@@ -1,4 +1,4 @@
-"""Figures of what the annotated images are like: classes, areas, brightness, black bands."""
+"""Figures of the annotated images: classes, areas, brightness, black bands."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _COMMON = 12  # combinations that are shown
 
 @in_page_style
 def data_figures(images: ImageTable) -> list[Markup]:
-    """Draw all figures of this module that need nothing but the annotated images."""
+    """Draw all figures of this module that need only the annotated images."""
     drawn = [class_counts, combination_counts, mask_areas, brightness, black_bands]
     return [draw(images) for draw in drawn]
 
@@ -87,7 +87,7 @@ def black_bands(images: ImageTable) -> Markup:
 
 
 def black_shares(thumbnails: Float32) -> Float64:
-    """Measure the share of each image's width that is black, as fine as thumbnails are: (N,)."""
+    """Measure the share of each image's width that is black, to a thumbnail's column: (N,)."""
     share: Float64 = (thumbnails.mean(axis=1) <= BLACK).mean(axis=1)
     return share
 
@@ -110,7 +110,7 @@ def submission_shares(images: ImageTable, predicted: Mapping[str, float]) -> Mar
 
 
 def class_facts(images: ImageTable) -> list[dict[str, Any]]:
-    """Table each class: images that show it, their share, and its areas in them in pixels."""
+    """Tabulate each class: images that show it, their share, and its areas in pixels."""
     rows = []
     for class_id in images.classes:
         areas = _areas(images, class_id)

@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG that stands in a page: in the page's own colours, light or dark."""
+"""Matplotlib figures as SVG inside a page, in the page's own colours, light or dark."""
 
 import io
 import re
@@ -22,13 +22,13 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(["xtick.color", "ytick.color"], _INK),
 }
 in_page_style = mpl.rc_context(_STYLE)
-"""Decorates what draws figures: legends and labels take their colours when they are made."""
+"""Decorates functions that draw: legends and labels take their colours when they are made."""
 SIZE_INCHES = (4.2, 2.7)
-NEUTRAL = "#8a8f98"  # for what is of no class
+NEUTRAL = "#8a8f98"  # for what belongs to no class
 
 
 def figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """Begin a figure of one set of axes; to be called `in_page_style`."""
+    """Begin a figure with one set of axes; to be called `in_page_style`."""
     drawing = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = drawing.add_subplot()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)

@@ -1,4 +1,4 @@
-"""Which images are worth a look, and pictures of them as a page can hold them."""
+"""Which images are worth looking at, and pictures of them for the page."""
 
 import base64
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from steelseg.tune.outcome import counts_of
 
 MAX_SIDE = 1600  # pixels; larger pictures are made smaller
 NEVER = -np.inf
-SURE = 0.9  # a confidence that is worth a word where the class is not
+SURE = 0.9  # a confidence that is worth mentioning where the class is absent
 QUALITY = 80  # of the JPEG
 
 
 class Picture(NamedTuple):
-    """A picture as a `data:` address, the file that it shows, and what there is to say about it."""
+    """A picture as a `data:` address, the file that it shows, and its caption."""
 
     source: str
     image: str
@@ -31,13 +31,13 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
     """Choose validation images by how they are predicted, none of them twice.
 
     Args:
-        table: as `validation_table.read` gives it.
+        table: as `tune.outcome.read_validation` returns it.
         n_images: how many of each kind.
 
     Returns:
-        `best`: of the images with a defect those of the highest mean Dice. `worst`: of all those of
-        the lowest. `surprising`: of the others those in which the confidence in some class was
-        furthest from the truth.
+        `best`: images with a defect that have the highest mean Dice. `worst`: images with the
+        lowest. `surprising`: of the others, those where the confidence in some class was furthest
+        from the truth.
     """
     counts = counts_of(table)
     images = table["image"].to_numpy()[:: counts.shape[1]]
@@ -61,7 +61,7 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
 
 
 def captions(table: pd.DataFrame) -> dict[str, str]:
-    """Say of every image what is in it and what was found: image to text."""
+    """Describe what is in every image and what was found: image to text."""
     dice = pair_dice(counts_of(table)).ravel()
     texts: dict[str, list[str]] = {}
     for row, score in zip(table.to_dict("records"), dice, strict=True):
@@ -71,8 +71,8 @@ def captions(table: pd.DataFrame) -> dict[str, str]:
             found = f"{row['predicted']:,} px found, {row['true']:,} true"
             text.append(f"{name}: Dice {score:.2f} ({found})")
         elif row["confidence"] > SURE:
-            text.append(f"{name}: rightly none, at confidence {row['confidence']:.2f}")
-    return {image: "; ".join(text) or "clean, and found so" for image, text in texts.items()}
+            text.append(f"{name}: correctly empty, at confidence {row['confidence']:.2f}")
+    return {image: "; ".join(text) or "clean, and predicted clean" for image, text in texts.items()}
 
 
 def to_source(picture: Uint8) -> str:
@@ -83,7 +83,7 @@ def to_source(picture: Uint8) -> str:
 
 
 def shrink(picture: Uint8, max_side: int = MAX_SIDE) -> Uint8:
-    """Make a picture, (H, W) or (H, W, 3) uint8, smaller where a side is longer than that."""
+    """Shrink a picture, (H, W) or (H, W, 3) uint8, whose longer side exceeds `max_side`."""
     height, width = picture.shape[:2]
     longer = max(height, width)
     if longer <= max_side:
@@ -93,7 +93,7 @@ def shrink(picture: Uint8, max_side: int = MAX_SIDE) -> Uint8:
 
 
 def examples(rles: Mapping[int, list[str | None]], n_images: int) -> dict[int, list[int]]:
-    """Choose rows that show each class: those of its largest, and evenly down to its smallest area.
+    """Choose rows that show each class, spread evenly from its largest area to its smallest.
 
     Args:
         rles: for each class the RLE of every image, None where it does not show the class.

@@ -33,7 +33,7 @@ _COLOURS = [NEUTRAL, "#0072b2", "#d55e00", "#4c9f70"]
 
 @in_page_style
 def training_curves(history: pd.DataFrame) -> list[Markup]:
-    """Draw loss, pair-Dice and IoU by epoch, a figure each; one epoch is drawn as dots.
+    """Draw loss, pair-Dice and IoU by epoch, one figure each; a single epoch is drawn as dots.
 
     There is no IoU where no image shows a defect.
     """
@@ -74,7 +74,7 @@ def landscapes(landscape: Landscape, rules: Mapping[int, ClassRule]) -> list[Mar
 
 @in_page_style
 def confidence_figures(table: pd.DataFrame) -> list[Markup]:
-    """Draw how far the confidences are to be believed, from a `validation_table`."""
+    """Draw how reliable the confidences are, from the table of validation images."""
     return [reliability(table), confidences(table)]
 
 

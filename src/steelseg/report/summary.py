@@ -1,4 +1,4 @@
-"""The closing words of a run: how good it is, where its results lie, what to type next."""
+"""The closing summary of a run: how good it is, where its results are, what to type next."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
@@ -11,15 +11,15 @@ from steelseg.tune.metrics import caveat
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Describe `summary` to a parser and return what runs it."""
-    parser.description = "Say how good the last run in this folder is and where its results lie."
+    parser.description = "Print how good the last run in this folder is and where its results are."
     return lambda _: iter([summarise(Path())])
 
 
 def summarise(root: Path) -> str:
-    """Say what the last run in `root` has come to.
+    """Summarise the last run in `root`.
 
     Raises:
-        BadInput: the pipeline has not run to its end there.
+        BadInput: the pipeline has not finished there.
     """
     data = read_json(root / "metrics/pivot_csv.json")
     scores = read_json(root / "metrics/tune_threshold.json")
@@ -30,15 +30,15 @@ def summarise(root: Path) -> str:
         if f"positive_dice_class_{c}" in scores
     )
     note = caveat(scores, data["images_per_class"])
+    fitted, optimistic = scores["pair_dice"], scores["optimistic_pair_dice"]
     baseline = scores["all_empty_pair_dice"]
-    gain = scores["pair_dice"] - baseline
     return "\n".join(
         [
             "",
             "pair-Dice of the validation images",
-            f"  {scores['pair_dice']:.4f}   cross-fitted: rules tuned on others of these images",
-            f"  {baseline:.4f}   predicting nothing ({gain:+.4f} gained over it)",
-            f"  {scores['optimistic_pair_dice']:.4f}   rules tuned on the same images: flatters",
+            f"  {fitted:.4f}   cross-fitted: rules tuned and scored on different images",
+            f"  {baseline:.4f}   predicting nothing ({fitted - baseline:+.4f} gained over it)",
+            f"  {optimistic:.4f}   rules tuned and scored on the same images: too optimistic",
             f"  Dice where there is a defect: {per_class or 'unknown'}",
             *([f"  {note}"] if note else []),
             "",
