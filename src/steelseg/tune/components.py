@@ -1,7 +1,7 @@
-"""What the validation images' probability maps hold of interest to any rule: their components.
+"""The components of the validation images' probability maps: all that any rule needs of them.
 
 The maps themselves are not kept. A table is filled image by image and answers, for every threshold
-and every smallest component area, how many pixels would be kept and how many of them are right.
+and every smallest component area, how many pixels would be kept and how many of them are correct.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
 class PairComponents(NamedTuple):
     """One class in one image.
 
-    `components` is (4, n): level (index of the threshold), area, pixels, true positives. The
-    components of one level and area share every rule's fate and stand in one column, so `pixels` is
-    their number times their area.
+    `components` is (4, n): level (index of the threshold), area, pixels, true positives. Every
+    rule keeps or drops the components of one level and area together, so they share a column, and
+    `pixels` is their number times their area.
     """
 
     components: Int32
@@ -35,7 +35,7 @@ class ComponentTable:
     size of the images.
 
     Args:
-        thresholds: strictly increasing, in 0..1; at most these can be asked for.
+        thresholds: strictly increasing, in 0..1; only these can be asked for.
         n_classes: number of classes.
 
     Raises:
@@ -61,7 +61,7 @@ class ComponentTable:
             mask_chw: (C, H, W) uint8 of 0 and 1, the truth.
 
         Raises:
-            ValueError: the shapes or dtypes are others.
+            ValueError: the shapes or dtypes are not these.
             SteelsegError: the map holds NaN.
         """
         self.append(measure(probability_chw, mask_chw, self.thresholds))
@@ -82,7 +82,7 @@ class ComponentTable:
         return np.array([pair.confidence for pair in self._pairs[class_index]], dtype=np.float32)
 
     def counts(self, class_index: int, min_component_areas: Sequence[int]) -> Int64:
-        """Count a class's pixels where components below some area are dropped.
+        """Count a class's pixels after components below some area are dropped.
 
         Args:
             class_index: the channel.

@@ -1,4 +1,4 @@
-"""What each rule of a grid wins over predicting nothing, summed over images without a loop."""
+"""What each rule of a grid gains over predicting nothing, summed over images without a loop."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ ALL_ROWS = slice(None)
 
 
 class RuleGains(NamedTuple):
-    """What a class's rules win over an always empty prediction, for N images.
+    """What a class's rules gain over an always empty prediction, for N images.
 
     An image's gain counts for the rules whose minimum area and gate let its mask through.
     """

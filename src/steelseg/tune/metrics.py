@@ -1,7 +1,7 @@
 """Segmentation metrics as formulas on pixel counts; nothing here looks at an image.
 
 Everything takes `counts` (N, C, 3) int64: for each image and class the numbers of true positive,
-predicted and true pixels. Int64 are added up first and divided once.
+predicted and true pixels. Counts are added up first and divided once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

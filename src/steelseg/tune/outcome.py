@@ -1,6 +1,6 @@
-"""What tune_threshold found out about the validation images, for whoever looks at it later.
+"""What tune_threshold found out about the validation images, for the report and for people.
 
-`data/validation.parquet` has a row for each image and class, `data/landscape.json` each class's
+`data/validation.parquet` has one row per image and class, `data/landscape.json` each class's
 score over the grid of thresholds and smallest components.
 """
 

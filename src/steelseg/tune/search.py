@@ -50,7 +50,7 @@ class TuneConfig(Config):
     """a rule is judged by the mean over its neighbours in the grid, weighted by a Gaussian of this
     many steps, since a lone peak is luck; 0 takes the exact optimum"""
     may_disable: bool = True
-    """whether a class is predicted nowhere, if that scores better"""
+    """whether to disable a class for which predicting nothing scores better"""
     n_splits: Annotated[int, Field(ge=2)] = 5
     """parts of the validation images for the cross-fitted score"""
 
@@ -87,13 +87,13 @@ def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> 
 
 
 def count(table: ComponentTable, rules: Sequence[ClassRule]) -> Int64:
-    """Count pixels under a rule for each class, exactly as `postprocess` would have it.
+    """Count pixels under a rule for each class, exactly as `postprocess` does.
 
     Returns:
         (N, C, 3) of true positive, predicted and true pixels, see `steelseg.tune.metrics`.
 
     Raises:
-        ValueError: a rule's threshold is none of the table's, or there is not one for each class.
+        ValueError: a threshold is not one of the table's, or there is not one rule per class.
     """
     if len(rules) != table.n_classes:
         raise ValueError(f"Expected {table.n_classes} rules, but got {len(rules)}")
@@ -145,7 +145,7 @@ def report(
 ) -> dict[str, float]:
     """Score the search: every metric of `summarise`, cross-fitted, and two pair-Dices beside them.
 
-    `honest` is what `cross_count` gave.
+    `honest` is what `cross_count` returned.
 
     `optimistic_pair_dice` is that of `rules` on the very images that they were chosen on, and
     `untuned_pair_dice` that of the threshold nearest to 0.5 and nothing else.

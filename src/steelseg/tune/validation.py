@@ -16,7 +16,7 @@ from steelseg.predict.views import ViewsConfig
 from steelseg.tune.components import ComponentTable, PairComponents, measure
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Wraps what is iterated over, of which there are so many, to show how far it has come."""
+"""Wraps an iterable of a known length, to show the progress."""
 
 
 class Validation(NamedTuple):
@@ -46,7 +46,7 @@ def validate(
         thresholds: strictly increasing.
         inference: how the networks are run.
         views: the flips, turns and tiles.
-        progress: shows how far it has come.
+        progress: shows how many images are done.
     """
 
     def look(row: int, maps_chw: Float32) -> list[PairComponents]:
@@ -64,7 +64,7 @@ def validate(
 def probe_image(cache: Cache, validation: Validation) -> Uint8:
     """Cut a small image out of the validation image with the largest defect, around its middle.
 
-    There the model has something to say; on a clean surface any two answers are alike.
+    There a model's answers can differ; on a clean surface any two agree.
     """
     areas = [validation.table.truth_areas(c) for c in range(len(cache.classes))]
     row = validation.rows[int(np.sum(areas, axis=0).argmax())]
