@@ -19,7 +19,7 @@ from steelseg.predict.postprocess import ClassRule
 from steelseg.report import advice, data_figures, gallery, model_figures
 from steelseg.report import page as report_page
 from steelseg.report.config import ReportConfig
-from steelseg.report.drawing import OPACITY, draw
+from steelseg.report.drawing import OPACITY, Colour, class_colours, draw, hexadecimal, perceived
 from steelseg.report.gallery import Picture
 from steelseg.tune import outcome
 from steelseg.tune.components import ComponentTable, PairComponents
@@ -125,6 +125,69 @@ def test_truth_is_tinted_and_what_was_found_is_outlined() -> None:
     assert np.array_equal(picture[12, 12], colour)
     assert np.array_equal(picture[15, 15], (100, 100, 100))
     assert np.array_equal(picture[4, 4], (100 * (1 - OPACITY) + colour * OPACITY).astype(np.uint8))
+
+
+OKABE_ITO = ["#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2"]
+
+
+def lab_of(colours: list[Colour]) -> np.ndarray:
+    """CIELAB of colours as the screen shows them, (N, 3)."""
+    pixels = np.array([colours], dtype=np.float32) / 255
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)[0]
+
+
+@pytest.mark.parametrize(("n_classes", "least"), [(7, 26), (8, 26), (12, 25), (25, 16), (100, 5.9)])
+def test_any_number_of_classes_is_told_apart(n_classes: int, least: float) -> None:
+    """From one another, and from all greys of steel; 2.3 is a difference that is just seen."""
+    colours = class_colours(range(1, n_classes + 1))
+    lab = lab_of(list(colours.values()))
+    greys = lab_of([(grey,) * 3 for grey in range(256)])
+    between = np.linalg.norm(lab[:, None] - lab, axis=2)[np.triu_indices(n_classes, 1)]
+    assert between.min() > least
+    assert np.linalg.norm(lab[:, None] - greys, axis=2).min() > min(least, 16)
+    assert [hexadecimal(colours[c]) for c in range(1, 8)] == OKABE_ITO
+    first = class_colours(range(1, n_classes))
+    assert {c: colours[c] for c in first} == first  # a further class changes none
+
+
+@pytest.mark.parametrize(("n_classes", "least"), [(7, 17), (25, 13.9), (50, 8.9)])
+def test_eyes_without_red_or_green_tell_classes_apart_too(n_classes: int, least: float) -> None:
+    """Not much worse than the first seven, which were made for them."""
+    for seen in perceived(np.array(list(class_colours(range(n_classes)).values()))):
+        between = np.linalg.norm(seen[:, None] - seen, axis=2)
+        assert between[np.triu_indices(n_classes, 1)].min() > least
+
+
+def test_colour_blind_eyes_see_greys_as_they_are() -> None:
+    """And take a red and a green for much the same that others do not."""
+    greys = np.array([(grey,) * 3 for grey in (0, 80, 255)], dtype=np.uint8)
+    normal, deutan, protan = perceived(greys)
+    assert np.abs(deutan - normal).max() < 1
+    assert np.abs(protan - normal).max() < 1
+    normal, deutan, protan = perceived(np.array([(160, 90, 60), (110, 110, 60)], dtype=np.uint8))
+    far, near, _ = (np.linalg.norm(seen[0] - seen[1]) for seen in (normal, deutan, protan))
+    assert far > 3 * near
+
+
+def test_many_classes_have_their_number_beside_them() -> None:
+    """Few have not: their colours are enough. Outlined or tinted alike, and inside the picture."""
+    image = np.full((60, 80), 100, dtype=np.uint8)
+
+    def drawn(n_classes: int, filled: bool) -> np.ndarray:
+        masks = {c: np.zeros_like(image) for c in range(1, n_classes + 1)}
+        masks[1][30:50, 20:60] = 1
+        none = {c: np.zeros_like(image) for c in masks}
+        picture = draw(image, none, filled=masks) if filled else draw(image, masks)
+        return np.any(picture != 100, axis=2)
+
+    for filled in (False, True):
+        assert not drawn(7, filled)[:29].any()
+        assert drawn(8, filled)[15:29, 18:40].any()
+    corner = {c: np.zeros_like(image) for c in range(100, 108)}
+    corner[107][0:6, 74:80] = 1
+    label = np.any(draw(image, corner) != 100, axis=2)
+    assert label[:14, 50:74].any()
+    assert not label[14:].any()
 
 
 def test_black_bands_are_measured_in_widths() -> None:

@@ -12,7 +12,15 @@ from steelseg.data import rle
 from steelseg.data.cache import BLACK
 from steelseg.data.image_table import CLEAN, ImageTable
 from steelseg.report.drawing import class_colours, hexadecimal
-from steelseg.report.figures import NEUTRAL, figure, in_page_style, to_svg
+from steelseg.report.figures import (
+    MANY,
+    NEUTRAL,
+    figure,
+    in_page_style,
+    name_bars,
+    name_colours,
+    to_svg,
+)
 
 _COMMON = 12  # combinations that are shown
 
@@ -28,10 +36,12 @@ def class_counts(images: ImageTable) -> Markup:
     """Draw how many images show each class."""
     colours = class_colours(images.classes)
     drawing, axes = figure("Images that show the class", "class", "images")
-    for class_id in images.classes:
+    for at, class_id in enumerate(images.classes):
         n_shown = sum(text is not None for text in images.rles(class_id))
-        bar = axes.bar(str(class_id), n_shown, color=hexadecimal(colours[class_id]))
-        axes.bar_label(bar)
+        bar = axes.bar(at, n_shown, color=hexadecimal(colours[class_id]))
+        if len(images.classes) <= MANY:
+            axes.bar_label(bar)
+    name_bars(axes, images.classes)
     return to_svg(drawing, "bar chart of the images per class")
 
 
@@ -56,7 +66,7 @@ def mask_areas(images: ImageTable) -> Markup:
         colour = hexadecimal(colours[class_id])
         axes.hist(pixels, bins, histtype="step", color=colour, linewidth=1.6, label=str(class_id))
     axes.set_xscale("log")
-    axes.legend(title="class", loc="upper left")
+    name_colours(axes, len(areas), loc="upper left")
     return to_svg(drawing, "histogram of the areas of each class")
 
 
@@ -105,7 +115,7 @@ def submission_shares(images: ImageTable, predicted: Mapping[str, float]) -> Mar
         shown = sum(text is not None for text in images.rles(class_id)) / len(images)
         axes.bar(at - 0.2, shown, 0.38, color=colour, alpha=0.45)
         axes.bar(at + 0.2, predicted[f"share_class_{class_id}"], 0.38, color=colour)
-    axes.set_xticks(range(len(images.classes)), list(map(str, images.classes)))
+    name_bars(axes, images.classes)
     return to_svg(drawing, "bar chart of training and predicted shares per class")
 
 

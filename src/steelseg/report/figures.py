@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -25,6 +26,7 @@ in_page_style = mpl.rc_context(_STYLE)
 """Decorates functions that draw: legends and labels take their colours when they are made."""
 SIZE_INCHES = (4.2, 2.7)
 NEUTRAL = "#8a8f98"  # for what belongs to no class
+MANY = 12  # classes; figures have no room to name more, and the page has a legend of all
 
 
 def figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -33,6 +35,19 @@ def figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes = drawing.add_subplot()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     return drawing, axes
+
+
+def name_colours(axes: Axes, n_classes: int, **options: Any) -> None:
+    """Add a legend of the classes that were drawn, if they are not too many."""
+    if n_classes <= MANY:
+        n_columns = 1 if n_classes <= MANY // 2 else 2
+        axes.legend(title="class", ncols=n_columns, **options)
+
+
+def name_bars(axes: Axes, classes: Sequence[int]) -> None:
+    """Name bars, which stand at 0, 1, 2, ..., by their classes, or every so many-th."""
+    step = -(-len(classes) // MANY)
+    axes.set_xticks(range(0, len(classes), step), list(map(str, classes[::step])))
 
 
 def to_svg(drawing: Figure, description: str) -> Markup:

@@ -10,7 +10,7 @@ from sklearn.calibration import calibration_curve
 
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report.drawing import class_colours, hexadecimal
-from steelseg.report.figures import NEUTRAL, figure, in_page_style, to_svg
+from steelseg.report.figures import NEUTRAL, figure, in_page_style, name_colours, to_svg
 from steelseg.tune.outcome import Landscape
 
 _BINS = 8
@@ -92,7 +92,7 @@ def reliability(table: pd.DataFrame) -> Markup:
         axes.plot(
             confidences, shares, ".-", color=hexadecimal(colours[class_id]), label=str(class_id)
         )
-    axes.legend(title="class")
+    name_colours(axes, len(classes))
     return to_svg(drawing, "observed share by confidence, for each class")
 
 

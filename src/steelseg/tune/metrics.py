@@ -93,10 +93,11 @@ def caveat(scores: Mapping[str, float], classes: Iterable[int | str]) -> str:
             "No validation image shows a defect, so a pair-Dice near 1 only means that nothing "
             f"was found where nothing is, and the rules are no guide: {remedy}."
         )
-    named = f"class{'es' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+    several = len(missing) > 1
+    named = f"class{'es' * several} {', '.join(map(str, missing))}"
+    tail = "them, and their rules are no guide" if several else "it, and its rule is no guide"
     return (
-        f"No validation image shows {named}: the scores say nothing about finding it, and its rule "
-        f"is no guide; {remedy}."
+        f"No validation image shows {named}: the scores say nothing about finding {tail}; {remedy}."
     )
 
 
