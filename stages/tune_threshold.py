@@ -65,8 +65,7 @@ def main() -> None:
         names = [cache.names[row] for row in rows]
         outcome.write_validation(VALIDATION, names, by_class, table, honest)
         outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
-        tracker.summary(scores)
-        log_model(tracker, folders, cache.image(rows[0]))
+        log_model(tracker, folders, cache.image(rows[0]), scores)
     if note := caveat(scores, cache.classes):
         print(f"warning: {note}")
     print(f"MLflow runs: {ui_command()}")

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow and SQLAlchemy have some of their own
+        MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
 

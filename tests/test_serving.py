@@ -78,8 +78,8 @@ def champion(repository: Path, flipped_model: Path, tiny_dataset: Path) -> str:
     """The address of a model that a stage logged and a person chose."""
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("tune_threshold") as tracker:
-        tracker.summary({"pair_dice": 0.8, "all_empty_pair_dice": 0.6})
-        log_model(tracker, Model.open(flipped_model).folders, image_hw)
+        scores = {"pair_dice": 0.8, "all_empty_pair_dice": 0.6}
+        log_model(tracker, Model.open(flipped_model).folders, image_hw, scores)
     main(["champion"])
     return "models:/steelseg@champion"
 
@@ -205,6 +205,8 @@ def test_the_model_says_what_it_takes_and_needs(champion: str) -> None:
     assert [(c.name, c.type.name) for c in info.signature.inputs] == [("image", "binary")]
     names = [c.name for c in info.signature.outputs]
     assert names == ["image", "class_id", "rle", "area", "confidence"]
+    scores = mlflow.get_logged_model(info.model_id).metrics
+    assert {(m.key, m.value) for m in scores} == {("pair_dice", 0.8), ("all_empty_pair_dice", 0.6)}
     folder = Path(mlflow.artifacts.download_artifacts(champion))
     logged = (path for path in folder.rglob("*") if "__pycache__" not in path.parts)  # of a server
     suffixes = {path.suffix for path in logged if path.is_file()}
@@ -240,7 +242,7 @@ def test_a_store_without_a_registry_costs_no_stage(
     monkeypatch.setattr(MlflowClient, "create_registered_model", refuse)
     image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
     with stage_run("other") as tracker:
-        log_model(tracker, [tiny_model], image_hw)
+        log_model(tracker, [tiny_model], image_hw, {})
     assert "did not register it: no registry here" in caplog.text
     client = MlflowClient()
     assert client.get_run(tracker.run_id).info.status == "FINISHED"

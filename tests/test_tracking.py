@@ -17,6 +17,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import make_url
 
 from steelseg.core.errors import SteelsegError
 from steelseg.core.files import read_json
@@ -34,17 +35,13 @@ pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have
 @pytest.fixture(autouse=True)
 def repository(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a params.yaml and an empty store, as the working directory."""
-    return enter(tmp_path, empty_store, monkeypatch)
-
-
-def enter(folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DVC_EXP_NAME", "DVC_ROOT", mlflow_run.SWITCH):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # restored after MLflow has set it
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("lr: 0.1\n")
     shutil.copy(empty_store, "mlflow.db")
-    return folder
+    return tmp_path
 
 
 def client_of(folder: Path) -> MlflowClient:
@@ -172,10 +169,9 @@ def test_models_can_be_ranked(repository: Path) -> None:
     for name, score in (("worse", 0.7), ("better", 0.8)):
         with pytest.MonkeyPatch.context() as patch, stage_run("tune_threshold") as tracker:
             patch.setenv("DVC_EXP_NAME", name)
-            tracker.summary({"pair_dice": score})
             with mlflow.start_run(run_id=tracker.run_id):
-                model = mlflow.initialize_logged_model(name=name)
-            tracker.rate(model.model_id)
+                model = mlflow.initialize_logged_model(name=name, params={"smoothing": "0.75"})
+            tracker.summary({"pair_dice": score}, model.model_id)
     client = client_of(repository)
     (experiment,) = client.search_experiments(filter_string=f"name = '{store.EXPERIMENT}'")
     order = [{"field_name": "metrics.pair_dice", "ascending": False}]
@@ -351,13 +347,13 @@ def test_a_store_that_goes_away_does_not_undo_the_work(
         (repository / "mlflow.db").write_bytes(b"no longer a database")
         tracker.params({"lr": 0.1})
         tracker.epoch({"epoch": 1, "val_loss": 0.4}, 1)
-        tracker.summary({"pair_dice": 0.8})
+        tracker.summary({"pair_dice": 0.8}, "m-0123")
         tracker.tag("fold", "0")
         tracker.artifact(Path("params.yaml"))
-        tracker.rate("m-0123")
-    for lost in ("the parameters", "the metrics of step 1", "the tag fold", "params.yaml"):
+    for lost in ("the parameters:", "the metrics of step 1", "the metrics of step 0"):
         assert f"MLflow lost {lost}" in caplog.text
-    assert "MLflow lost the scores of the model" in caplog.text
+    for lost in ("the parameters of the model", "the tag fold", "params.yaml"):
+        assert f"MLflow lost {lost}" in caplog.text
     assert "MLflow does not know that the stage is FINISHED" in caplog.text
 
 
@@ -432,18 +428,28 @@ def test_no_password_is_printed(uri: str, shown: str, monkeypatch: pytest.Monkey
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["a%20b", "a b", "a#b", "a?b=c", "Walzgüte", "a'b", 'a"b', "100%"])
-def test_a_repository_may_lie_in_any_folder(
-    name: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Runs and artifacts land in it, whatever has a meaning in addresses or shells."""
-    folder = tmp_path / name / "repo"
+@pytest.mark.parametrize("name", ["a%20b c?d=e#f", "it's 100% Walzgüte", 'a "b" c:d@e'])
+def test_a_repository_may_lie_in_any_folder(name: str, tmp_path: Path, empty_store: Path) -> None:
+    """Runs and artifacts land in it, whatever has a meaning in addresses or shells.
+
+    Nothing is left beside it.
+    """
+    folder = tmp_path / "odd" / name
     folder.mkdir(parents=True)
-    enter(folder, empty_store, monkeypatch)
-    with stage_run("train") as tracker:
-        tracker.artifact(Path("params.yaml"))
-    with closing(sqlite3.connect("mlflow.db")) as database:
-        (count,) = database.execute("SELECT COUNT(*) FROM runs").fetchone()
-    assert count == 2
+    (folder / "params.yaml").write_text("lr: 0.1\n")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    code = (
+        "from pathlib import Path\n"
+        "from steelseg.tracking.mlflow_run import stage_run\n"
+        "from steelseg.tracking.store import ui_command\n"
+        "with stage_run('train') as tracker: tracker.artifact(Path('params.yaml'))\n"
+        "print(ui_command())"
+    )
+    stage = [sys.executable, "-c", code]
+    said = subprocess.run(stage, cwd=folder, check=True, capture_output=True, text=True).stdout
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
     assert len(list(folder.glob("mlartifacts/*/artifacts/params.yaml"))) == 1
-    assert shlex.split(store.ui_command())[-1] == store.store_uri()
+    assert list((tmp_path / "odd").iterdir()) == [folder]
+    (address,) = [word for word in shlex.split(said) if word.startswith("sqlite:")]
+    assert make_url(address).database == str(folder / "mlflow.db")

@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # dvc, mlflow and streamlit, and the `python` of dvc.yaml, are those beside this interpreter
+    # dvc, and the `python` of dvc.yaml, are those beside this interpreter
     beside, path = Path(sys.executable).parent, os.environ.get("PATH", os.defpath)
     os.environ["PATH"] = f"{beside}{os.pathsep}{path}"
     main()

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,24 +33,32 @@ REQUIREMENTS = [
 TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "safetensors"]
 
 
-def log_model(tracker: Tracker, folders: Sequence[Path], example_hw: Uint8) -> None:
-    """Log the folder of the finished model to the tracker's run, if it has one, and register it.
+def log_model(
+    tracker: Tracker, folders: Sequence[Path], example_hw: Uint8, scores: Mapping[str, float]
+) -> None:
+    """Log the finished model and its scores to the tracker's run, if it has one, and register it.
 
     Args:
         tracker: of the stage that finished the model.
         folders: the model with its weights, its ONNX export and the tuned rules, and the members
             of its ensemble.
         example_hw: (H, W) uint8, an image to show what the model is given.
+        scores: what it is compared by.
     """
-    if isinstance(tracker, MlflowTracker):
-        with survived("did not get the model"):
-            uri = _log(tracker, folders, example_hw)
-            with survived("has the model, but did not register it"):  # a store may have no registry
-                register(tracker.client, tracker.run_id, uri)
+    if not isinstance(tracker, MlflowTracker):
+        return
+    logged: Any = None
+    with survived("did not get the model"):
+        logged = _log(tracker.run_id, folders, example_hw)
+    # not before: MLflow gives a model the scores that its run has, but not the data they are of
+    tracker.summary(scores, logged.model_id if logged else None)
+    if logged:
+        with survived("has the model, but did not register it"):  # a store may have no registry
+            register(tracker.client, tracker.run_id, logged.model_uri)
 
 
-def _log(tracker: MlflowTracker, folders: Sequence[Path], example_hw: Uint8) -> str:
-    """Log the model with its scores, and return its address."""
+def _log(run_id: str, folders: Sequence[Path], example_hw: Uint8) -> Any:
+    """Log the model to a run, and return what MLflow says of it."""
     import mlflow
     import pandas as pd
 
@@ -62,8 +70,8 @@ def _log(tracker: MlflowTracker, folders: Sequence[Path], example_hw: Uint8) -> 
     with warnings.catch_warnings(), TemporaryDirectory() as temporary:
         warnings.simplefilter("ignore")
         model = _gather(folders, Path(temporary) / "model")
-        with mlflow.start_run(run_id=tracker.run_id):
-            logged = mlflow.pyfunc.log_model(
+        with mlflow.start_run(run_id=run_id):
+            return mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(PACKAGE / "registry" / "served.py"),
                 artifacts={"model": str(model)},
@@ -72,8 +80,6 @@ def _log(tracker: MlflowTracker, folders: Sequence[Path], example_hw: Uint8) -> 
                 input_example=pd.DataFrame({"image": [jpeg]}),
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
-    tracker.rate(logged.model_id)
-    return str(logged.model_uri)
 
 
 def _gather(folders: Sequence[Path], target: Path) -> Path:

@@ -10,6 +10,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,10 +50,9 @@ def is_local() -> bool:
 
 def ui_command() -> str:
     """Return the command that shows the runs in a browser; of a tracking server, its address."""
-    uri = store_uri()
-    if _is_server(uri):
-        return _without_password(uri)
-    where = shlex.quote(uri) if is_local() else '"$MLFLOW_TRACKING_URI"'
+    if _is_server(store_uri()):
+        return _shown()
+    where = shlex.quote(_shown()) if is_local() else '"$MLFLOW_TRACKING_URI"'
     return f"{shlex.join(['mlflow', *UI])} {where}"
 
 
@@ -78,7 +78,7 @@ def open_store(advice: str = "") -> Iterator[Any]:
     except (mlflow.MlflowException, SQLAlchemyError, OSError, sqlite3.Error) as error:
         reason = " ".join(str(error).split())[:300]
         raise SteelsegError(
-            f"the MLflow store {_without_password(uri)} cannot be used: {reason}{advice}"
+            f"the MLflow store {_shown()} cannot be used: {reason}{advice}"
         ) from error
 
 
@@ -111,23 +111,37 @@ def _serve(arguments: Namespace) -> Iterator[str]:
     # by itself MLflow opens its other side, which is for LLMs
     page = f"#/{runs}?workflowType=machine_learning&viewStateShareKey={VIEW}"
     if _is_server(uri):
-        yield f"MLflow: {_without_password(uri)}/{page}"
+        yield f"MLflow: {_shown()}/{page}"
         return
     yield f"MLflow: http://127.0.0.1:{arguments.port}/{page}"
     words = [sys.executable, "-m", "mlflow", *UI, uri, "--port", str(arguments.port)]
+    # one process, without what serves LLMs: 0.5 GB of memory instead of 2.3
+    words += ["--workers", "1"]
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, words)  # noqa: S606 - our own command, without a shell
 
 
 def _local_store() -> str:
-    """Return the address of mlflow.db, in which `%`, `?` and the like of its path are quoted."""
+    """Return the address of mlflow.db: a relative one where its path has `%`, `?` and the like.
+
+    MLflow would make folders of what is quoted.
+    """
+    path = repository_root() / "mlflow.db"
+    address = _sqlite(path)
+    return address if address == f"sqlite:///{path}" else _sqlite(os.path.relpath(path))
+
+
+def _sqlite(path: str | Path) -> str:
     from sqlalchemy import URL
 
-    return URL.create("sqlite", database=str(repository_root() / "mlflow.db")).render_as_string()
+    return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def _is_server(uri: str) -> bool:
     return urlsplit(uri).scheme in {"http", "https"}
 
 
-def _without_password(uri: str) -> str:
+def _shown() -> str:
+    """Return the store's address for people: from anywhere, and without a password."""
+    uri = _sqlite(repository_root() / "mlflow.db") if is_local() else store_uri()
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)

@@ -22,17 +22,17 @@ class Tracker:
     def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
         """Log an epoch's scores, once however often they are told, to the experiment's run too."""
 
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Log the numbers that an experiment is compared by, to the experiment's own run too."""
+    def summary(self, values: Mapping[str, float], model_id: str | None = None) -> None:
+        """Log the numbers that an experiment is compared by, to the experiment's own run too.
+
+        A model that the stage has logged gets them as well, so that models can be ranked.
+        """
 
     def tag(self, name: str, value: str) -> None:
         """Tag the stage's run."""
 
     def artifact(self, path: Path) -> None:
         """Log a file to the experiment's own run, where people look."""
-
-    def rate(self, model_id: str) -> None:
-        """Give a model that this run has logged its summary, so that models can be ranked by it."""
 
 
 class MlflowTracker(Tracker):
@@ -48,7 +48,6 @@ class MlflowTracker(Tracker):
         self.parent_id = parent_id
         self.dataset = dataset
         self._epochs: dict[str, set[int]] = {}
-        self._summary: list[Any] = []
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; those that a resumed run has already must be the same."""
@@ -60,7 +59,7 @@ class MlflowTracker(Tracker):
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Log numbers."""
-        self._log([self.run_id], values, 0)
+        self._log(self.run_id, values, 0)
 
     def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
         """Log an epoch's scores to the stage's run, and to the experiment's, which charts compare.
@@ -71,12 +70,22 @@ class MlflowTracker(Tracker):
         curves = {{"lr": "epoch_lr"}.get(k, k): v for k, v in scores.items() if k != "epoch"}
         for run_id in (self.run_id, self.parent_id):
             if epoch not in self._known_epochs(run_id, min(curves)):
-                self._log([run_id], curves, epoch)
+                self._log(run_id, curves, epoch)
                 self._epochs[run_id].add(epoch)
 
-    def summary(self, values: Mapping[str, float]) -> None:
-        """Log numbers to the stage's run and to the experiment's."""
-        self._summary = self._log([self.run_id, self.parent_id], values, 0)
+    def summary(self, values: Mapping[str, float], model_id: str | None = None) -> None:
+        """Log numbers to the stage's run and to the experiment's, and both to a logged model.
+
+        The model also gets the parameters of the experiment.
+        """
+        self._log(self.parent_id, values, 0)
+        self._log(self.run_id, values, 0, model_id)
+        if model_id:
+            with survived("lost the parameters of the model"):
+                known = self.client.get_logged_model(model_id).params
+                params = self.client.get_run(self.parent_id).data.params
+                new = {name: value for name, value in params.items() if name not in known}
+                self.client.log_model_params(model_id, new)
 
     def tag(self, name: str, value: str) -> None:
         """Tag the stage's run."""
@@ -88,19 +97,6 @@ class MlflowTracker(Tracker):
         with survived(f"lost {path}"):
             self.client.log_artifact(self.parent_id, str(path))
 
-    def rate(self, model_id: str) -> None:
-        """Give a logged model the summary, the data it was measured on, and the parameters."""
-        from mlflow.entities import Metric
-
-        data = (self.dataset.name, self.dataset.digest) if self.dataset else (None, None)
-        scores = [
-            Metric(m.key, m.value, m.timestamp, m.step, model_id, *data) for m in self._summary
-        ]
-        with survived("lost the scores of the model"):
-            params = self.client.get_run(self.parent_id).data.params
-            self.client.log_batch(self.run_id, metrics=scores)
-            self.client.log_model_params(model_id, params)
-
     def _known_epochs(self, run_id: str, metric: str) -> set[int]:
         """Return the epochs that a run has already, as this process remembers it."""
         if run_id not in self._epochs:
@@ -110,15 +106,16 @@ class MlflowTracker(Tracker):
             self._epochs[run_id] = {entry.step for entry in known}
         return self._epochs[run_id]
 
-    def _log(self, run_ids: list[str], values: Mapping[str, float], step: int) -> list[Any]:
+    def _log(
+        self, run_id: str, values: Mapping[str, float], step: int, model_id: str | None = None
+    ) -> None:
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        entries = [Metric(name, value, now, step) for name, value in sorted(values.items())]
-        for run_id in run_ids:
-            with survived(f"lost the metrics of step {step}"):
-                self.client.log_batch(run_id, metrics=entries)
-        return entries
+        data = (self.dataset.name, self.dataset.digest) if self.dataset else ()
+        shared = (int(time.time() * 1000), step, model_id, *data)
+        entries = [Metric(name, value, *shared) for name, value in sorted(values.items())]
+        with survived(f"lost the metrics of step {step}"):
+            self.client.log_batch(run_id, metrics=entries)
 
 
 @contextmanager
