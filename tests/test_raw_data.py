@@ -91,15 +91,18 @@ def test_compiled_code_changes_no_folder_that_a_stage_depends_on(project: Repo) 
     assert not project.dvcignore.is_ignored_file("src/steelseg/core/errors.py")
 
 
-def submitted(folder: Path, *revision: str) -> str:
-    """Return the MD5 of the submission that dvc.lock holds."""
+def cached(folder: Path, *revision: str) -> str:
+    """Return the MD5 of the folder of images and masks that dvc.lock holds."""
     lock = run(folder, "git", "show", *revision) if revision else (folder / "dvc.lock").read_text()
-    return lock.split("path: submission.csv")[1].split("md5: ")[1].split()[0]
+    return lock.split("path: data/cache\n")[1].split("md5: ")[1].split()[0]
 
 
 @pytest.mark.pipeline
 def test_experiments_and_clones_find_raw_data_of_ones_own(tmp_path: Path) -> None:
-    """In a temporary folder, from the queue, and in a clone: the same submission each time."""
+    """In a temporary folder, from the queue, and in a clone: what is cached is the same.
+
+    The stages up to there are all that is run, since they read every path of the raw data.
+    """
     first = clone(tmp_path / "first")
     draw_dataset(first / "data/raw/mine", n_images=8, size_hw=(32, 48))
     run(first, "dvc", "add", "-q", "data/raw/mine")
@@ -107,19 +110,21 @@ def test_experiments_and_clones_find_raw_data_of_ones_own(tmp_path: Path) -> Non
     run(first, "git", "add", "-A")
     run(first, "git", "commit", "-qm", "my data")
     experiment = ["dvc", "exp", "run", "-S", "dataset=mine"]
-    run(first, *experiment, "--temp", "-n", "temporary", "submit")
-    run(first, *experiment, "--queue", "-n", "queued", "submit")
+    run(first, *experiment, "--temp", "-n", "temporary", "cache_masks")
+    run(first, *experiment, "--queue", "-n", "queued", "cache_masks")
     run(first, "dvc", "exp", "run", "--run-all")
-    run(first, *experiment, "submit")  # here, where dvc.lock is kept for the clone
+    run(first, *experiment, "cache_masks")  # here, where dvc.lock is kept for the clone
     run(first, "git", "add", "-A")
     run(first, "git", "commit", "-qm", "my results")
     run(first, "dvc", "push", "-q")
     run(tmp_path, "git", "clone", "-q", "first", "second")
     run(tmp_path / "second", "dvc", "pull", "-q", "--allow-missing")
-    run(tmp_path / "second", "dvc", "repro", "submit")
+    run(tmp_path / "second", "dvc", "repro", "cache_masks")
     names = run(first, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     for experiment_name in ("temporary", "queued"):
         revision = next(name for name in names if name.endswith(f"/{experiment_name}"))
-        assert submitted(first, f"{revision}:dvc.lock") == submitted(first)
-    texts = {(tmp_path / name / "submission.csv").read_text() for name in ("first", "second")}
-    assert len(texts) == 1
+        assert cached(first, f"{revision}:dvc.lock") == cached(first)
+    manifests = {
+        (tmp_path / n / "data/cache/manifest.json").read_text() for n in ("first", "second")
+    }
+    assert len(manifests) == 1
