@@ -19,7 +19,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-setup: $(READY) ## install everything into .venv (done by the other commands, once)
+setup: $(READY) ## install everything into .venv (the other commands do it too, once)
 
 $(READY): requirements.lock pyproject.toml
 	@command -v uv >/dev/null || [ -x $(VENV)/bin/uv ] || { \
@@ -40,10 +40,10 @@ repro: setup ## run the whole pipeline, from the data to submission.csv
 	@dvc repro
 	@python -m steelseg summary
 
-kfold: setup ## train on every fold, predict by all of their models (ARGS='-S epochs=8')
+kfold: setup ## train one model per fold, predict by the mean of them all (ARGS='-S epochs=8')
 	@python -m steelseg kfold $(ARGS)
 
-ablation: setup ## try switches one at a time under several seeds, table them in docs/results.md
+ablation: setup ## try switches one at a time under several seeds, tabulate them in docs/results.md
 	@python -m steelseg ablation docs/ablation.yaml --page docs/results.md $(ARGS)
 
 test: setup ## run all tests, on two processes
@@ -52,13 +52,13 @@ test: setup ## run all tests, on two processes
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m 'not pipeline'
 
-faults: setup ## kill, damage and starve a tiny pipeline, and table what became of it (ARGS='--seed 1')
+faults: setup ## kill, damage and starve a tiny pipeline, and tabulate the outcome (ARGS='--seed 1')
 	PYTHONPATH=src:tests python -m faults $(ARGS)
 
-bench: setup ## measure speed against the notebook's way, as a table (ARGS='--only loading')
+bench: setup ## measure speed against the starter notebook's way (ARGS='--only loading')
 	PYTHONPATH=src python -m benchmarks $(ARGS)
 
-bench-gpu: setup ## the same for what a GPU does, where there is one
+bench-gpu: setup ## the same for what a GPU changes, where there is one
 	PYTHONPATH=src python -m benchmarks --gpu --out benchmarks/results-gpu.json $(ARGS)
 
 check: setup ## lint, format and type checks
@@ -73,13 +73,13 @@ format: setup ## format the code
 ui: setup ## show the experiments in a browser, at 127.0.0.1:5000
 	@python -m steelseg ui
 
-champion: setup ## name the best registered model the champion (ARGS='--run ...' for another)
+champion: setup ## make the best registered model the champion (ARGS='--run ...' for another)
 	@python -m steelseg champion $(ARGS)
 
 demo: setup-extras ## try the model on images of your own, at 127.0.0.1:8501
 	@python -m steelseg demo
 
-lock: setup ## resolve the dependencies of pyproject.toml anew into the lock files
+lock: setup ## resolve the dependencies of pyproject.toml into the lock files again
 	$(COMPILE) --upgrade --extra dev pyproject.toml --output-file requirements.lock
 	$(COMPILE) --upgrade --constraint requirements.lock --extra dev --extra demo --extra ray --extra dev-extras pyproject.toml --output-file requirements-extras.lock
 

@@ -21,7 +21,7 @@ GPU_IMAGES = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the groups that were asked for, one after the other."""
+    """Run the chosen groups, one after the other."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="these rows")
     parser.add_argument("--tiny", action="store_true", help="tiny inputs, to see that it runs")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def machine() -> str:
-    """Say what this was measured on."""
+    """Describe the machine that this was measured on."""
     memory = psutil.virtual_memory().total / 2**30
     return f"{psutil.cpu_count()} CPU cores, {memory:.0f} GiB, Python {platform.python_version()}"
 

@@ -18,7 +18,7 @@ Batches = list[tuple[Tensor, Tensor]]
 
 
 def rows(scale: Scale, device: str = "cpu") -> Iterator[Row]:
-    """Seconds for each image, from logits (as on a GPU they come, they stay there) to scores."""
+    """Seconds per image, from logits (which stay on a GPU, if they are on one) to scores."""
     batches = stream(scale, device)
     check_equal(ours(batches), notebooks(batches))
     largest = torch.cat([logits for logits, _ in batches])

@@ -1,4 +1,4 @@
-"""Shuffled batches of images and masks: seconds for each image."""
+"""Shuffled batches of images and masks: seconds per image."""
 
 from collections.abc import Iterator
 from functools import partial

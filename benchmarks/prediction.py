@@ -1,4 +1,4 @@
-"""JPEG on disk to RLE on disk, against the bare network: seconds for each image."""
+"""JPEG on disk to RLE on disk, against the bare network: seconds per image."""
 
 import tempfile
 from collections.abc import Iterator

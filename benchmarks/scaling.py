@@ -32,7 +32,7 @@ MEBIBYTE = 1024  # kibibytes
 
 
 def rows(scale: Scale) -> Iterator[Row]:
-    """Seconds for each image, and growth of the memory while it works, at the extremes."""
+    """Seconds per image, and growth of the memory while it works, at the extremes."""
     few, *_, many = scale.n_growth
     with tempfile.TemporaryDirectory() as temporary:
         for n in scale.n_growth:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One comparison; `ratio` says how many times as much the other way takes as ours."""
+    """One comparison; `ratio` is the other way's value divided by ours."""
 
     what: str
     ours: float
@@ -17,7 +17,7 @@ class Row(NamedTuple):
     theirs: float
     """its median, in `unit`"""
     target: float | None = None
-    """the smallest ratio that is aimed at; None where there is no target"""
+    """the smallest ratio to reach; None without a target"""
     unit: str = "s"
 
     @property

@@ -15,7 +15,7 @@ from steelseg.tune import search
 from steelseg.tune.components import ComponentTable, PairComponents, measure
 from steelseg.tune.search import TuneConfig
 
-SAMPLE = 400  # the loop tries every so-manieth (rule, image, class), and its time is scaled up
+SAMPLE = 400  # the loop tries one (rule, image, class) in this many, and its time is scaled up
 
 
 def rows(scale: Scale) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Our training loop against a bare one on tensors in memory: seconds for each image."""
+"""Our training loop against a bare one on tensors in memory: seconds per image."""
 
 import copy
 import tempfile
