@@ -29,7 +29,8 @@ from steelseg.predict.model import Model
 from steelseg.predict.postprocess import postprocess
 from steelseg.predict.views import ViewsConfig
 from steelseg.registry.member import add_member
-from steelseg.score.store import find_images, place
+from steelseg.score.source import find_images, read_bytes
+from steelseg.score.store import place
 
 CLASSES = 2
 RAY_IMAGES = int(os.environ.get("STEELSEG_RAY_IMAGES", "200"))
@@ -195,19 +196,24 @@ def test_what_is_passed_over_is_counted(
         "images: 6 files: 2 images, 4 passed over: 2 hidden, 2 of other suffixes (.txt, .webp)\n"
     ) in out
     assert "2 images scored, 4 rows, 0 errors" in out
-    with pytest.raises(BadInput, match="found none: 1 files: 0 read, 1 passed over: 1 of other"):
+    with pytest.raises(BadInput, match="found none: 1 files: 0 images, 1 passed over: 1 of other"):
         find_images(f"{images}/1/*.txt")
 
 
-def test_globs_and_tables_name_images_too(images: Path, tmp_path: Path) -> None:
-    """With ids below the last folder without wildcards, or as the table has them."""
-    assert find_images(f"{images}/coil 1/0[0-2].png").images == ["00.png", "01.png", "02.png"]
-    assert len(find_images(f"{images}/*/*.png").images) == 11
-    pq.write_table(pa.table({"image": ["coil 1/01.png", "gone.png"]}), images / "list.parquet")
-    try:
-        assert find_images(f"{images}/list.parquet").images == ["coil 1/01.png", "gone.png"]
-    finally:
-        (images / "list.parquet").unlink()
+def test_names_of_all_kinds_are_scored(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As ids, the same in rows as in the folder."""
+    names = ["100%.png", "a b.png", "a%20b.png", "x#y?.png", "ü.png", "two\nlines.png", "[1].png"]
+    folder = tmp_path / "run [3]"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(to_bytes(noise(3, (48, 80)), "PNG"))
+    out = tmp_path / "out [3] %20"
+    words = ["--model", tiny_model, "--images", folder, "--out", out, "--share", 2]
+    assert "7 images scored, 14 rows, 0 errors" in score(capsys, *words)
+    assert sorted(set(rows_of(out)["image"])) == sorted(names)
+    assert "0 of 7 images to score" in score(capsys, *words)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +282,13 @@ def test_an_object_store_round_trip(
     words += ["--images", bucket.format("coils"), "--out", bucket.format("rows")]
     assert "10 images scored, 20 rows, 2 errors" in score(capsys, *words)
     assert "0 of 12 images to score" in score(capsys, *words)
+    found = find_images(bucket.format("coils/coil*/0[0-2].png"))
+    assert len(found.images) == 6
+    assert len(find_images(bucket.format("coils/coil*")).images) == 12
+    assert find_images(bucket.format("coils/coil 0/00.png")).images == ["00.png"]
+    assert read_bytes(found.folder, "coil 0/00.png") == (images / "coil 0/00.png").read_bytes()
+    with pytest.raises(BadInput, match="no such file or folder"):
+        find_images(bucket.format("gone"))
     rows = place(bucket.format("rows"))
     table = pq.read_table(rows.path, filesystem=rows.filesystem).to_pandas()
     table = table.sort_values(["image", "class_id"], ignore_index=True)

@@ -11,7 +11,8 @@ from steelseg.model.card import CARD, RULES
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Model
 from steelseg.score.engines import run_local, run_ray
-from steelseg.score.store import ScoreStore, find_images, place
+from steelseg.score.source import find_images
+from steelseg.score.store import ScoreStore, place
 from steelseg.score.worker import ScoringJob, Tally
 
 
@@ -27,7 +28,7 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     add(
         "--images",
         required=True,
-        help="a folder, a glob, a .parquet with a column `image`; or s3://",
+        help="a folder, a file, a glob, a .parquet with a column `image`; or s3://",
     )
     add("--out", required=True, help="a folder, here or s3://")
     add(
@@ -49,7 +50,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     )
     model = Model.open(arguments.model, inference=inference)
     source = find_images(arguments.images)
-    yield f"{arguments.images}: {source.listing.describe('images')}"
+    yield f"{arguments.images}: {source.found}"
     out = place(arguments.out)
     store = ScoreStore(out, model.version)
     store.claim({name: sha256(model.folder / name) for name in (CARD, RULES)})

@@ -1,4 +1,4 @@
-"""Where batch scoring reads images from and writes rows to: folders here or in an object store.
+"""Where batch scoring writes rows to: a folder here or in an object store.
 
 Rows stand in `<out>/model_version=<version>/part-*.parquet`, images that could not be scored in
 `<out>/_errors/model_version=<version>/part-*.parquet`, and what scored them in
@@ -11,20 +11,18 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path
-from steelseg.data.images import MAX_BYTES, SUFFIXES
-from steelseg.data.listing import Listing, sort_out
 from steelseg.predict.submission import SCHEMA, PredictionRow
 
 ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})
-_WILDCARDS = frozenset("*?[")
+_SAFE = "/:@%*!$&'()+,;="
 
 
 class Place(NamedTuple):
@@ -37,18 +35,6 @@ class Place(NamedTuple):
         return Place(self.filesystem, posixpath.join(self.path, name))
 
 
-class ImageSource(NamedTuple):
-    """Images to score: a folder, and what it holds; their paths in it are their ids."""
-
-    folder: Place
-    listing: Listing
-
-    @property
-    def images(self) -> list[str]:
-        """The ids, sorted."""
-        return self.listing.names
-
-
 def place(uri: str) -> Place:
     """Find a folder by its path or its URI (`s3://bucket/path`, as pyarrow understands it).
 
@@ -57,68 +43,12 @@ def place(uri: str) -> Place:
     """
     try:
         if "://" in uri:
-            return Place(*fs.FileSystem.from_uri(uri))
+            address, mark, options = uri.partition("?")
+            # signs that an address may not have, such as blanks and brackets
+            return Place(*fs.FileSystem.from_uri(quote(address, _SAFE) + mark + options))
         return Place(fs.LocalFileSystem(), str(Path(uri).absolute()))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{uri}: cannot be opened: {' '.join(str(error).split())}") from error
-
-
-def find_images(uri: str) -> ImageSource:
-    """List images, sorted: those of a folder and below it, of a glob, or in a Parquet table.
-
-    The table has a column `image` of paths, which are relative to the table's folder or absolute.
-
-    Raises:
-        BadInput: there are none, or the place cannot be read.
-    """
-    where = place(uri)
-    try:
-        if where.path.endswith(".parquet"):
-            column = pq.read_table(where.path, filesystem=where.filesystem, columns=["image"])
-            found = set(column.column("image").to_pylist())
-            folder = Place(where.filesystem, posixpath.dirname(where.path))
-            listing = Listing(sorted(found), {})
-        else:
-            folder, listing = _list(where)
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{uri}: cannot be listed: {' '.join(str(error).split())}") from error
-    if not listing.names:
-        known = ", ".join(sorted(SUFFIXES))
-        raise BadInput(f"{uri}: expected images ({known}), but found none: {listing.describe()}")
-    return ImageSource(folder, listing)
-
-
-def _list(where: Place) -> tuple[Place, Listing]:
-    store = ArrowFSWrapper(where.filesystem)
-    steps = where.path.split("/")
-    plain = next((i for i, step in enumerate(steps) if _WILDCARDS & set(step)), len(steps))
-    folder = Place(where.filesystem, "/".join(steps[:plain]))
-    if plain == len(steps):
-        selector = fs.FileSelector(folder.path, recursive=True)
-        paths = [f.path for f in where.filesystem.get_file_info(selector) if f.is_file]
-    else:
-        paths = store.glob(where.path)
-    names = (posixpath.relpath(path, folder.path) for path in paths)
-    return folder, sort_out(names, below=True)
-
-
-def read_bytes(folder: Place, image: str) -> bytes:
-    """Read an image file.
-
-    Raises:
-        BadInput: it is missing, cannot be read, or is larger than any image may be.
-    """
-    path = posixpath.join(folder.path, image)
-    try:
-        with folder.filesystem.open_input_file(path) as file:
-            if file.size() > MAX_BYTES:
-                raise BadInput(f"expected at most {MAX_BYTES} bytes, but got {file.size()}")
-            data: bytes = file.read()
-            return data
-    except FileNotFoundError:
-        raise BadInput("no such file") from None
-    except (OSError, pa.ArrowException) as error:
-        raise BadInput(f"cannot be read: {' '.join(str(error).split())}") from error
 
 
 class ScoreStore:

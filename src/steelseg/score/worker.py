@@ -11,7 +11,8 @@ from steelseg.predict.inference import InferenceConfig, ahead
 from steelseg.predict.model import Model
 from steelseg.predict.parts import rows_of
 from steelseg.predict.submission import PredictionRow
-from steelseg.score.store import Place, ScoreStore, read_bytes
+from steelseg.score.source import read_bytes
+from steelseg.score.store import Place, ScoreStore
 
 READERS = 8  # images that are read at once: an object store answers late, but many at a time
 
