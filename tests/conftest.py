@@ -13,8 +13,10 @@ import pytest
 from clones import finished
 from hypothesis import settings
 
+from steelseg.core.arrays import Uint8
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import Cache
+from steelseg.data.images import read_grey
 from steelseg.data.inspection import inspect_folder
 
 REPOSITORY = Path(__file__).parents[1]
@@ -28,10 +30,16 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+# the files that take longest, the longest first; the others take some seconds each
+LONGEST = ("pipeline", "faults", "distributed", "benchmarks", "training", "tracking", "scoring")
+LONGEST += ("training_switches", "models", "raw_data", "ui", "serving", "demo", "tuning")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the longest tests where processes share them out, so that none works on alone."""
+    """Begin with the longest files where processes share them out, so that none works on alone."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+        ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session")
@@ -41,18 +49,6 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent (set STEELSEG_DATA)")
     return folder
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow without runs, to be copied: making one takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow and SQLAlchemy have some of their own
-        MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +68,21 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         return folder
 
     return make_once
+
+
+@pytest.fixture(scope="session")
+def empty_store(once: Once) -> Path:
+    """A database of MLflow without runs, to be copied: making one takes seconds."""
+
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        folder.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow and SQLAlchemy have some of their own
+            MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return once("store", make) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
@@ -155,29 +166,34 @@ def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(tiny_dataset: Path, once: Once) -> Path:
     """A network that nobody trained, with its ONNX export and rules: a folder like `models`.
 
-    Its head is scaled so that its two probability maps of noise are neither flat nor all 0 or 1.
+    Do not change it. Its head is scaled so that its two probability maps of noise are neither flat
+    nor all 0 or 1.
     """
+    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw[:32, :64]
+    return once("model", lambda folder: make_model(folder, image_hw))
+
+
+def make_model(folder: Path, image_hw: Uint8) -> None:
+    """Write a model, with an export, whose answers to an image vary."""
     import torch
     from saved_models import save_model
 
-    from steelseg.data.images import read_grey
     from steelseg.export import onnx
     from steelseg.model import network
     from steelseg.model.card import EXPORT, ModelConfig, read_card
     from steelseg.predict.postprocess import ClassRule
     from steelseg.predict.rules import Rules, write_rules
 
-    folder = tmp_path_factory.mktemp("model")
+    folder.mkdir()
     options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
     config = ModelConfig(
         arch="Unet", encoder="resnet18", encoder_weights=None, in_channels=1, arch_options=options
     )
     torch.manual_seed(7)
     segmenter = network.build(config, 2, mean=0.45, std=0.1).eval()
-    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw[:32, :64]
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(image_hw.copy())[None, None])
         head = segmenter.network.segmentation_head[0]
@@ -187,4 +203,3 @@ def tiny_model(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     onnx.export(segmenter, folder / EXPORT)
     rule = ClassRule(threshold=0.5, min_component_area=3)
     write_rules(folder, Rules({1: rule, 2: rule}, read_card(folder).weights_sha256))
-    return folder

@@ -15,7 +15,7 @@ from saved_models import maps_of, open_runtime, save_model
 from steelseg.core import sealed
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput, SteelsegError
-from steelseg.export import onnx as onnx_export
+from steelseg.export import onnx
 from steelseg.model import network
 from steelseg.model.card import ModelConfig, read_card
 from steelseg.model.network import Segmenter
@@ -37,14 +37,15 @@ def config(**changes: Any) -> ModelConfig:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model of two classes with its ONNX export."""
+def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose rounding no scaled head makes larger, with its ONNX export."""
+    folder = tmp_path_factory.mktemp("model")
+    recipe = config(arch_options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]})
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model")
-    segmenter = network.build(config(), 2, mean=0.4, std=0.2).eval()
-    save_model(path, segmenter, config())
-    onnx_export.export(segmenter, path / "model.onnx")
-    return path
+    segmenter = network.build(recipe, 2, mean=0.4, std=0.2).eval()
+    save_model(folder, segmenter, recipe)
+    onnx.export(segmenter, folder / "model.onnx")
+    return folder
 
 
 def images(n: int, height: int, width: int) -> list[np.ndarray]:
@@ -52,11 +53,11 @@ def images(n: int, height: int, width: int) -> list[np.ndarray]:
     return list(rng.integers(0, 256, (n, height, width), dtype=np.uint8))
 
 
-def test_a_saved_model_computes_the_same(folder: Path) -> None:
+def test_a_saved_model_computes_the_same(tmp_path: Path) -> None:
     """Weights, normalisation and classes come back."""
-    torch.manual_seed(0)
     original = network.build(config(), 2, mean=0.4, std=0.2).eval()
-    loaded, card = network.load(folder)
+    save_model(tmp_path, original, config())
+    loaded, card = network.load(tmp_path)
     x = torch.from_numpy(np.stack(images(2, 64, 96)))[:, None]
     assert card.classes == [1, 2]
     assert torch.equal(original(x), loaded(x))
@@ -65,11 +66,13 @@ def test_a_saved_model_computes_the_same(folder: Path) -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 75), (1, 33)])
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_onnx_equals_torch_at_any_size_and_batch(
-    folder: Path, height: int, width: int, batch_size: int
+    plain_model: Path, height: int, width: int, batch_size: int
 ) -> None:
     """Images are padded to what the encoder needs and the answer is cut back, in both runtimes."""
     items = images(5, height, width)
-    answers = [maps_of(items, open_runtime(folder, name, batch_size)) for name in ("torch", "onnx")]
+    answers = [
+        maps_of(items, open_runtime(plain_model, name, batch_size)) for name in ("torch", "onnx")
+    ]
     for ours, theirs in zip(*answers, strict=True):
         assert ours.shape == (2, height, width)
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -89,25 +92,27 @@ def test_grey_levels_reach_the_network_normalised() -> None:
     assert torch.all(seen[0] == 2.0)
 
 
-def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     """The message names the first tensor that differs."""
     other = network.build(config(arch="FPN", arch_options={}), 2, 0.4, 0.2)
     with pytest.raises(BadInput, match="expected the weights of FPN, but"):
-        network.load_weights(folder / "model.safetensors", other.network, "FPN")
-    tensors = load_file(folder / "model.safetensors")
+        network.load_weights(tiny_model / "model.safetensors", other.network, "FPN")
+    tensors = load_file(tiny_model / "model.safetensors")
     save_file(
         {k: v for k, v in tensors.items() if "encoder" not in k}, tmp_path / "part.safetensors"
     )
     with pytest.raises(BadInput, match="encoder"):
-        network.load_weights(tmp_path / "part.safetensors", network.load(folder)[0].network, "Unet")
+        network.load_weights(
+            tmp_path / "part.safetensors", network.load(tiny_model)[0].network, "Unet"
+        )
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "another model's card", "missing"])
-def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_model_is_refused(tiny_model: Path, tmp_path: Path, damage: str) -> None:
     """Weights are checked against the checksum on their card."""
     weights, card = tmp_path / "model.safetensors", tmp_path / "model.json"
-    data = bytearray((folder / "model.safetensors").read_bytes())
-    facts = sealed.read_sealed_json(folder / "model.json")
+    data = bytearray((tiny_model / "model.safetensors").read_bytes())
+    facts = sealed.read_sealed_json(tiny_model / "model.json")
     match damage:
         case "flip":
             data[len(data) // 2] ^= 4
@@ -122,9 +127,9 @@ def test_a_damaged_model_is_refused(folder: Path, tmp_path: Path, damage: str) -
         network.load(tmp_path)
 
 
-def test_a_card_with_a_changed_number_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_card_with_a_changed_number_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     """Another mean would be legal, and every prediction wrong in silence."""
-    shutil.copytree(folder, tmp_path / "model")
+    shutil.copytree(tiny_model, tmp_path / "model")
     card = tmp_path / "model/model.json"
     card.write_text(card.read_text().replace('"mean": 0.4', '"mean": 0.5'))
     with pytest.raises(BadInput, match=r"model\.json: is damaged"):
@@ -132,9 +137,9 @@ def test_a_card_with_a_changed_number_is_refused(folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "of other weights", "missing"])
-def test_a_damaged_onnx_export_is_refused(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_onnx_export_is_refused(tiny_model: Path, tmp_path: Path, damage: str) -> None:
     """ONNX Runtime would load flipped weights as they are."""
-    shutil.copytree(folder, tmp_path / "model")
+    shutil.copytree(tiny_model, tmp_path / "model")
     path = tmp_path / "model/model.onnx"
     data = bytearray(path.read_bytes())
     match damage:
@@ -145,7 +150,7 @@ def test_a_damaged_onnx_export_is_refused(folder: Path, tmp_path: Path, damage: 
             path.write_bytes(data[:-10])
         case "of other weights":
             other = network.build(config(), 2, 0.4, 0.2)
-            onnx_export.export(other, path)
+            save_model(path.parent, other, config())
         case "missing":
             path.unlink()
     with pytest.raises(BadInput, match=r"model\.onnx: "):
@@ -206,11 +211,13 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
-def test_an_onnx_file_that_is_none_is_refused(folder: Path, tmp_path: Path, content: bytes) -> None:
+def test_an_onnx_file_that_is_none_is_refused(
+    tiny_model: Path, tmp_path: Path, content: bytes
+) -> None:
     """An empty one means that the model was made for torch."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BadInput, match=r"model\.onnx"):
-        open_onnx(tmp_path, read_card(folder))
+        open_onnx(tmp_path, read_card(tiny_model))
 
 
 def test_losses_add_up() -> None:
