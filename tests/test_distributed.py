@@ -39,21 +39,31 @@ def without_timings(history: History) -> History:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of two undisturbed trainings, one of them with weights that stay."""
-    work = tmp_path_factory.mktemp("undisturbed")
-    ended = two_processes(tiny_cache, work, "moving", "still")
+def trained(tiny_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of three trainings by two processes, `resumed` being one that had been killed.
+
+    `moving` is the same without a break, and in `still` the weights stay what they are.
+    """
+    work = tmp_path_factory.mktemp("trained")
+    killed = two_processes(tiny_cache, work, "resumed", "killed")
+    assert killed.returncode != 0
+    assert not (work / "resumed.json").exists()
+    newest = newest_checkpoint(work / "resumed")
+    assert newest is not None
+    assert newest.stem == "epoch-0000"
+    ended = two_processes(tiny_cache, work, "resumed", "moving", "still")
     assert ended.returncode == 0, ended.output
-    assert ended.output.count("epoch 1/2:") == 2  # one process alone speaks
+    assert ended.output.count("resuming after epoch-0000") == 1  # one process alone speaks
+    assert ended.output.count("epoch 1/2:") == 2
     return work
 
 
 def test_half_batches_give_the_losses_of_whole_ones(
-    tiny_cache: Cache, undisturbed: Path, tmp_path: Path
+    tiny_cache: Cache, trained: Path, tmp_path: Path
 ) -> None:
     """Three steps an epoch from the same crops: loss and metrics are those of one process."""
     alone = without_timings(tiny.run(tiny_cache, tmp_path, 1, tiny.MOVING).history)
-    together, _ = seen(undisturbed, "moving")
+    together, _ = seen(trained, "moving")
     assert len(alone) == len(together) == 2
     for one, two in zip(alone, together, strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-5)
@@ -62,11 +72,11 @@ def test_half_batches_give_the_losses_of_whole_ones(
 
 
 def test_every_validation_image_is_counted_once(
-    tiny_cache: Cache, undisturbed: Path, tmp_path: Path
+    tiny_cache: Cache, trained: Path, tmp_path: Path
 ) -> None:
     """With weights that stay, five images shared out unevenly give exactly the same metrics."""
     alone = without_timings(tiny.run(tiny_cache, tmp_path, 1, tiny.STILL).history)
-    together, _ = seen(undisturbed, "still")
+    together, _ = seen(trained, "still")
     for one, two in zip(alone, together, strict=True):
         exact = {k for k in one if k.startswith("val_") and k != "val_loss"}
         assert len(exact) > 5
@@ -74,17 +84,6 @@ def test_every_validation_image_is_counted_once(
         assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-6)
 
 
-def test_a_killed_training_of_two_goes_on_bit_identically(
-    tiny_cache: Cache, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_a_killed_training_of_two_goes_on_bit_identically(trained: Path) -> None:
     """Killed after the first epoch, both go on from its checkpoint to the same weights."""
-    killed = two_processes(tiny_cache, tmp_path, "moving", "killed")
-    assert killed.returncode != 0
-    assert not (tmp_path / "moving.json").exists()
-    newest = newest_checkpoint(tmp_path / "moving")
-    assert newest is not None
-    assert newest.stem == "epoch-0000"
-    resumed = two_processes(tiny_cache, tmp_path, "moving")
-    assert resumed.returncode == 0, resumed.output
-    assert resumed.output.count("resuming after epoch-0000") == 1
-    assert seen(tmp_path, "moving") == seen(undisturbed, "moving")
+    assert seen(trained, "resumed") == seen(trained, "moving")
