@@ -15,8 +15,7 @@ from benchmarks.table import Row
 from benchmarks.turns import in_turns
 from steelseg.data import label_csv, rle
 from steelseg.data.images import read_grey
-from steelseg.train.batch import Batch, PackedBatch, collate, collate_packed
-from steelseg.train.crops import TrainingCrops, WholeImages
+from steelseg.train.crops import Batch, TrainingCrops, WholeImages, collate
 
 BATCH_SIZE = 4
 
@@ -38,7 +37,7 @@ class OnTheFly(Dataset[Batch]):
         name = cache.names[row]
         image_hw = read_grey(self.data.folder / "train_images" / name).image_hw
         rles = (self.rles.get((name, c), "") for c in cache.classes)
-        masks_chw = np.stack([rle.decode(text, cache.size_hw) for text in rles])
+        masks_chw = np.stack([rle.decode(text, cache.sizes_hw[0]) for text in rles])
         image, masks = torch.from_numpy(image_hw)[None], torch.from_numpy(masks_chw)
         return Batch(image, masks, torch.tensor(row))
 
@@ -59,7 +58,7 @@ def rows(scale: Scale) -> Iterator[Row]:
             loaders = [loader(dataset, n_workers) for dataset in datasets]
             ways = {n: partial(load_all, x) for n, x in zip(names, loaders, strict=True)}
             ways["crops"] = partial(load_all, loader(crops, n_workers))
-            batch = next(iter(loader(datasets[0], 0)))
+            batch = next(iter(loaders[0]))
             ways["copy"] = partial(copy_all, batch, n_images // len(batch.rows))
             total = in_turns(ways, scale.rounds)
             times = {name: seconds / n_images for name, seconds in total.items()}
@@ -80,34 +79,25 @@ def notebooks(data: DataSet) -> notebook_way.Images:
     """Return the same images as the notebook reads them."""
     cache = data.cache
     table = notebook_way.pivot(data.folder / "train.csv", cache.names, cache.classes)
-    return notebook_way.Images(data.folder / "train_images", table, cache.size_hw)
+    return notebook_way.Images(data.folder / "train_images", table, cache.sizes_hw[0])
 
 
 def loader(dataset: Any, n_workers: int) -> DataLoader[Any]:
     """Shuffle a data set into batches; workers stay from epoch to epoch."""
-    sent = collate_packed if n_workers else collate  # as in training
-    collates = {notebook_way.Images: None, OnTheFly: stack}
     return DataLoader(
         dataset,
         batch_size=BATCH_SIZE,
         shuffle=True,
         num_workers=n_workers,
         persistent_workers=n_workers > 0,
-        collate_fn=collates.get(type(dataset), sent),
+        collate_fn=None if isinstance(dataset, notebook_way.Images) else collate,
     )
 
 
-def stack(samples: list[Batch]) -> Batch:
-    """Collate single images."""
-    images, masks, rows = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.stack(masks), torch.stack(rows))
-
-
 def load_all(batches: DataLoader[Any]) -> None:
-    """Load an epoch, dropping each batch for the next; packed masks are unpacked."""
-    for batch in batches:
-        if isinstance(batch, PackedBatch):
-            batch.unpack()
+    """Load an epoch, dropping each batch for the next."""
+    for _ in batches:
+        pass
 
 
 def copy_all(batch: Batch, n_batches: int) -> None:
@@ -116,11 +106,11 @@ def copy_all(batch: Batch, n_batches: int) -> None:
         batch.images.clone(), batch.masks.clone()
 
 
-def check_equal(ours: WholeImages, theirs: notebook_way.Images, on_the_fly: OnTheFly) -> None:
+def check_equal(ours: Dataset[Batch], theirs: notebook_way.Images, on_the_fly: OnTheFly) -> None:
     """Compare what all three show: masks exactly, images to the rounding of two JPEG decoders."""
     mean, std = notebook_way.IMAGENET_MEAN[0], notebook_way.IMAGENET_STD[0]
     for row in range(len(theirs)):
-        (image,), (masks,), _ = ours.__getitems__([row])
+        image, masks, _ = ours[row]
         their_image, their_masks = theirs[row]
         again = on_the_fly[row]
         assert torch.equal(image, again.images)

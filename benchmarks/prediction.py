@@ -34,8 +34,8 @@ def rows(scale: Scale) -> Iterator[Row]:
     with data_set(scale) as data, tempfile.TemporaryDirectory() as temporary:
         folder = data.folder / "train_images"
         inspection = inspect_folder(folder, skip_bad=False)
-        table = build_unannotated(inspection, data.cache.size_hw, folder)
-        table = ImageTable(table.table.slice(0, N_IMAGES), table.size_hw, table.classes)
+        table = build_unannotated(inspection)
+        table = ImageTable(table.table.slice(0, N_IMAGES), table.classes)
         images = [data.cache.image(row)[None, None] for row in range(N_IMAGES)]
         segmenter = untrained(data.cache, dict(scale.arch_options))
         model = finish(segmenter, data.cache, scale, Path(temporary))
@@ -84,7 +84,7 @@ def finish(segmenter: Segmenter, cache: Cache, scale: Scale, folder: Path) -> Mo
         mean=cache.mean,
         std=cache.std,
         classes=cache.classes,
-        size_hw=cache.size_hw,
+        size_hw=cache.typical_size_hw,
     )
     write_card(folder, card)
     write_rules(folder, Rules(dict.fromkeys(cache.classes, RULE), digest))

@@ -25,7 +25,7 @@ def main() -> None:
     test = inspect_folder(raw / "test_images", skip_bad=False)
     classes = sorted({row.class_id for row in sample.rows})
     table = annotations.build(train, labels, classes, raw / config.csv)
-    test_table = annotations.build_unannotated(test, table.size_hw, raw / "test_images")
+    test_table = annotations.build_unannotated(test)
 
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)

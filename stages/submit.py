@@ -17,8 +17,9 @@ def main() -> None:
     config = load(SubmitConfig)
     path = Path(config.data_root) / config.dataset / "sample_submission.csv"
     sample = label_csv.read(path)
-    size_hw = image_table.read(Path("data/test_images.parquet")).size_hw
-    answers = submission.answer(sample, path, submission.read_predictions(PREDICTIONS), size_hw)
+    images = image_table.read(Path("data/test_images.parquet"))
+    sizes = dict(zip(images.names, images.sizes_hw, strict=True))
+    answers = submission.answer(sample, path, submission.read_predictions(PREDICTIONS), sizes)
     submission.write_submission(OUT, sample, answers)
     masks = sum(map(bool, answers))
     write_json(Path("metrics/submit.json"), {"rows": len(answers), "masks": masks})

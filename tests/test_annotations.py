@@ -64,7 +64,7 @@ def test_images_are_measured(root: Path) -> None:
     """Size, checksum, brightness and thumbnail are those of the pixels."""
     table = build(root)
     image_hw = noise(ord("b"))
-    assert table.size_hw == SIZE_HW
+    assert set(table.sizes_hw) == {SIZE_HW}
     assert table.column("mean")[1] == pytest.approx(image_hw.mean())
     assert table.column("std")[1] == pytest.approx(image_hw.std())
     expected = thumbnail(image_hw).astype(np.float16)
@@ -86,7 +86,7 @@ def test_names_are_compared_as_they_stand(root: Path) -> None:
 def test_test_images_have_no_annotations(root: Path) -> None:
     """Their table has the same columns otherwise."""
     inspection = inspect_folder(root / "test_images", skip_bad=False)
-    table = annotations.build_unannotated(inspection, SIZE_HW, root)
+    table = annotations.build_unannotated(inspection)
     assert (table.names, table.classes) == (["t.png", "u.png"], [])
 
 
@@ -96,7 +96,7 @@ def test_the_report_counts_images_and_classes(root: Path) -> None:
     train = inspect_folder(root / "train_images", skip_bad=False)
     test = inspect_folder(root / "test_images", skip_bad=False)
     sample = label_csv.read(root / "sample_submission.csv")
-    tests = annotations.build_unannotated(test, SIZE_HW, root)
+    tests = annotations.build_unannotated(test)
     report = annotations.report(build(root), tests, (train, test), labels, sample)
     assert report["clean_images"] == report["images_in_no_row"] == 1
     assert report["images_per_class"] == {"1": 2, "2": 1}
@@ -115,11 +115,21 @@ def test_rows_of_skipped_images_are_passed_over(root: Path) -> None:
     assert list(inspection.skipped) == ["b.png"]
 
 
-def test_the_usual_size_is_that_of_most_images(root: Path) -> None:
-    """One odd image does not make the others odd, even if its name comes first."""
-    (root / "train_images" / "0.png").write_bytes(to_bytes(noise(0, (9, 9)), "PNG"))
-    with pytest.raises(BadInput, match=r"0\.png: expected 6x8 pixels like 3 others, but got 9x9"):
-        inspect_folder(root / "train_images", skip_bad=False)
+def test_every_image_has_its_own_size(root: Path) -> None:
+    """Masks are held to the size of their image."""
+    (root / "train_images" / "0.png").write_bytes(to_bytes(noise(0, (9, 10)), "PNG"))
+    with (root / "train.csv").open("a") as file:
+        file.write("0.png,1,90 1\n")
+    table = build(root)
+    assert dict(zip(table.names, table.sizes_hw, strict=True)) == {
+        "0.png": (9, 10),
+        **dict.fromkeys(["a.png", "b.png", "c.png"], SIZE_HW),
+    }
+    assert table.rles(1)[0] == "90 1"
+    with (root / "train.csv").open("a") as file:
+        file.write("0.png,2,90 2\n")
+    with pytest.raises(BadInput, match="past the end"):
+        build(root)
 
 
 def test_a_table_comes_back_from_its_file(root: Path, tmp_path: Path) -> None:
@@ -129,7 +139,7 @@ def test_a_table_comes_back_from_its_file(root: Path, tmp_path: Path) -> None:
     image_table.write(path, table)
     back = image_table.read(path)
     assert back.table.equals(table.table, check_metadata=True)
-    assert (back.size_hw, back.classes) == (table.size_hw, table.classes)
+    assert (back.sizes_hw, back.classes) == (table.sizes_hw, table.classes)
     np.testing.assert_array_equal(back.thumbnails, table.thumbnails)
 
 
@@ -152,9 +162,9 @@ def test_a_table_of_someone_else_is_refused(root: Path, tmp_path: Path) -> None:
         image_table.read(tmp_path / "y.parquet")
 
 
-@pytest.mark.parametrize("meta", ["{", "[]", "{}", '{"size_hw": [1], "classes": []}'])
+@pytest.mark.parametrize("meta", ["{", "[]", "{}"])
 def test_a_table_without_its_metadata_is_refused(meta: str, tmp_path: Path) -> None:
-    """Size and classes stand there."""
+    """The classes stand there."""
     table = pa.table({"image": ["a.png"]}).replace_schema_metadata({METADATA: meta})
     sealed.write_sealed_table(tmp_path / "x.parquet", table)
     with pytest.raises(BadInput, match=r"x\.parquet: was not written by pivot_csv"):
@@ -171,7 +181,7 @@ def test_both_layouts_of_real_images_give_the_same_table(real_data: Path) -> Non
         for name in ("train.csv", "train_2019_layout.csv")
     ]
     assert tables[0].table.equals(tables[1].table)
-    assert tables[0].size_hw == (256, 1600)
+    assert set(tables[0].sizes_hw) == {(256, 1600)}
     assert tables[0].combinations().count("clean") == 8
     assert [sum(r is not None for r in tables[0].rles(c)) for c in (1, 2, 3, 4)] == [4, 1, 9, 2]
 
@@ -183,7 +193,7 @@ def test_real_neu_images_are_sound(real_data: Path) -> None:
     labels = label_csv.read(root / "train.csv")
     train: Inspection = inspect_folder(root / "train_images", skip_bad=False)
     table = annotations.build(train, labels, [1, 2, 3], root)
-    assert (len(table), table.size_hw) == (3568, (200, 200))
+    assert (len(table), set(table.sizes_hw)) == (3568, {(200, 200)})
     assert sum(r is not None for c in (1, 2, 3) for r in table.rles(c)) == len(labels.rows)
     row = labels.rows[0]
     found = table.rles(row.class_id)[table.names.index(row.image)]
@@ -193,5 +203,4 @@ def test_real_neu_images_are_sound(real_data: Path) -> None:
 def test_the_metadata_is_json(root: Path) -> None:
     """Other programs can read it."""
     meta = json.loads(build(root).table.schema.metadata[METADATA])
-    assert meta["size_hw"] == list(SIZE_HW)
-    assert meta["classes"] == [1, 2]
+    assert meta == {"classes": [1, 2]}

@@ -90,7 +90,7 @@ def test_a_damaged_shard_is_found_on_opening(
 def test_a_manifest_that_is_none_is_refused(tiny_cache: Cache, tmp_path: Path, text: str) -> None:
     """So is one in which a single digit has changed."""
     manifest = (tiny_cache.folder / MANIFEST).read_text()
-    for content in (text, manifest.replace('"height": 48', '"height": 49')):
+    for content in (text, manifest.replace('"images": 12', '"images": 13')):
         (tmp_path / MANIFEST).write_text(content)
         with pytest.raises(BadInput, match=MANIFEST):
             Cache(tmp_path)

@@ -119,14 +119,6 @@ def test_a_model_is_no_member_of_itself(models: dict[int, Path]) -> None:
         member_folders(models[0], [name])
 
 
-def test_a_member_of_images_of_another_size_is_refused(models: dict[int, Path]) -> None:
-    """Both sizes are said."""
-    change_card(models[1], size_hw=[200, 200])
-    name = add_member(models[1], models[0])
-    with pytest.raises(BadInput, match=r"images of 48x80, but got 200x200"):
-        member_folders(models[0], [name])
-
-
 def test_experiments_in_temporary_folders_find_the_members_of_the_repository(
     models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

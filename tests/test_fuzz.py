@@ -263,7 +263,7 @@ def read_folds(path: Path) -> Any:
 def read_table(path: Path) -> Any:
     """Read all of a table's content."""
     table = image_table.read(path)
-    return table.size_hw, table.classes, table.table.to_pydict(), table.thumbnails.tolist()
+    return table.classes, table.table.to_pydict(), table.thumbnails.tolist()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from steelseg.export import onnx
 from steelseg.model import network
 from steelseg.model.card import ModelConfig, read_card
 from steelseg.model.network import Segmenter
-from steelseg.predict.inference import open_onnx
+from steelseg.predict.inference import half_type, open_onnx, torch_network
 from steelseg.train.losses import build_loss
 
 ROOT = Path(__file__).parents[1]
@@ -297,3 +297,36 @@ def test_without_a_gpu_prediction_does_not_import_torch(tiny_model: Path) -> Non
     command = [sys.executable, "-c", code, str(tiny_model)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("16-mixed", torch.float16),
+        ("bf16-mixed", torch.bfloat16),
+        ("32-true", None),
+        (None, None),
+    ],
+)
+def test_a_network_runs_in_the_type_that_it_was_trained_in(
+    precision: str | None, dtype: torch.dtype | None
+) -> None:
+    """Another may overflow; a model that does not say takes 32 bits."""
+    assert half_type({"precision": precision} if precision else {}) == dtype
+
+
+def test_half_precision_answers_nearly_the_same(folder: Path) -> None:
+    """Convolutions hold half weights, batch norm whole ones, and the answers are 32-bit again."""
+    image = np.stack(images(2, 64, 96))[:, None]
+    expected = torch_network(network.load(folder)[0], torch.device("cpu"), None)(image)
+    segmenter = network.load(folder)[0]
+    answer = torch_network(segmenter, torch.device("cpu"), torch.bfloat16)(image)
+    kinds = {
+        (type(module).__name__, parameter.dtype)
+        for module in segmenter.modules()
+        for parameter in module.parameters(recurse=False)
+    }
+    assert kinds == {("Conv2d", torch.bfloat16), ("BatchNorm2d", torch.float32)}
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer, expected, atol=0.03)
+    assert np.abs(answer - expected).max() > 0

@@ -173,7 +173,7 @@ def test_sizes_are_those_of_the_turned_images(orientation: int, raw: Path, run: 
     last_row = rle.encode(np.arange(8)[:, None] == np.full(6, 7))
     (raw / "train.csv").write_text(f"ImageId,ClassId,EncodedPixels\na.png,1,{last_row}\n")
     report, _ = run()
-    assert (report["height"], report["width"]) == (8, 6)
+    assert report["sizes"] == "8x6"
 
 
 @pytest.mark.realdata

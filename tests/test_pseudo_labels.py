@@ -65,7 +65,7 @@ def predicted(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "params.yaml").write_text(PARAMS.format(root=raw.parent))
     table = pivot(raw)
     test = inspect_folder(raw / "test_images", skip_bad=False)
-    unannotated = annotations.build_unannotated(test, table.size_hw, raw)
+    unannotated = annotations.build_unannotated(test)
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), unannotated)
     sure = [("1 4", 0.99), ("", 0.0)]

@@ -24,7 +24,8 @@ def images(*shown: str, seed: int = 3) -> ImageTable:
         "rle_1": pa.array(["1 1" if "1" in s else None for s in shown], pa.string()),
         "rle_2": pa.array(["1 1" if "2" in s else None for s in shown], pa.string()),
     }
-    return ImageTable(pa.table(table), (32, 64), [1, 2])
+    table |= {"height": [32] * len(names), "width": [64] * len(names)}
+    return ImageTable(pa.table(table), [1, 2])
 
 
 def told(folds: list[int], *shown: str) -> list[str]:
@@ -74,7 +75,7 @@ def test_a_pattern_means_names_in_any_unicode_form() -> None:
     """As everywhere else."""
     train = images("1", "2", "1", "2")
     names = pa.array(["a.png", "o\u0308.png", "c.png", "\u00f6-2.png"])
-    train = ImageTable(train.table.set_column(0, "image", names), (32, 64), [1, 2])
+    train = ImageTable(train.table.set_column(0, "image", names), [1, 2])
     config = splitting.SplitConfig(n_folds=2, seed=1, never_validate="\u00f6*")
     table = splitting.split(train, config)
     assert (table["fold"] == NO_FOLD).tolist() == [False, True, False, True]

@@ -26,7 +26,8 @@ def answer(path: Path, sample: str, predictions: list[PredictionRow] = PREDICTIO
     """Answer the text of a sample submission with the text of a submission."""
     (path / "sample.csv").write_text(sample)
     read = label_csv.read(path / "sample.csv")
-    answers = submission.answer(read, path / "sample.csv", predictions, SIZE_HW)
+    sizes = {row.image: SIZE_HW for row in predictions}
+    answers = submission.answer(read, path / "sample.csv", predictions, sizes)
     submission.write_submission(path / "submission.csv", read, answers)
     return (path / "submission.csv").read_text()
 
@@ -63,6 +64,23 @@ def test_names_are_answered_in_the_sample_s_unicode_form(
     sample = f"ImageId_ClassId,EncodedPixels\n{asked}.png_1,\n"
     text = f"ImageId_ClassId,EncodedPixels\n{asked}.png_1,1 3\n"
     assert answer(tmp_path, sample, predictions) == text
+
+
+def test_masks_are_held_to_the_size_of_their_own_image(tmp_path: Path) -> None:
+    """What is legal in the larger image is not in the smaller."""
+    rows = "t.png_1,\nu.png_1,\n"
+    (tmp_path / "sample.csv").write_text("ImageId_ClassId,EncodedPixels\n" + rows)
+    read = label_csv.read(tmp_path / "sample.csv")
+    sizes = {"t.png": (2, 3), "u.png": (5, 7)}
+
+    def given(*images: str) -> list[PredictionRow]:
+        return [
+            PredictionRow(image, 1, "35 1" if image in images else "", 1, 1.0) for image in sizes
+        ]
+
+    assert submission.answer(read, tmp_path, given("u.png"), sizes) == ["", "35 1"]
+    with pytest.raises(BadInput, match=r"image 't\.png', class 1: the prediction is not legal"):
+        submission.answer(read, tmp_path, given("t.png"), sizes)
 
 
 BAD_SAMPLES = {
@@ -147,7 +165,9 @@ def test_any_legal_name_is_written_so_that_it_reads_back(
             [[row[column] for column in columns] for row in fields],
             {},
         )
-        answers = submission.answer(sample, tmp_path, predictions, (4, 4))
+        answers = submission.answer(
+            sample, tmp_path, predictions, {row.image: (4, 4) for row in predictions}
+        )
         submission.write_submission(tmp_path / "submission.csv", sample, answers)
         back = label_csv.read(tmp_path / "submission.csv")
         assert back.columns == columns

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.params import Config
+from steelseg.core.sizes import describe_sizes, usual_size
 from steelseg.data import label_csv, rle
 from steelseg.data.image_table import CLEAN, METADATA, ImageTable
 from steelseg.data.images import COLOUR, PAGES, TRANSPARENCY
@@ -17,6 +18,7 @@ from steelseg.data.inspection import Inspection
 from steelseg.data.label_csv import LabelCsv
 from steelseg.data.listing import name_key
 
+ODD_SHARE = 0.1  # of the images; more of other sizes are no mistake
 LOSSES = {
     COLOUR: "are in colour and are reduced to grey: what differs in hue alone cannot be seen",
     PAGES: "have several pages, of which the first alone is read",
@@ -50,7 +52,6 @@ def build(
     Raises:
         BadInput: rows name an unknown class, an image that is not there, or an illegal RLE.
     """
-    size_hw = inspection.images[0].size_hw
     index = {name_key(image.image): i for i, image in enumerate(inspection.images)}
     skipped = set(map(name_key, inspection.skipped))
     elsewhere = inspection.listing.elsewhere()
@@ -63,6 +64,7 @@ def build(
                 known = ", ".join(map(str, classes))
                 faults.add(f"{pair}: unknown class; the sample submission has {known}")
             elif at is not None:
+                size_hw = inspection.images[at].size_hw
                 columns[row.class_id][at] = _legal(row.rle, size_hw, pair, faults)
             elif name_key(row.image) not in skipped:
                 faults.add(f"{pair}: {_missing(row.image, elsewhere)}")
@@ -73,17 +75,9 @@ def build(
     return _table(inspection, list(classes), rle_columns)
 
 
-def build_unannotated(inspection: Inspection, size_hw: tuple[int, int], where: Path) -> ImageTable:
-    """Make the table of the test images, which have no annotations.
-
-    Raises:
-        BadInput: they are not of the size of the training images.
-    """
-    table = _table(inspection, [], {})
-    if table.size_hw != size_hw:
-        (height, width), (h, w) = size_hw, table.size_hw
-        raise BadInput(f"{where}: expected {height}x{width} like the training images, got {h}x{w}")
-    return table
+def build_unannotated(inspection: Inspection) -> ImageTable:
+    """Make the table of the test images, which have no annotations."""
+    return _table(inspection, [], {})
 
 
 def check_sample(sample: LabelCsv, names: Collection[str], where: Path) -> None:
@@ -138,8 +132,9 @@ def report(
         "train_files": inspections[0].listing.counts(),
         "test_files": inspections[1].listing.counts(),
         "images_reduced": {loss: losses[loss] for loss in LOSSES},
-        "height": train.size_hw[0],
-        "width": train.size_hw[1],
+        "sizes": describe_sizes(train.sizes_hw),
+        "test_sizes": describe_sizes(test.sizes_hw),
+        "images_of_odd_size": _count_odd(train.sizes_hw),
         "images_per_class": {str(c): n for c, n in positives.items()},
         "images_per_combination": dict(sorted(Counter(combinations).items())),
         "all_empty_pair_dice": 1 - sum(positives.values()) / (len(train) * len(train.classes)),
@@ -153,7 +148,7 @@ def describe(
     per_class = ", ".join(f"class {c}: {n}" for c, n in report["images_per_class"].items())
     skipped = report["skipped_bad_images"]
     yield (
-        f"{report['images']} training images of {report['height']}x{report['width']} "
+        f"{report['images']} training images of {report['sizes']} "
         f"({per_class}, clean: {report['clean_images']}), {report['test_images']} test images"
         + (f"; {skipped} bad images skipped" if skipped else "")
     )
@@ -168,6 +163,11 @@ def _warn(report: Mapping[str, Any]) -> Iterator[str]:
     for loss, text in LOSSES.items():
         if n_lost := report["images_reduced"][loss]:
             yield f"warning: {n_lost} of {n_images} images {text}"
+    if odd := report["images_of_odd_size"]:
+        yield (
+            f"warning: {odd} training images are not of the size of all others; they are used as "
+            "they are, and their masks must be of their own size"
+        )
     unseen = [c for c, n in report["images_per_class"].items() if n == 0]
     if len(unseen) == len(report["images_per_class"]):
         yield (
@@ -179,6 +179,13 @@ def _warn(report: Mapping[str, Any]) -> Iterator[str]:
             f"warning: no training image shows class {', '.join(unseen)}, which will not be "
             "learnt; annotate images of it, or take it out of sample_submission.csv"
         )
+
+
+def _count_odd(sizes_hw: Sequence[tuple[int, int]]) -> int:
+    """Count the images that are not of the size of nearly all others; 0 where sizes are mixed."""
+    usual = usual_size(sizes_hw)
+    odd = sum(size != usual for size in sizes_hw)
+    return odd if odd <= ODD_SHARE * len(sizes_hw) else 0
 
 
 def _count_unnamed(names: Sequence[str], labels: LabelCsv) -> int:
@@ -206,14 +213,13 @@ def _table(
 ) -> ImageTable:
     images = inspection.images
     thumbnail_type = pa.binary(images[0].thumbnail_hw.nbytes)
-    meta = {
-        "size_hw": images[0].size_hw,
-        "classes": classes,
-    }
+    meta = {"classes": classes}
     table = pa.table(
         {
             "image": pa.array([i.image for i in images], pa.string()),
             "sha256": pa.array([i.sha256 for i in images], pa.string()),
+            "height": pa.array([i.size_hw[0] for i in images], pa.int32()),
+            "width": pa.array([i.size_hw[1] for i in images], pa.int32()),
             "mean": pa.array([i.mean for i in images], pa.float64()),
             "std": pa.array([i.std for i in images], pa.float64()),
             "thumbnail": pa.array((i.thumbnail_hw.tobytes() for i in images), thumbnail_type),
@@ -221,4 +227,4 @@ def _table(
         }
     )
     table = table.replace_schema_metadata({METADATA: json.dumps(meta, sort_keys=True)})
-    return ImageTable(table, images[0].size_hw, classes)
+    return ImageTable(table, classes)

@@ -1,8 +1,8 @@
 """The training cache: decoded grey pixels and bit-packed masks in a few large Arrow files.
 
 A cache is a folder of shards (Arrow IPC, one record batch each) and a `manifest.json`. A shard's
-columns are `image` (string), `pixels` (H x W bytes) and `masks` (C x H x ceil(W / 8) bytes, the
-bits of a mask's row from left to right, as `numpy.packbits` writes them).
+columns are `image` (string), `height`, `width`, `pixels` (H x W bytes) and `masks` (C x H x
+ceil(W / 8) bytes, the bits of a mask's row from left to right, as `numpy.packbits` writes them).
 
 Images are read by position from the file (`pread`) and not through a memory map: the copy from the
 page cache costs the same, the resident memory of a process does not grow with what it has read,
@@ -20,9 +20,10 @@ from steelseg.core.arrays import Int64, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.core.sealed import read_sealed_json
+from steelseg.core.sizes import Size, typical_size
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 BLACK = 10  # grey levels up to which there is no plate; JPEG makes the black beside it that light
 Rows = Int64
@@ -30,12 +31,13 @@ Rows = Int64
 
 
 class _Shard(NamedTuple):
-    """Where a shard's columns lie in its file: the byte offsets of pixels and masks."""
+    """The images of a file, and the byte offsets at which their pixels and masks begin in it."""
 
     path: Path
     names: list[str]
-    pixels_at: int
-    masks_at: int
+    sizes_hw: list[tuple[int, int]]
+    pixels_at: list[int]
+    masks_at: list[int]
 
 
 class Cache:
@@ -45,7 +47,7 @@ class Cache:
         folder: where it is.
         names: the images, in row order.
         classes: class ids, in channel order.
-        size_hw: height and width of every image in pixels.
+        sizes_hw: height and width of each image in pixels.
         mean, std: of all grey levels, 0 to 1.
         annotations: identity of the annotations that it was made of.
         identity: SHA-256 of the manifest, and so of the annotations and of all shards.
@@ -60,7 +62,6 @@ class Cache:
         self.folder = folder
         manifest = _read_manifest(folder / MANIFEST)
         self.classes: list[int] = manifest["classes"]
-        self.size_hw: tuple[int, int] = (manifest["height"], manifest["width"])
         self.mean: float = manifest["mean"]
         self.std: float = manifest["std"]
         self.annotations: str = manifest["annotations"]
@@ -69,6 +70,7 @@ class Cache:
             verify(folder / name, digest)
         self._shards = [_open_shard(folder / name) for name in sorted(manifest["shards"])]
         self.names = [name for shard in self._shards for name in shard.names]
+        self.sizes_hw = [size_hw for shard in self._shards for size_hw in shard.sizes_hw]
         self._locate = [
             (s, i) for s in range(len(self._shards)) for i in range(len(self._shards[s].names))
         ]
@@ -91,26 +93,34 @@ class Cache:
                 f"{made_of_it}: was made of another cache than {self.folder}; run `dvc repro`"
             )
 
+    @property
+    def typical_size_hw(self) -> Size:
+        """The medians of the images' heights and widths."""
+        return typical_size(self.sizes_hw)
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all images are of one size."""
+        return len(set(self.sizes_hw)) == 1
+
     def image(self, row: int) -> Uint8:
         """Return the grey image of a row: (H, W) uint8."""
-        height, width = self.size_hw
+        height, width = self.sizes_hw[row]
         shard, index = self._locate[row]
-        n_bytes = height * width
-        raw = self._read(shard, self._shards[shard].pixels_at + index * n_bytes, n_bytes)
+        raw = self._read(shard, self._shards[shard].pixels_at[index], height * width)
         return raw.reshape(height, width)
 
     def packed_masks(self, row: int) -> Uint8:
         """Return the masks of a row, eight pixels a byte: (C, H, ceil(W / 8)) uint8."""
-        height, width = self.size_hw
+        height, width = self.sizes_hw[row]
         shape = (len(self.classes), height, -(-width // 8))
         shard, index = self._locate[row]
-        n_bytes = shape[0] * shape[1] * shape[2]
-        raw = self._read(shard, self._shards[shard].masks_at + index * n_bytes, n_bytes)
+        raw = self._read(shard, self._shards[shard].masks_at[index], shape[0] * shape[1] * shape[2])
         return raw.reshape(shape)
 
     def masks(self, row: int) -> Uint8:
         """Return the masks of a row: (C, H, W) uint8 of 0 and 1."""
-        return np.unpackbits(self.packed_masks(row), axis=-1, count=self.size_hw[1])
+        return np.unpackbits(self.packed_masks(row), axis=-1, count=self.sizes_hw[row][1])
 
     def _read(self, shard: int, offset: int, n_bytes: int) -> Uint8:
         if shard not in self._files:
@@ -145,9 +155,16 @@ def _open_shard(path: Path) -> _Shard:
         with pa.memory_map(str(path)) as source:
             start = source.read_buffer(1).address
             batch = pa.ipc.open_file(source).get_batch(0)
-            pixels, masks = (batch.column(name).buffers()[1] for name in ("pixels", "masks"))
-            names = batch.column("image").to_pylist()
-            return _Shard(path, names, pixels.address - start, masks.address - start)
+            names, *sides = (batch.column(n).to_pylist() for n in ("image", "height", "width"))
+            starts = [_value_offsets(batch.column(n), start) for n in ("pixels", "masks")]
+            return _Shard(path, names, list(zip(*sides, strict=True)), *starts)
     except (pa.ArrowException, KeyError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: cannot be read as a shard of the cache: {reason}") from error
+
+
+def _value_offsets(column: pa.Array, start: int) -> list[int]:
+    """Return where in the file the values of a column begin, which is mapped from `start` on."""
+    _, offsets, values = column.buffers()
+    first: list[int] = (np.frombuffer(offsets, np.int64) + (values.address - start)).tolist()
+    return first

@@ -1,6 +1,7 @@
 """Writing of the training cache; see `steelseg.data.cache` for its layout."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from steelseg.data import rle
 from steelseg.data.cache import FORMAT, MANIFEST
 from steelseg.data.image_table import ImageTable
 from steelseg.data.images import read_grey
+
+SHARD_PIXELS = 2**28  # at most, unless one image has more: a shard is held in memory
 
 
 class CacheConfig(Config):
@@ -38,16 +41,20 @@ def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: in
         BadInput: an image is unsound, or is no longer the file that the annotations were made of.
         SteelsegError: the disk is full.
     """
-    names, digests = table.names, table.column("sha256")
-    rles = [table.rles(c) for c in table.classes]
+    names, sizes_hw = table.names, table.sizes_hw
+    digests, rles = table.column("sha256"), [table.rles(c) for c in table.classes]
     shards: dict[str, str] = {}
-    for start in range(0, len(names), shard_images):
-        rows = range(start, min(start + shard_images, len(names)))
-        path = folder / f"shard-{start // shard_images:05d}.arrow"
+    for number, rows in enumerate(shard_rows(sizes_hw, shard_images)):
+        path = folder / f"shard-{number:05d}.arrow"
         if not is_sealed(path):
-            pixels = _read_pixels(images_folder, names, digests, rows, table.size_hw)
-            masks = _pack_masks(rles, rows, table.size_hw)
-            _write_shard(path, [names[r] for r in rows], pixels, masks)
+            columns = {
+                "image": pa.array([names[row] for row in rows], pa.string()),
+                "height": pa.array([sizes_hw[row][0] for row in rows], pa.int32()),
+                "width": pa.array([sizes_hw[row][1] for row in rows], pa.int32()),
+                "pixels": _binary(_read(images_folder / names[r], digests[r]) for r in rows),
+                "masks": _binary(_pack([c[r] for c in rles], sizes_hw[r]) for r in rows),
+            }
+            _write_shard(path, columns)
             seal(path)
         shards[path.name] = path.with_suffix(SEAL).read_text()
         yield len(rows)
@@ -56,61 +63,57 @@ def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: in
         (folder / name).with_suffix(SEAL).unlink()
 
 
-def _read_pixels(
-    folder: Path,
-    names: Sequence[str],
-    digests: Sequence[str],
-    rows: range,
-    size_hw: tuple[int, int],
-) -> Uint8:
-    pixels = np.empty((len(rows), *size_hw), dtype=np.uint8)
-    for i, row in enumerate(rows):
-        image_hw, digest = read_grey(folder / names[row])
-        if digest != digests[row]:
-            raise BadInput(f"{folder / names[row]}: has changed since pivot_csv looked at it")
-        pixels[i] = image_hw
-    return pixels
+def shard_rows(sizes_hw: Sequence[tuple[int, int]], shard_images: int) -> Iterator[range]:
+    """Share rows out to shards: so many images each, and fewer where they are large."""
+    start = pixels = 0
+    for row, (height, width) in enumerate(sizes_hw):
+        full = row - start == shard_images or pixels + height * width > SHARD_PIXELS
+        if full and row > start:
+            yield range(start, row)
+            start, pixels = row, 0
+        pixels += height * width
+    if start < len(sizes_hw):
+        yield range(start, len(sizes_hw))
 
 
-def _pack_masks(
-    rles: Sequence[Sequence[str | None]], rows: range, size_hw: tuple[int, int]
-) -> Uint8:
+def _read(path: Path, digest: str) -> Uint8:
+    image_hw, found = read_grey(path)
+    if found != digest:
+        raise BadInput(f"{path}: has changed since pivot_csv looked at it")
+    return image_hw
+
+
+def _pack(texts: Sequence[str | None], size_hw: tuple[int, int]) -> Uint8:
     height, width = size_hw
-    packed = np.zeros((len(rows), len(rles), height, -(-width // 8)), dtype=np.uint8)
-    for i, row in enumerate(rows):
-        for channel, column in enumerate(rles):
-            text = column[row]
-            if text is not None:
-                packed[i, channel] = np.packbits(rle.decode(text, size_hw), axis=-1)
-    return packed
+    packed_chw = np.zeros((len(texts), height, -(-width // 8)), dtype=np.uint8)
+    for channel, text in enumerate(texts):
+        if text is not None:
+            packed_chw[channel] = np.packbits(rle.decode(text, size_hw), axis=-1)
+    return packed_chw
 
 
-def _write_shard(path: Path, names: list[str], pixels: Uint8, masks: Uint8) -> None:
-    columns = {
-        "image": pa.array(names, pa.string()),
-        "pixels": _fixed_size_binary(pixels),
-        "masks": _fixed_size_binary(masks),
-    }
+def _binary(values: Iterable[Uint8]) -> pa.Array:
+    """Lay arrays of bytes one after the other; made for gigabytes, so nothing is copied twice."""
+    arrays = [value.ravel() for value in values]
+    ends = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int64)
+    joined = np.concatenate(arrays)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(joined)]
+    return pa.Array.from_buffers(pa.large_binary(), len(arrays), buffers)
+
+
+def _write_shard(path: Path, columns: dict[str, pa.Array]) -> None:
     batch = pa.record_batch(columns)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)
 
 
-def _fixed_size_binary(rows: Uint8) -> pa.Array:
-    width = rows[0].size
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(width), len(rows), [None, pa.py_buffer(rows)]
-    )
-
-
 def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> None:
-    mean, std = _pooled(np.array(table.column("mean")), np.array(table.column("std")))
+    areas = np.array([height * width for height, width in table.sizes_hw], dtype=np.float64)
+    mean, std = _pooled(np.array(table.column("mean")), np.array(table.column("std")), areas)
     manifest = {
         "format": FORMAT,
         "annotations": table.identity,
         "images": len(table),
-        "height": table.size_hw[0],
-        "width": table.size_hw[1],
         "classes": table.classes,
         "mean": mean,
         "std": std,
@@ -119,8 +122,9 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
     write_sealed_json(folder / MANIFEST, manifest)
 
 
-def _pooled(means: Float64, stds: Float64) -> tuple[float, float]:
-    """Mean and deviation of all pixels (0 to 1) from those of equally large images (0 to 255)."""
-    mean = means.mean()
-    variance = (stds**2 + means**2).mean() - mean**2
-    return float(mean / 255), float(max(np.sqrt(max(variance, 0)), 1) / 255)
+def _pooled(means: Float64, stds: Float64, areas: Float64) -> tuple[float, float]:
+    """Mean and deviation of all pixels (0 to 1) from those of images (0 to 255)."""
+    weights = areas / areas[0]
+    mean = float(np.average(means, weights=weights))
+    variance = float(np.average(stds**2 + means**2, weights=weights)) - mean**2
+    return mean / 255, max(math.sqrt(max(variance, 0)), 1) / 255

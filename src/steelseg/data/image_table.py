@@ -22,14 +22,14 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images of one size; `table` has a row per image, sorted by name.
+    """Images of any sizes; `table` has a row per image, sorted by name.
 
-    Columns: image, sha256, mean and std (of the grey levels, 0 to 255), thumbnail (float16 bytes),
-    and for annotated images `rle_<class>` for each class, null where the image does not show it.
+    Columns: image, sha256, height and width in pixels, mean and std (of the grey levels, 0 to 255),
+    thumbnail (float16 bytes), and for annotated images `rle_<class>` for each class, null where the
+    image does not show it.
     """
 
     table: pa.Table
-    size_hw: tuple[int, int]
     classes: list[int]
 
     def __len__(self) -> int:
@@ -39,6 +39,11 @@ class ImageTable:
     def names(self) -> list[str]:
         """The names of the images."""
         return self.column("image")
+
+    @property
+    def sizes_hw(self) -> list[tuple[int, int]]:
+        """Height and width of each image in pixels."""
+        return list(zip(self.column("height"), self.column("width"), strict=True))
 
     @property
     def thumbnails(self) -> Float32:
@@ -89,7 +94,6 @@ def read(path: Path) -> ImageTable:
     table = read_sealed_table(path)
     try:
         meta = json.loads(table.schema.metadata[METADATA])
-        height, width = meta["size_hw"]
-        return ImageTable(table, (height, width), meta["classes"])
+        return ImageTable(table, meta["classes"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: was not written by pivot_csv: {error}") from error

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,12 +47,11 @@ def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
     """Decode every image of a folder, on all cores, one at a time in memory.
 
     Args:
-        folder: the images; all must have the size that most of them have.
+        folder: the images, of any sizes.
         skip_bad: leave unsound images out and say why, instead of refusing the folder.
 
     Raises:
-        BadInput: an image is unsound or of another size than the rest (unless `skip_bad`), or no
-            sound image is left.
+        BadInput: an image is unsound (unless `skip_bad`), or no sound image is left.
     """
     listing = list_files(folder)
     names = listing.names
@@ -66,7 +64,6 @@ def inspect_folder(folder: Path, *, skip_bad: bool) -> Inspection:
                 sound.append(result)
             else:
                 faults[name] = str(result)
-    sound = _with_the_usual_size(sound, faults)
     if not skip_bad or not sound:
         with Faults(str(folder)) as report:
             for name in sorted(faults):
@@ -93,22 +90,6 @@ def _inspect(path: Path) -> Inspected | BadInput:
         thumbnail(image_hw).astype(np.float16),
         losses,
     )
-
-
-def _with_the_usual_size(images: list[Inspected], faults: dict[str, str]) -> list[Inspected]:
-    if not images:
-        return []
-    (height, width), count = Counter(image.size_hw for image in images).most_common(1)[0]
-    usual = []
-    for image in images:
-        if image.size_hw == (height, width):
-            usual.append(image)
-        else:
-            faults[image.image] = (
-                f"expected {height}x{width} pixels like {count} others, "
-                f"but got {image.size_hw[0]}x{image.size_hw[1]}"
-            )
-    return usual
 
 
 def _progress(results: Iterator[Any], folder: Path, total: int) -> Iterator[Any]:

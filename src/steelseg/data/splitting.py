@@ -122,5 +122,6 @@ def _validated(names: list[str], groups: Int64, pattern: str | None) -> Int64:
 
 
 def is_square(images: ImageTable) -> bool:
-    """Whether the images may be turned by 90 degrees and still be of the same size."""
-    return images.size_hw[0] == images.size_hw[1]
+    """Whether some images may be others turned by 90 degrees: both sizes are there."""
+    sizes_hw = set(images.sizes_hw)
+    return any((width, height) in sizes_hw for height, width in sizes_hw)

@@ -15,8 +15,8 @@ from torch.onnx import ONNXProgram
 from steelseg.core.errors import SteelsegError
 from steelseg.core.files import atomic_path, seal, write_text
 from steelseg.core.params import Config
+from steelseg.core.sizes import MULTIPLE
 from steelseg.model.network import Segmenter, weights_digest
-from steelseg.model.padding import MULTIPLE
 
 TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
 

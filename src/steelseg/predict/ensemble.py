@@ -29,7 +29,7 @@ def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
 
     Raises:
         BadInput: a member is missing, is not what its name says, is the model itself, or is for
-            other classes or images of another size.
+            other classes.
     """
     for name in names:
         if read_card(folder).name == name:
@@ -115,11 +115,6 @@ def _find(folder: Path, name: str) -> Path:
         raise BadInput(
             f"`ensemble`: {name}: expected a model of classes {own.classes}, "
             f"but got {other.classes}"
-        )
-    if own.size_hw != other.size_hw:
-        sizes = ["x".join(map(str, card.size_hw)) for card in (own, other)]
-        raise BadInput(
-            f"`ensemble`: {name}: expected a model of images of {sizes[0]}, but got {sizes[1]}"
         )
     return found
 

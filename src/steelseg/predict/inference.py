@@ -20,8 +20,8 @@ from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed
 from steelseg.core.params import Config
+from steelseg.core.sizes import Size, pad, padded_size
 from steelseg.model.card import CARD, EXPORT, Card, read_card
-from steelseg.model.padding import MULTIPLE, pad
 from steelseg.predict.views import Network, ViewsConfig, mean_of, with_flips, with_tiles
 
 if TYPE_CHECKING:  # seconds to import, and not needed where ONNX Runtime answers
@@ -227,7 +227,7 @@ def answers(
         done: list[tuple[T, R | BadInput]] = []
         images = [(item, _try(read, item)) for item in batch]
         # neighbours that are padded to one size share a call of the network
-        for size_hw, neighbours in groupby(images, lambda pair: _padded_size(pair[1])):
+        for size_hw, neighbours in groupby(images, lambda pair: _size_of(pair[1])):
             if size_hw is None:
                 done += ((item, error) for item, error in neighbours if isinstance(error, BadInput))
                 continue
@@ -280,7 +280,5 @@ def _try(read: Callable[[T], Uint8], item: T) -> Uint8 | BadInput:
         return error
 
 
-def _padded_size(image: Uint8 | BadInput) -> tuple[int, ...] | None:
-    if isinstance(image, BadInput):
-        return None
-    return tuple(size + -size % MULTIPLE for size in image.shape)
+def _size_of(image: Uint8 | BadInput) -> Size | None:
+    return None if isinstance(image, BadInput) else padded_size(image.shape)

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from steelseg.core.arrays import Float64, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
+from steelseg.core.sizes import pad
 from steelseg.model.card import CARD, RULES, Card
-from steelseg.model.padding import pad
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.views import Network, ViewsConfig
 

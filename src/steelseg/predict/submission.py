@@ -1,7 +1,7 @@
 """Predictions as rows of a Parquet file, and as the csv that Kaggle asks for."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.files import atomic_path
 from steelseg.core.params import Config
 from steelseg.core.sealed import read_sealed_table, write_sealed_table
+from steelseg.core.sizes import Size
 from steelseg.data import label_csv, rle
 from steelseg.data.label_csv import PIXELS, LabelCsv
 from steelseg.data.listing import name_key
@@ -65,7 +66,10 @@ def read_predictions(path: Path) -> list[PredictionRow]:
 
 
 def answer(
-    sample: LabelCsv, where: Path, predictions: Iterable[PredictionRow], size_hw: tuple[int, int]
+    sample: LabelCsv,
+    where: Path,
+    predictions: Iterable[PredictionRow],
+    sizes_hw: Mapping[str, Size],
 ) -> list[str]:
     """Answer every row of a sample submission with its RLE, in the sample's order.
 
@@ -73,19 +77,21 @@ def answer(
         sample: the sample submission; its placeholders do not matter.
         where: its path, for messages.
         predictions: a row for every image and class that the sample asks for, in any order.
-        size_hw: the size of every test image.
+        sizes_hw: of each test image by its name.
 
     Raises:
         BadInput: an (image, class) pair was not predicted, its RLE is not legal, or the sample has
             a column that nobody knows how to answer.
     """
     by_pair = {(name_key(row.image), row.class_id): row.rle for row in predictions}
+    sizes = {name_key(name): size_hw for name, size_hw in sizes_hw.items()}
     answers = []
     with Faults(str(where)) as faults:
         label_csv.check_answerable(sample, faults)
         for row in sample.rows:
             try:
-                answers.append(_legal(by_pair.get((name_key(row.image), row.class_id)), size_hw))
+                text = by_pair.get((name_key(row.image), row.class_id))
+                answers.append(_legal(text, sizes.get(name_key(row.image))))
             except BadInput as error:
                 pair = f"image {quote(row.image)}, class {row.class_id}"
                 faults.add(f"line {row.line}: {pair}: {error}")
@@ -112,8 +118,8 @@ def write_submission(path: Path, sample: LabelCsv, answers: list[str]) -> None:
             raise BadInput(f"{path}: what was written does not read back as the same rows")
 
 
-def _legal(text: str | None, size_hw: tuple[int, int]) -> str:
-    if text is None:
+def _legal(text: str | None, size_hw: Size | None) -> str:
+    if text is None or size_hw is None:
         raise BadInput("expected an image and a class that were predicted")
     try:
         rle.parse(text, size_hw)

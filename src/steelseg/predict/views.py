@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.params import Config
-from steelseg.model.padding import MULTIPLE
+from steelseg.core.sizes import MULTIPLE
 
 Network = Callable[[Uint8], Float32]
 """Maps images (B, 1, H, W) uint8, H and W multiples of 32, to probabilities (B, C, H, W)."""

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import create_model
 
 from steelseg.core.device import Gpus
+from steelseg.core.sizes import MULTIPLE, Size
 from steelseg.data.cache import Cache, Rows
-from steelseg.model.padding import MULTIPLE
 from steelseg.train.config import TrainConfig, loss_weights
 
 CROP_ON_CPU, CROP_ON_GPU = 128, 256
@@ -43,11 +43,13 @@ WEIGHT_LIMITS = 0.25, 4.0  # of the median class's
 
 
 class Fingerprint(NamedTuple):
-    """What the rules know of the data: an image's size, the training images, class pixel shares."""
+    """What the rules know of the data: sizes, the training images, class pixel shares."""
 
-    size_hw: tuple[int, int]
+    size_hw: Size
+    """of a typical image"""
     n_images: int
     pixel_shares: tuple[float, ...]
+    one_size: bool = True
 
 
 class Setting(NamedTuple):
@@ -75,11 +77,12 @@ def fingerprint(params: TrainConfig, cache: Cache, rows: Rows) -> Fingerprint:
     """
     weights: Any = params.class_weights
     if weights != "auto":
-        return Fingerprint(cache.size_hw, len(rows), ())
-    n_pixels = cache.size_hw[0] * cache.size_hw[1]
+        return Fingerprint(cache.typical_size_hw, len(rows), (), cache.has_one_size)
+    n_pixels = sum(math.prod(cache.sizes_hw[row]) for row in rows)
     areas = [np.bitwise_count(cache.packed_masks(int(r))).sum(axis=(1, 2)) for r in rows]
-    shares = np.sum(areas, axis=0, dtype=np.int64) / (max(len(rows), 1) * n_pixels)
-    return Fingerprint(cache.size_hw, len(rows), tuple(np.atleast_1d(shares).tolist()))
+    shares = np.sum(areas, axis=0, dtype=np.int64) / max(n_pixels, 1)
+    shares_of_classes = tuple(np.atleast_1d(shares).tolist())
+    return Fingerprint(cache.typical_size_hw, len(rows), shares_of_classes, cache.has_one_size)
 
 
 def resolve(
@@ -120,7 +123,7 @@ def _precision(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> C
 def _crop(_: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
     limit = CROP_ON_GPU if setting.gpus else CROP_ON_CPU
     shorter = math.ceil(min(data.size_hw) / MULTIPLE) * MULTIPLE
-    if shorter <= limit and max(data.size_hw) <= limit:
+    if data.one_size and shorter <= limit and max(data.size_hw) <= limit:
         return Choice(None, f"images of {_by(data.size_hw)} are trained on whole")
     side = min(limit, shorter)
     return Choice([side, side], f"at most {limit} a side, and no higher than the image")

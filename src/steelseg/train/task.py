@@ -1,5 +1,6 @@
 """The LightningModule: one step of training, one of validation, and what an epoch amounts to."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.data.cache import Cache
 from steelseg.model.network import Segmenter, gate
-from steelseg.train.batch import Batch
 from steelseg.train.checkpoint_io import random_state, set_random_state
 from steelseg.train.config import TrainConfig
+from steelseg.train.crops import Batch
 from steelseg.train.losses import build_loss
 from steelseg.train.mixing import Blend, blend_images, draw_blend
 from steelseg.train.totals import EpochTotals, false_pixels, pixel_counts
@@ -43,7 +44,7 @@ class SegmentationTask(L.LightningModule):
         self.classes = cache.classes
         self.names = cache.names
         self.n_images = len(cache)
-        self.n_pixels = cache.size_hw[0] * cache.size_hw[1]
+        self.n_pixels = math.prod(cache.typical_size_hw)
         _check_class_weights(config, self.classes)
         self.loss = build_loss(config.loss, config.class_weights, config.label_smoothing)
         self.average = None

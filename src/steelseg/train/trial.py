@@ -14,10 +14,10 @@ import torch
 from torch.func import functional_call
 
 from steelseg.core.errors import BadInput
+from steelseg.core.sizes import MULTIPLE
 from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
 from steelseg.model.network import Segmenter
-from steelseg.model.padding import MULTIPLE
 from steelseg.train.augmentation import Transforms, build_augmentation
 from steelseg.train.config import FinishConfig, TrainConfig
 from steelseg.train.losses import build_loss

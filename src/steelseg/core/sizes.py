@@ -1,0 +1,48 @@
+"""Sizes of images, as (height, width) in pixels, and padding to what a network can halve."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from steelseg.core.arrays import Uint8
+
+Size = tuple[int, int]
+MULTIPLE = 32  # five halvings, the deepest that smp's encoders go
+
+
+def usual_size(sizes_hw: Sequence[Size]) -> Size:
+    """Return the most common of some sizes, of equally common ones the first."""
+    return Counter(sizes_hw).most_common(1)[0][0]
+
+
+def typical_size(sizes_hw: Sequence[Size]) -> Size:
+    """Return the medians of heights and widths: the size itself, where there is but one."""
+    height, width = np.median(np.array(sizes_hw), axis=0).astype(int).tolist()
+    return height, width
+
+
+def describe_sizes(sizes_hw: Sequence[Size]) -> str:
+    """Name the one size of images, or the range of their sizes."""
+    distinct = set(sizes_hw)
+    heights, widths = zip(*distinct, strict=True)
+    if len(distinct) == 1:
+        return f"{heights[0]}x{widths[0]}"
+    smallest, largest = (f"{of(heights)}x{of(widths)}" for of in (min, max))
+    return f"{len(distinct)} sizes from {smallest} to {largest}"
+
+
+def padded_size(size_hw: Sequence[int]) -> Size:
+    """Round a size up to multiples of 32."""
+    height, width = (side + -side % MULTIPLE for side in size_hw)
+    return height, width
+
+
+def pad(image_hw: Uint8, size_hw: Sequence[int] | None = None) -> Uint8:
+    """Repeat the last row and column up to a size, by default the next multiples of 32.
+
+    Predictions are cut back by `[..., :height, :width]`. An image that fits is returned as it is.
+    """
+    height, width = size_hw or padded_size(image_hw.shape)
+    margin = ((0, height - image_hw.shape[0]), (0, width - image_hw.shape[1]))
+    return np.pad(image_hw, margin, mode="edge") if margin != ((0, 0), (0, 0)) else image_hw
