@@ -22,7 +22,10 @@ VIEW = "scores"  # the key of the saved view that the UI opens with
 UI = ["ui", "--host", "127.0.0.1", "--backend-store-uri"]
 LOCK_SECONDS = 60.0  # that the store may be locked by another
 SERVER_SECONDS = 10.0  # that a tracking server may take to pick up
-RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+HABITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 7 of its own take two minutes for each call
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each run of each stage
+}
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
@@ -64,7 +67,8 @@ def open_store(advice: str = "") -> Iterator[Any]:
         SteelsegError: the store cannot be reached, or fails while the block runs; the message ends
             with the advice.
     """
-    os.environ.setdefault(RETRIES, "3")  # MLflow's own 7 are two minutes for each call
+    for name, value in HABITS.items():
+        os.environ.setdefault(name, value)
     import mlflow
     from sqlalchemy.exc import SQLAlchemyError
 
