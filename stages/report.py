@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from steelseg.core import sealed
-from steelseg.core.files import read_json, sha256, write_text
+from steelseg.core.files import read_metrics, sha256, write_text
 from steelseg.core.params import load
 from steelseg.data import fold_table, image_table
 from steelseg.data.cache import Cache
@@ -53,8 +52,8 @@ def main() -> None:
         )
         return dict(judged)
 
-    history = pd.read_csv("plots/train.csv")
-    metrics = {stage: read_json(Path(f"metrics/{stage}.json")) for stage in STAGES}
+    history = model_figures.read_history(Path("plots/train.csv"))
+    metrics = {stage: read_metrics(Path(f"metrics/{stage}.json")) for stage in STAGES}
     with stage_run("report") as tracker:
         sections = {
             "config": config,

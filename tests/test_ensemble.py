@@ -112,6 +112,13 @@ def test_a_member_is_what_its_name_says(models: dict[int, Path]) -> None:
         member_folders(models[0], [name])
 
 
+def test_a_damaged_model_does_not_answer(models: dict[int, Path]) -> None:
+    """Not even alone, nor by an export that is sound."""
+    (models[0] / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"model\.safetensors: is damaged"):
+        member_folders(models[0], [])
+
+
 def test_a_model_is_no_member_of_itself(models: dict[int, Path]) -> None:
     """It answers anyway, and would count twice."""
     name = add_member(models[0], models[0])

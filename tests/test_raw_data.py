@@ -101,15 +101,16 @@ def cached(folder: Path, *revision: str) -> str:
 def test_experiments_and_clones_find_raw_data_of_ones_own(tmp_path: Path) -> None:
     """In a temporary folder, from the queue, and in a clone: what is cached is the same.
 
-    The stages up to there are all that is run, since they read every path of the raw data.
+    The stages up to there are all that is run, since they read every path of the raw data. The
+    data set has a name that YAML takes for a number.
     """
     first = clone(tmp_path / "first")
-    draw_dataset(first / "data/raw/mine", n_images=8, size_hw=(32, 48))
-    run(first, "dvc", "add", "-q", "data/raw/mine")
+    draw_dataset(first / "data/raw/2024", n_images=8, size_hw=(32, 48))
+    run(first, "dvc", "add", "-q", "data/raw/2024")
     run(first, "dvc", "remote", "add", "-q", "--default", "store", str(tmp_path / "store"))
     run(first, "git", "add", "-A")
     run(first, "git", "commit", "-qm", "my data")
-    experiment = ["dvc", "exp", "run", "-S", "dataset=mine"]
+    experiment = ["dvc", "exp", "run", "-S", "dataset=2024"]
     run(first, *experiment, "--temp", "-n", "temporary", "cache_masks")
     run(first, *experiment, "--queue", "-n", "queued", "cache_masks")
     run(first, "dvc", "exp", "run", "--run-all")

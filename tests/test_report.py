@@ -11,6 +11,7 @@ import pytest
 from tiny_training import config
 
 from steelseg.core.errors import BadInput
+from steelseg.core.files import read_metrics
 from steelseg.data import annotations, label_csv
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
@@ -328,6 +329,24 @@ def test_a_page_without_a_defect_says_so(sections: dict[str, Any], tiny_cache: C
     assert "since no validation image shows a defect" in page
     assert "the figure to believe" not in page
     assert "<b>\N{EN DASH}</b><span>Dice where there is a defect" in page
+
+
+@pytest.mark.parametrize("text", [None, "", "epoch,val_loss\n", "a,b\n1,2\n", "\0"])
+def test_a_history_that_is_none_is_refused(text: str | None, tmp_path: Path) -> None:
+    """Missing, empty, cut short, or another file."""
+    path = tmp_path / "train.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(BadInput, match=r"train\.csv: "):
+        model_figures.read_history(path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[1]", "3", "null"])
+def test_metrics_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    """With the stage to run again."""
+    (tmp_path / "predict.json").write_text(text)
+    with pytest.raises(BadInput, match="expected metrics by name; run `dvc repro -f predict`"):
+        read_metrics(tmp_path / "predict.json")
 
 
 def test_curves_without_a_defect_have_no_iou() -> None:

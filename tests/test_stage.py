@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import REPOSITORY
 
 STAGE = """
 import time
@@ -72,3 +73,39 @@ def test_sigterm_closes_what_a_stage_holds(tmp_path: Path) -> None:
     assert process.communicate(timeout=20)[0] == "closed\n"
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - begin < 15
+
+
+def fail(folder: Path, statement: str) -> str:
+    """Run a stage that does one thing; return what it prints as an error."""
+    code = "import errno, os\nfrom steelseg.tracking.stage import run\n"
+    code += f"def main():\n    {statement}\nrun(main)"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("open('gone.csv')", "error: gone.csv: No such file or directory\n"),
+        ("os.mkdir('file/folder')", "error: file/folder: Not a directory\n"),
+        ("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "error: No space left on dev"),
+        ("raise PermissionError(errno.EACCES, 'Permission denied', 'x')", "error: x: Permission"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(statement: str, expected: str, tmp_path: Path) -> None:
+    """The file or folder and the reason; a person can mend that and needs no traceback."""
+    (tmp_path / "file").write_text("")
+    printed = fail(tmp_path, statement)
+    assert printed.startswith(expected)
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", ["KeyError('x')", "OSError('a library says so')"])
+def test_what_is_our_own_fault_keeps_its_traceback(error: str, tmp_path: Path) -> None:
+    """And so does what a library calls an OSError."""
+    assert "Traceback" in fail(tmp_path, f"raise {error}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from steelseg.core.errors import SteelsegError
+from steelseg.core.errors import SteelsegError, in_words
 
 COMMANDS = {
     "ablation": ("experiments.ablation", "try the switches of a plan, and tabulate what they gain"),
@@ -47,6 +47,10 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
+    except OSError as error:
+        if error.strerror is None:  # raised by a library, not by the system
+            raise
+        sys.exit(f"error: {in_words(error)}")
 
 
 if __name__ == "__main__":

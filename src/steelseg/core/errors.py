@@ -19,6 +19,11 @@ class BadInput(SteelsegError):
     """A file, a row, an image or a parameter is not what the data contract asks for."""
 
 
+def in_words(error: OSError) -> str:
+    """Say which file or folder the system refused, and why, for a person without a traceback."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
 def quote(value: object) -> str:
     """Write a value for a message, on one line and cut short where it is long."""
     return _REPR.repr(value)

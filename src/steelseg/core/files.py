@@ -64,6 +64,18 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"{path}: cannot be read as JSON: {error}") from error
 
 
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read the metrics of a stage.
+
+    Raises:
+        BadInput: the file is missing, or holds none.
+    """
+    metrics = read_json(path)
+    if not isinstance(metrics, dict) or not metrics:
+        raise BadInput(f"{path}: expected metrics by name; run `dvc repro -f {path.stem}`")
+    return metrics
+
+
 def repository_root() -> Path:
     """Return the repository, or of an experiment in a temporary folder its parent repository."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()

@@ -28,12 +28,11 @@ def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
     of the repository.
 
     Raises:
-        BadInput: a member is missing, is not what its name says, is the model itself, or is for
-            other classes.
+        BadInput: the model is damaged, or a member is missing, is not what its name says, is the
+            model itself, or is for other classes.
     """
-    for name in names:
-        if read_card(folder).name == name:
-            raise BadInput(f"`ensemble`: {name} is {folder} itself, which answers without that")
+    if (own := checked_name(folder)) in names:
+        raise BadInput(f"`ensemble`: {own} is {folder} itself, which answers without that")
     return [folder, *(_find(folder, name) for name in names)]
 
 

@@ -17,7 +17,7 @@ from steelseg.core.errors import BadInput, quote
 from steelseg.core.files import sha256
 from steelseg.data import rle
 from steelseg.data.images import decode_grey, read_grey
-from steelseg.model.card import CARD, Card, check_weights, read_card
+from steelseg.model.card import CARD, Card, read_card
 from steelseg.predict.ensemble import files_of, member_folders
 from steelseg.predict.inference import (
     InferenceConfig,
@@ -79,8 +79,6 @@ class Model:
         self.version = version or self.card.name
         self.rules: Rules = read_rules(folder, self.card)
         self.folders = member_folders(folder, self.rules.views.ensemble)
-        for one in self.folders:
-            check_weights(one, read_card(one))
         self._inference = inference or InferenceConfig()
         self._threads = threads
         self._runtimes: dict[bool, Runtime] = {}

@@ -1,6 +1,7 @@
 """Figures of how well a model does: curves, landscapes of thresholds, reliability."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 
+from steelseg.core.errors import BadInput
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report.drawing import class_colours, hexadecimal
 from steelseg.report.figures import NEUTRAL, figure, in_page_style, name_colours, to_svg
@@ -29,6 +31,21 @@ CURVES = {
     },
 }
 _COLOURS = [NEUTRAL, "#0072b2", "#d55e00", "#4c9f70"]
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """Read the history of a training: a row an epoch, of which there is at least one.
+
+    Raises:
+        BadInput: the file is missing or is something else.
+    """
+    try:
+        history = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read as csv: {' '.join(str(error).split())}") from error
+    if history.empty or not {"epoch", "val_loss"} <= set(history):
+        raise BadInput(f"{path}: expected a row for each epoch; run `dvc repro -f train`")
+    return history
 
 
 @in_page_style

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from steelseg.core.files import read_json
+from steelseg.core.files import read_metrics
 from steelseg.tracking.store import ui_command
 from steelseg.tune.metrics import caveat
 
@@ -21,9 +21,9 @@ def summarise(root: Path) -> str:
     Raises:
         BadInput: the pipeline has not finished there.
     """
-    data = read_json(root / "metrics/pivot_csv.json")
-    scores = read_json(root / "metrics/tune_threshold.json")
-    rows = read_json(root / "metrics/submit.json")
+    data = read_metrics(root / "metrics/pivot_csv.json")
+    scores = read_metrics(root / "metrics/tune_threshold.json")
+    rows = read_metrics(root / "metrics/submit.json")
     per_class = "  ".join(
         f"class {c}: {scores[f'positive_dice_class_{c}']:.3f}"
         for c in data["images_per_class"]

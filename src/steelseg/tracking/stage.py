@@ -11,13 +11,13 @@ from typing import NoReturn
 
 import psutil
 
-from steelseg.core.errors import SteelsegError
+from steelseg.core.errors import SteelsegError, in_words
 
 WATCH_SECONDS = 2.0
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's main function; exits with status 1 and a message where it raises our errors.
+    """Run a stage's main function; exits with status 1 and a message for what a person can mend.
 
     A SIGTERM ends the stage as an interrupt from the keyboard does, so that what it holds open is
     closed. Under DVC, the stage ends by itself soon after dvc was killed.
@@ -29,6 +29,10 @@ def run(main: Callable[[], None]) -> None:
         main()
     except SteelsegError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a folder that may not be written, a file that is gone
+        if error.strerror is None:  # raised by a library, not by the system
+            raise
+        sys.exit(f"error: {in_words(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
