@@ -15,7 +15,8 @@ from benchmarks.table import Row
 from benchmarks.turns import in_turns
 from steelseg.data import label_csv, rle
 from steelseg.data.images import read_grey
-from steelseg.train.crops import Batch, TrainingCrops, WholeImages, collate
+from steelseg.train.batch import Batch, PackedBatch, collate, collate_packed
+from steelseg.train.crops import TrainingCrops, WholeImages
 
 BATCH_SIZE = 4
 
@@ -58,7 +59,7 @@ def rows(scale: Scale) -> Iterator[Row]:
             loaders = [loader(dataset, n_workers) for dataset in datasets]
             ways = {n: partial(load_all, x) for n, x in zip(names, loaders, strict=True)}
             ways["crops"] = partial(load_all, loader(crops, n_workers))
-            batch = next(iter(loaders[0]))
+            batch = next(iter(loader(datasets[0], 0)))
             ways["copy"] = partial(copy_all, batch, n_images // len(batch.rows))
             total = in_turns(ways, scale.rounds)
             times = {name: seconds / n_images for name, seconds in total.items()}
@@ -84,20 +85,29 @@ def notebooks(data: DataSet) -> notebook_way.Images:
 
 def loader(dataset: Any, n_workers: int) -> DataLoader[Any]:
     """Shuffle a data set into batches; workers stay from epoch to epoch."""
+    sent = collate_packed if n_workers else collate  # as in training
+    collates = {notebook_way.Images: None, OnTheFly: stack}
     return DataLoader(
         dataset,
         batch_size=BATCH_SIZE,
         shuffle=True,
         num_workers=n_workers,
         persistent_workers=n_workers > 0,
-        collate_fn=None if isinstance(dataset, notebook_way.Images) else collate,
+        collate_fn=collates.get(type(dataset), sent),
     )
 
 
+def stack(samples: list[Batch]) -> Batch:
+    """Collate single images."""
+    images, masks, rows = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(masks), torch.stack(rows))
+
+
 def load_all(batches: DataLoader[Any]) -> None:
-    """Load an epoch, dropping each batch for the next."""
-    for _ in batches:
-        pass
+    """Load an epoch, dropping each batch for the next; packed masks are unpacked."""
+    for batch in batches:
+        if isinstance(batch, PackedBatch):
+            batch.unpack()
 
 
 def copy_all(batch: Batch, n_batches: int) -> None:
@@ -106,11 +116,11 @@ def copy_all(batch: Batch, n_batches: int) -> None:
         batch.images.clone(), batch.masks.clone()
 
 
-def check_equal(ours: Dataset[Batch], theirs: notebook_way.Images, on_the_fly: OnTheFly) -> None:
+def check_equal(ours: WholeImages, theirs: notebook_way.Images, on_the_fly: OnTheFly) -> None:
     """Compare what all three show: masks exactly, images to the rounding of two JPEG decoders."""
     mean, std = notebook_way.IMAGENET_MEAN[0], notebook_way.IMAGENET_STD[0]
     for row in range(len(theirs)):
-        image, masks, _ = ours[row]
+        (image,), (masks,), _ = ours.__getitems__([row])
         their_image, their_masks = theirs[row]
         again = on_the_fly[row]
         assert torch.equal(image, again.images)

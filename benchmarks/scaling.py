@@ -99,7 +99,8 @@ def load_batches(folder: Path) -> Callable[[], object]:
     """Load every image once, whole."""
     from torch.utils.data import DataLoader
 
-    from steelseg.train.crops import WholeImages, collate
+    from steelseg.train.batch import collate
+    from steelseg.train.crops import WholeImages
 
     cache = Cache(folder / "cache")
     images = WholeImages(cache, np.arange(len(cache)))

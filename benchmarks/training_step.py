@@ -22,8 +22,9 @@ from steelseg.model.card import ModelConfig
 from steelseg.model.network import Segmenter
 from steelseg.train import loop
 from steelseg.train.auto import TrainParams
+from steelseg.train.batch import Batch
 from steelseg.train.config import TrainConfig
-from steelseg.train.crops import Batch, collate, training_crops
+from steelseg.train.crops import training_crops
 from steelseg.train.fold_data import FoldData
 from steelseg.train.keeper import EpochKeeper
 from steelseg.train.losses import build_loss
@@ -108,8 +109,8 @@ def bare_loop(
     optimizer = Adam(segmenter.parameters(), lr=config.lr)
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     crops = training_crops(data.cache, data.training_rows, config, config.phase(0))
-    samples = [crops[i % len(crops)] for i in range(config.batch_size)]
-    batch = Batch(*(tensor.to(device) for tensor in collate(samples)))
+    numbers = [i % len(crops) for i in range(config.batch_size)]
+    batch = Batch(*(t.to(device) for t in crops.__getitems__(numbers)))
     masks = batch.masks.float()
 
     def steps() -> None:

@@ -1,5 +1,7 @@
 """Samples depend on the seed, the epoch and the sample number, and on nothing else."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,12 @@ from steelseg.core.errors import BadInput
 from steelseg.core.sizes import pad
 from steelseg.data.cache import Cache
 from steelseg.train.augmentation import augment
+from steelseg.train.batch import Batch, collate, collate_packed, packed_bytes, unpack_bits
 from steelseg.train.config import read_preset
-from steelseg.train.crops import (
-    Batch,
-    EpochSampler,
-    TrainingCrops,
-    WholeImages,
+from steelseg.train.crops import TrainingCrops, WholeImages
+from steelseg.train.sampling import EpochSampler
+from steelseg.train.windows import (
     black_share,
-    collate,
     defect_window,
     lit_window,
     random_window,
@@ -39,10 +39,20 @@ def batches(cache: Cache, workers: int, epoch: int = 3) -> list[torch.Tensor]:
         batch_size=5,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate_packed if workers else collate,
         multiprocessing_context=context,
     )
-    return [tensor for batch in loader for tensor in batch]
+    found = [batch.unpack() if workers else batch for batch in loader]
+    return [tensor for batch in found for tensor in batch]
+
+
+def sample(images: TrainingCrops | WholeImages, number: int) -> Batch:
+    """One sample by itself: (1, H, W), (C, H, W), and its row."""
+    return Batch(*(tensor[0] for tensor in images.__getitems__([number])))
+
+
+def stack(samples: Iterable[Batch]) -> Batch:
+    return Batch(*map(torch.stack, zip(*samples, strict=True)))
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(tiny_cache: Cache) -> None:
@@ -82,9 +92,9 @@ def test_empty_masks_are_passed_over_without_a_trace(
     transforms = {None: [], "flips": FLIPS, "strong": read_preset("strong")}[preset]
     crops = TrainingCrops(tiny_cache, ROWS, crop_hw, 0.5, transforms, seed=2)
     numbers = [*range(20), 1007, 3]
-    at_once = collate(crops.__getitems__(numbers))
-    alone = collate([crops[number] for number in numbers])
-    long_way = collate([sample_the_long_way(crops, number) for number in numbers])
+    at_once = crops.__getitems__(numbers)
+    alone = stack(sample(crops, number) for number in numbers)
+    long_way = stack(sample_the_long_way(crops, number) for number in numbers)
     for ours, others, theirs in zip(at_once, alone, long_way, strict=True):
         assert ours.dtype == others.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
@@ -96,7 +106,9 @@ def test_empty_masks_are_passed_over_without_a_trace(
 def test_images_and_masks_stay_together(tiny_cache: Cache) -> None:
     """Where class 1 is painted white, its mask is set, through every crop and flip."""
     crops = TrainingCrops(tiny_cache, ROWS, (32, 32), 1.0, FLIPS, seed=5)
-    bright = [(s.images[0] == 250) == s.masks[0].bool() for s in map(crops.__getitem__, range(60))]
+    bright = [
+        (s.images[0] == 250) == s.masks[0].bool() for s in (sample(crops, n) for n in range(60))
+    ]
     covered = [bool(torch.all(b)) for b in bright]
     # class 2 is painted later and may hide a part of class 1
     assert np.mean(covered) > 0.8
@@ -117,7 +129,7 @@ def test_a_window_is_unpacked_as_the_whole_is(width: int, height: int, data: st.
 
 def test_whole_images_are_padded_and_masks_are_not(tiny_cache: Cache) -> None:
     """48x80 becomes 64x96 by repeating the edge; nothing is stretched."""
-    image, masks, row = WholeImages(tiny_cache, ROWS)[4]
+    image, masks, row = sample(WholeImages(tiny_cache, ROWS), 4)
     assert image.shape == (1, 64, 96)
     assert masks.shape == (2, 48, 80)
     assert int(row) == 4
@@ -172,10 +184,27 @@ def test_bad_augmentations_are_refused(tiny_cache: Cache, entry: dict, message: 
 def test_a_batch_at_once_is_its_images_stacked(tiny_cache: Cache) -> None:
     """The loader's short way to a batch of whole images gives what the long way gives."""
     images = WholeImages(tiny_cache, ROWS)
-    at_once = collate(images.__getitems__([7, 0, 3]))
-    for one, other in zip(at_once, collate([images[7], images[0], images[3]]), strict=True):
+    at_once = images.__getitems__([7, 0, 3])
+    alone = stack(sample(images, number) for number in (7, 0, 3))
+    for one, other in zip(at_once, alone, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+@given(st.integers(1, 40), st.integers(0, 2**31))
+def test_masks_are_unpacked_alike_on_any_device(width: int, seed: int) -> None:
+    """As numpy packs and unpacks them; what a GPU does is tried on the CPU."""
+    masks = torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 2, (2, 3, 4, width), dtype=np.uint8)
+    )
+    packed = Batch(torch.zeros(0), masks, torch.zeros(0)).pack()
+    assert packed.masks.shape == (2, 3, 4, -(-width // 8))
+    images, rows = torch.zeros(2, 1, 32, -(-width // 32) * 32), torch.zeros(2, dtype=torch.int64)
+    sent = [images.to(torch.uint8), packed.masks, rows]
+    assert 2 * packed_bytes((4, width), 3) == sum(tensor.nbytes for tensor in sent)
+    for unpacked in (packed.unpack().masks, unpack_bits(packed.masks, width)):
+        assert unpacked.dtype == torch.uint8
+        assert torch.equal(unpacked, masks)
 
 
 def test_dark_crops_are_avoided() -> None:
@@ -210,14 +239,16 @@ def test_crops_of_two_images_are_mixed(tiny_cache: Cache) -> None:
     donor = tiny_cache.image(0)
     n_pasted = 0
     for number in range(4 * len(rows)):
-        before, after = plain[number], pasted[number]
+        before, after = sample(plain, number), sample(pasted, number)
         new = (after.masks > before.masks).any(dim=0).numpy()
         n_pasted += int(new.any() and number % len(rows) < len(clean))
         changed = (before.images != after.images)[0, :48, :80].numpy()
         assert (after.images[0, :48, :80].numpy()[changed] == donor[changed]).all()
         assert not (changed & ~after.masks.any(dim=0).numpy().astype(bool)).any()
     assert n_pasted > 0
-    different = sum(not torch.equal(plain[n].images, cut[n].images) for n in range(len(rows)))
+    different = sum(
+        not torch.equal(sample(plain, n).images, sample(cut, n).images) for n in range(len(rows))
+    )
     assert different > len(rows) / 2
 
 

@@ -2,8 +2,10 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from tiny_training import FOLDS, config, run
 
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.data.cache import Cache
+from steelseg.train import fold_data
+from steelseg.train.batch import packed_bytes
 from steelseg.train.fold_data import FoldData
 from steelseg.train.keeper import EpochKeeper, newest_checkpoint
 from steelseg.train.task import SegmentationTask
@@ -134,6 +138,65 @@ def test_a_fold_that_does_not_exist_is_refused(tiny_cache: Cache) -> None:
     """The message says which folds there are."""
     with pytest.raises(BadInput, match="expected 0 to 2, but got 5"):
         FoldData(tiny_cache, FOLDS, config(fold=5))
+
+
+def test_workers_start_though_opencv_has_threads(
+    tiny_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To limit OpenCV's threads in a forked worker would wait for threads that are not there."""
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (9, 9), 0)  # starts them
+    data = FoldData(tiny_cache, FOLDS, config(num_workers=2))
+    monkeypatch.setattr(data, "trainer", SimpleNamespace(global_rank=0, world_size=1))
+    loader = data.val_dataloader()
+    loader.timeout = 30
+    assert len(list(loader)) == 1
+    assert cv2.getNumThreads() == 1
+
+
+MEBIBYTE = 2**20
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "num_workers", "devices", "free", "expected"),
+    [
+        (False, "auto", 1, 10**4, 0),  # on a CPU the network needs the cores
+        (True, "auto", 1, 10**4, 8),
+        (True, "auto", 4, 10**4, 4),  # four processes share out 16 cores
+        (True, "auto", 1, 64, 4),  # 64 MiB hold 10 batches of 6.0: one is used, and 2 a worker
+        (True, "auto", 2, 64, 2),
+        (True, "auto", 1, 1, 0),
+        (True, 4, 1, 64, 4),
+        (False, 2, 1, 10**4, 2),
+    ],
+)
+def test_workers_fit_into_cores_and_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    on_gpu: bool,
+    num_workers: Any,
+    devices: int,
+    free: int,
+    expected: int,
+) -> None:
+    """As many as there is room for; what is less than wanted is said, with what mends it."""
+    monkeypatch.setattr(fold_data, "has_gpu", lambda: on_gpu)
+    monkeypatch.setattr(fold_data, "n_cores", lambda: 16)
+    monkeypatch.setattr(fold_data, "shared_memory", lambda: free * MEBIBYTE)
+    settings = config(num_workers=num_workers, devices=devices)
+    assert fold_data.n_workers(settings, 64 * packed_bytes((256, 256), 4)) == expected
+    assert ("--shm-size" in capsys.readouterr().out) == (free <= 64 and num_workers == "auto")
+
+
+def test_too_many_workers_for_the_shared_memory_are_refused(
+    tiny_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the training, though only its last epochs have batches so large."""
+    monkeypatch.setattr(fold_data, "shared_memory", lambda: 64_000)
+    finish = FINISH | {"batch_size": 8}
+    FoldData(tiny_cache, FOLDS, config(num_workers=2, validation_batch_size=1))
+    with pytest.raises(SteelsegError, match=r"`docker run --shm-size=2g`\), or set `train\.num_w"):
+        FoldData(tiny_cache, FOLDS, config(num_workers=2, validation_batch_size=1, finish=finish))
 
 
 def test_class_weights_must_be_one_a_class(tiny_cache: Cache, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from steelseg.model import network as models
 from steelseg.model.card import Gate
 from steelseg.model.network import gate
 from steelseg.train.augmentation import augment, build_augmentation
+from steelseg.train.batch import Batch
 from steelseg.train.config import FinishConfig
-from steelseg.train.crops import Batch, WholeImages
+from steelseg.train.crops import WholeImages
 from steelseg.train.mixing import Blend, draw_blend
 from steelseg.train.sampling import draw
 from steelseg.train.task import SegmentationTask

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 import warnings
 from functools import cache
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 DRIVERS = ("/proc/driver/nvidia", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, and WSL
 NVIDIA_DRIVERS = ("/proc/driver/nvidia", "/usr/lib/wsl/lib/libcuda.so.1")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - nothing is written there
 PCI_DEVICES, NVIDIA, DISPLAY = Path("/sys/bus/pci/devices"), "0x10de", "0x03"
 
 
@@ -60,6 +62,11 @@ def n_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def shared_memory() -> int:
+    """Return the bytes of shared memory that are free: a container has 64 MB if not told more."""
+    return shutil.disk_usage(SHARED_MEMORY).free if Path(SHARED_MEMORY).is_dir() else sys.maxsize
 
 
 def is_first_process() -> bool:

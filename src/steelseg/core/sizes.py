@@ -22,6 +22,12 @@ def typical_size(sizes_hw: Sequence[Size]) -> Size:
     return height, width
 
 
+def largest_size(sizes_hw: Sequence[Size]) -> Size:
+    """Return the largest height and the largest width, which may be of different images."""
+    height, width = np.max(np.array(sizes_hw), axis=0).tolist()
+    return height, width
+
+
 def describe_sizes(sizes_hw: Sequence[Size]) -> str:
     """Name the one size of images, or the range of their sizes."""
     distinct = set(sizes_hw)

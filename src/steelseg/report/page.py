@@ -18,7 +18,8 @@ from steelseg.report import gallery
 from steelseg.report.drawing import class_colours, draw, hexadecimal
 from steelseg.report.gallery import Picture
 from steelseg.train.config import TrainConfig
-from steelseg.train.crops import EpochSampler, training_crops
+from steelseg.train.crops import training_crops
+from steelseg.train.sampling import EpochSampler
 from steelseg.tune import metrics
 from steelseg.tune.outcome import counts_of
 
@@ -50,7 +51,7 @@ def crop_pictures(
     crops = training_crops(cache, rows, config, config.phase(0))
     sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank=0, world_size=1)
     for number in islice(sampler, n_crops):
-        image, masks, row = crops[number]
+        (image,), (masks,), (row,) = crops.__getitems__([number])
         masks_chw = masks.numpy()
         height, width = masks_chw.shape[1:]
         by_class = _by_class(cache, masks_chw)

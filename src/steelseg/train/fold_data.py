@@ -12,25 +12,28 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from steelseg.core.device import has_gpu, n_cores
-from steelseg.core.errors import BadInput
-from steelseg.core.sizes import Size
+from steelseg.core.device import SHARED_MEMORY, has_gpu, is_first_process, n_cores, shared_memory
+from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.sizes import Size, largest_size
 from steelseg.data.cache import Cache, Rows
 from steelseg.train import sampling
+from steelseg.train.batch import Batch, PackedBatch, collate, collate_packed, packed_bytes
 from steelseg.train.config import Phase, TrainConfig
-from steelseg.train.crops import Batch, EpochSampler, WholeImages, collate, training_crops
+from steelseg.train.crops import WholeImages, training_crops
+from steelseg.train.sampling import EpochSampler
 
 MOST_WORKERS = 8
+AHEAD = 2  # batches that a worker prepares
 
 
-class LazyLoader(DataLoader[Batch]):
+class LazyLoader(DataLoader[Any]):
     """A loader whose workers begin when its first batch is asked for, and not at `iter`.
 
     Lightning calls `iter` before it tells the sampler the epoch, and not again after that when it
     resumes, but workers begin to draw at once: they would draw the samples of epoch 0.
     """
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         yield from super().__iter__()
 
 
@@ -45,7 +48,8 @@ class FoldData(L.LightningDataModule):
         self.cache = cache
         self.config = config
         self.false_pixels: Rows = np.zeros(len(cache), dtype=np.int64)  # of the epoch before
-        self._training: tuple[Phase, DataLoader[Batch]] | None = None
+        self._n_workers = n_workers(config, self._largest_batch())
+        self._training: tuple[Phase, DataLoader[Any]] | None = None
         rows = np.arange(len(cache))
         self.training_rows: Rows = rows[folds != config.fold]
         self.validation_rows: Rows = rows[folds == config.fold]
@@ -60,7 +64,7 @@ class FoldData(L.LightningDataModule):
         """Go on from what an interrupted training saw."""
         self.false_pixels = state_dict["false_pixels"].numpy()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return this process's share of shuffled crops; an incomplete last batch is left out.
 
         Lightning asks before every epoch where phases may differ; workers stay as long as they can.
@@ -71,7 +75,7 @@ class FoldData(L.LightningDataModule):
             self._training = phase, self._crops(phase)
         return self._training[1]
 
-    def _crops(self, phase: Phase) -> DataLoader[Batch]:
+    def _crops(self, phase: Phase) -> DataLoader[Any]:
         config, rows = self.config, self.training_rows
         crops = training_crops(self.cache, rows, config, phase)
         rank, size = self._rank_and_size()
@@ -90,12 +94,12 @@ class FoldData(L.LightningDataModule):
         batches = [max(n // phase.batch_size, 1) for n, phase in zip(samples, phases, strict=True)]
         return sum(math.ceil(n / self.config.accumulate) for n in batches)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Return this process's share of whole validation images, each in one share only."""
         return self._validation
 
     @cached_property
-    def _validation(self) -> DataLoader[Batch]:
+    def _validation(self) -> DataLoader[Any]:
         rank, size = self._rank_and_size()
         rows = self.validation_rows[rank::size]
         if not len(rows):
@@ -103,6 +107,10 @@ class FoldData(L.LightningDataModule):
         images, sizes_hw = WholeImages(self.cache, rows), [self.cache.sizes_hw[row] for row in rows]
         batches = batches_of_one_size(sizes_hw, self.config.validation_batch_size)
         return self._loader(images, batch_sampler=batches)
+
+    def on_after_batch_transfer(self, batch: Batch | PackedBatch, _: int) -> Batch:
+        """Unpack the masks on the device that trains."""
+        return batch.unpack() if isinstance(batch, PackedBatch) else batch
 
     def _draw(self, rng: np.random.Generator, n_samples: int) -> Rows:
         config, false_pixels = self.config, self.false_pixels[self.training_rows]
@@ -119,25 +127,55 @@ class FoldData(L.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Batch]:
-        on_gpu = has_gpu()
-        automatic = min(MOST_WORKERS, max(n_cores() // self.config.devices, 1)) if on_gpu else 0
-        workers = automatic if self.config.num_workers == "auto" else self.config.num_workers
+    def _largest_batch(self) -> int:
+        """Return the bytes of the largest batch that a worker sends."""
+        config, size_hw = self.config, largest_size(self.cache.sizes_hw)
+        phases = [config.phase(epoch) for epoch in (0, config.epochs - 1)]
+        batches = [(phase.batch_size, phase.crop_hw or size_hw) for phase in phases]
+        batches.append((config.validation_batch_size, size_hw))
+        n_classes = len(self.cache.classes)
+        return max(n * packed_bytes(hw, n_classes) for n, hw in batches)
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+        on_gpu, workers = has_gpu(), self._n_workers
+        if workers:  # they share out the cores; in a forked one, to set it hangs or crashes
+            cv2.setNumThreads(1)
         return LazyLoader(
             dataset,
             num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
-            collate_fn=collate,
-            worker_init_fn=_begin_worker,
+            collate_fn=collate_packed if on_gpu or workers else collate,
             # of its own, so that torch's gives dropout the same after a resume
             generator=torch.Generator(),
             **options,
         )
 
 
-def _begin_worker(_: int) -> None:
-    cv2.setNumThreads(1)  # the workers themselves share out the cores
+def n_workers(config: TrainConfig, batch_bytes: int) -> int:
+    """Decide on the number of loader processes of a process that trains.
+
+    Raises:
+        SteelsegError: more were asked for than there is shared memory for; torch would be killed.
+    """
+    n_batches = shared_memory() // config.devices // batch_bytes
+    fitting = max(n_batches - 1, 0) // AHEAD  # one is being trained on
+    automatic = min(MOST_WORKERS, max(n_cores() // config.devices, 1)) if has_gpu() else 0
+    wanted = automatic if config.num_workers == "auto" else config.num_workers
+    if wanted <= fitting:
+        return wanted
+    room = shared_memory(), config.devices * (AHEAD * wanted + 1) * batch_bytes
+    free, need = (f"{n / 2**20:.0f} MiB" for n in room)
+    message = (
+        f"{SHARED_MEMORY} has {free} free, but {wanted} loader processes take {need}, with batches "
+        f"of {batch_bytes / 2**20:.1f}: a container can be given more (`docker run --shm-size=2g`)"
+    )
+    if config.num_workers != "auto":
+        raise SteelsegError(f"{message}, or set `train.num_workers: {fitting}`")
+    if is_first_process():
+        print(f"warning: {message}; {fitting} are used")  # noqa: T201 - slow, and nobody knew why
+    return fitting
 
 
 def batches_of_one_size(sizes_hw: Sequence[Size], batch_size: int) -> list[list[int]]:

@@ -1,7 +1,10 @@
-"""Which training images an epoch shows, where that is not simply each as often as any other."""
+"""Which training images an epoch shows, and in which order."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
+from torch.utils.data import Sampler
 
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
@@ -56,3 +59,47 @@ def draw(
         again = np.isin(images, clean) & (rng.random(n_samples) < hard_negatives)
         images[again] = rng.choice(clean, int(again.sum()), p=alarms / alarms.sum())
     return images.astype(np.int64)
+
+
+Draw = Callable[[np.random.Generator, int], npt.NDArray[np.int64]]
+"""Chooses so many of the images, as indices."""
+
+
+class EpochSampler(Sampler[int]):
+    """The sample numbers of one process in one epoch: shuffled, and shared out between processes.
+
+    Every process gets the same number, so that their steps keep pace; what does not divide is left
+    out, which differs from epoch to epoch.
+    """
+
+    def __init__(
+        self,
+        n_images: int,
+        repeats: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        draw: Draw | None = None,
+    ) -> None:
+        """Show each of `n_images` images `repeats` times an epoch, or those that `draw` chooses."""
+        self.n_images, self.n_samples, self.draw = n_images, n_images * repeats, draw
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_samples // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        first = self.epoch * self.n_samples
+        if self.draw is None:
+            numbers = first + rng.permutation(self.n_samples)
+        else:  # no number twice, in whatever epoch, as the randomness of samples hangs on it
+            images = self.draw(rng, self.n_samples)
+            numbers = images + self.n_images * np.arange(first, first + self.n_samples)
+        share = numbers[: len(self) * self.world_size][self.rank :: self.world_size]
+        return iter(share.tolist())

@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.data.cache import Cache
 from steelseg.model.network import Segmenter, gate
+from steelseg.train.batch import Batch
 from steelseg.train.checkpoint_io import random_state, set_random_state
 from steelseg.train.config import TrainConfig
-from steelseg.train.crops import Batch
 from steelseg.train.losses import build_loss
 from steelseg.train.mixing import Blend, blend_images, draw_blend
 from steelseg.train.totals import EpochTotals, false_pixels, pixel_counts

@@ -1,0 +1,70 @@
+"""Batches of images and masks: as a training step takes them, and as workers send them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steelseg.core.sizes import MULTIPLE
+
+
+class Batch(NamedTuple):
+    """Images (B, 1, H, W) uint8, masks (B, C, h, w) uint8 with h <= H, w <= W, rows (B,) int64."""
+
+    images: Tensor
+    masks: Tensor
+    rows: Tensor
+
+    def pack(self) -> "PackedBatch":
+        """Pack the masks."""
+        packed = torch.from_numpy(np.packbits(self.masks.numpy(), axis=-1))
+        return PackedBatch(self.images, packed, self.rows, self.masks.shape[-1])
+
+
+class PackedBatch(NamedTuple):
+    """A batch whose masks are packed, eight pixels a byte: (B, C, h, ceil(w / 8)) uint8.
+
+    With four classes it takes three tenths of the shared memory and of the way to a GPU.
+    """
+
+    images: Tensor
+    masks: Tensor
+    rows: Tensor
+    width: int
+    """w, in pixels"""
+
+    def unpack(self) -> Batch:
+        """Unpack the masks, on the device that they are on."""
+        return Batch(self.images, unpack(self.masks, self.width), self.rows)
+
+
+def packed_bytes(size_hw: tuple[int, int], n_classes: int) -> int:
+    """Return the bytes of an image of a `PackedBatch`, padded, with its masks and its row."""
+    height, width = size_hw
+    padded = [-(-side // MULTIPLE) * MULTIPLE for side in size_hw]
+    return padded[0] * padded[1] + n_classes * height * -(-width // 8) + 8
+
+
+def unpack(packed: Tensor, width: int) -> Tensor:
+    """Unpack what `numpy.packbits` packed: (..., ceil(width / 8)) to (..., width), uint8."""
+    if packed.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=width))
+    return unpack_bits(packed, width)
+
+
+def unpack_bits(packed: Tensor, width: int) -> Tensor:
+    """Unpack as `unpack` does, by arithmetic that every device has."""
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    bits = packed[..., None] >> shifts & 1  # (..., ceil(width / 8), 8)
+    return bits.flatten(-2)[..., :width]
+
+
+def collate(batch: Any) -> Batch:
+    """Collate what the data sets of training give: a batch."""
+    return batch  # type: ignore[no-any-return]
+
+
+def collate_packed(batch: Any) -> PackedBatch:
+    """Collate for a way on which bytes count: out of a worker, or to a GPU."""
+    return collate(batch).pack()
