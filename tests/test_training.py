@@ -1,6 +1,7 @@
 """Training resumes bit-identically, learns, selects its best epoch, and stops at a lost loss."""
 
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from steelseg.train.batch import packed_bytes
 from steelseg.train.fold_data import FoldData
 from steelseg.train.keeper import EpochKeeper, newest_checkpoint
 from steelseg.train.task import SegmentationTask
-from steelseg.train.totals import TIMINGS, pixel_counts, without_timings
+from steelseg.train.totals import TIMINGS, EpochTotals, pixel_counts, without_timings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -211,6 +212,16 @@ def test_pixel_counts_of_a_hand_made_case() -> None:
     masks = torch.tensor([[[[1, 1], [0, 0]]]], dtype=torch.uint8)
     counts = pixel_counts(logits, masks, thresholds=(0.5, 0.8, 0.3))
     assert counts.tolist() == [[[[1, 2, 2], [1, 1, 2], [1, 3, 2]]]]
+
+
+def test_the_watch_stops_when_the_device_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is given work faster than it does it; what comes after does not count."""
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: time.sleep(0.05) or tensor)
+    totals = EpochTotals()
+    totals.add(torch.zeros(1), torch.zeros(1, 1, 1, 3), torch.zeros(1))
+    totals.stop()
+    time.sleep(0.5)
+    assert 0.05 <= totals.gather().seconds < 0.5
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

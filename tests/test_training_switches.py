@@ -53,6 +53,12 @@ def test_a_label_gates_the_pixels(kind: Gate, pixel: float, label: float, expect
     assert torch.sigmoid(gated).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_half_logits_are_gated_in_32_bits() -> None:
+    """Two sure ones add up to -80,000, and half precision ends at -65,504."""
+    pixels, labels = torch.full((1, 1, 1, 1), -40000.0).half(), torch.full((1, 1), -40000.0).half()
+    assert gate(pixels, labels, "soft").item() == -80000
+
+
 @pytest.mark.parametrize("kind", ["soft", "hard"])
 def test_sure_labels_gate_without_overflow(kind: Gate) -> None:
     """Logits of 200 and -200, far beyond what float32 can exponentiate, give 1 and 0."""

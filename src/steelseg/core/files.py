@@ -94,9 +94,9 @@ def sha256(path: Path) -> str:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def seal(path: Path) -> None:
-    """Write the checksum of a finished file beside it, for `is_sealed`."""
-    write_text(path.with_suffix(SEAL), sha256(path))
+def seal(path: Path, digest: str | None = None) -> None:
+    """Write the checksum of a finished file beside it, for `is_sealed`; it is read if not given."""
+    write_text(path.with_suffix(SEAL), digest or sha256(path))
 
 
 def is_sealed(path: Path) -> bool:

@@ -66,7 +66,7 @@ def gate(logits: Tensor, label_logits: Tensor | None, kind: Gate) -> Tensor:
     """
     if label_logits is None:
         return logits
-    labels = label_logits[..., None, None]
+    logits, labels = logits.float(), label_logits[..., None, None].float()  # sums pass half's range
     if kind == "hard":
         return torch.minimum(logits, labels)
     # 1 / (p q) - 1 = exp(-a) + exp(-b) + exp(-a - b) of the logits a and b

@@ -5,26 +5,31 @@ what training checkpoints are made of: dicts with string or integer keys, lists,
 and None, bool, int, float and str.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
-from steelseg.core.files import atomic_path
+from steelseg.core.files import atomic_path, seal
 
 _HEADER = "tree"
+_FAULTS = OSError, SafetensorError, LookupError, AttributeError, TypeError, ValueError, RuntimeError
 
 
-def save_tree(path: Path, tree: Any) -> None:
+def save_tree(path: Path, tree: Any) -> str:
     """Write a nested value, whole or not at all.
+
+    Returns:
+        The SHA-256 of the file.
 
     Raises:
         TypeError: the value holds something other than the types named above.
@@ -32,9 +37,29 @@ def save_tree(path: Path, tree: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     header = json.dumps(_encode(tree, tensors))
-    with atomic_path(path) as temporary:
-        # not by safetensors' own writer, whose error on a full disk is no OSError
-        temporary.write_bytes(save(tensors, metadata={_HEADER: header}))
+    digest = hashlib.sha256()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for piece in _pieces(header, tensors):
+            file.write(piece)
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(header: str, tensors: dict[str, Tensor]) -> Iterator[Any]:
+    """Yield a safetensors file bit by bit: its own writer makes two copies of all tensors first."""
+    largest_first = sorted(tensors, key=lambda name: -tensors[name].element_size())  # to align them
+    entries: dict[str, Any] = {"__metadata__": {_HEADER: header}}
+    end = 0
+    for name in largest_first:
+        start, end = end, end + tensors[name].nbytes
+        shape = [end - start]
+        entries[name] = {"dtype": "U8", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text))
+    yield text
+    for name in largest_first:
+        yield tensors[name].view(torch.uint8).numpy().data
 
 
 def load_tree(path: Path) -> Any:
@@ -48,7 +73,7 @@ def load_tree(path: Path) -> Any:
             tree = json.loads(file.metadata()[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
         return _decode(tree, tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except _FAULTS as error:
         raise BadInput(f"{path}: cannot be read as a checkpoint: {error}") from error
 
 
@@ -58,8 +83,8 @@ class SafetensorsIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint, whole or not at all."""
-        save_tree(Path(path), checkpoint)
+        """Write a checkpoint, whole or not at all, and seal it."""
+        seal(Path(path), save_tree(Path(path), checkpoint))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint."""
@@ -73,9 +98,13 @@ class SafetensorsIO(CheckpointIO):
 
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
+        name, tensor = str(len(tensors)), value.detach().cpu()
+        if torch.empty_like(tensor, device="meta").stride() != tensor.stride():
+            tensor = tensor.contiguous()  # it has gaps
+        # as its memory has it, channels last too: an optimizer's state must lie as its weights do
+        tensors[name] = tensor.as_strided((tensor.numel(),), (1,))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return {"tensor": [name, dtype, list(tensor.shape), list(tensor.stride())]}
     if isinstance(value, dict):
         return {"dict": [[_key(k), _encode(v, tensors)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
@@ -95,7 +124,8 @@ def _key(key: Any) -> str | int:
 def _decode(node: Any, tensors: dict[str, Tensor]) -> Any:
     ((kind, value),) = node.items()
     if kind == "tensor":
-        return tensors[value]
+        name, dtype, shape, stride = value
+        return tensors[name].view(getattr(torch, dtype)).as_strided(shape, stride)
     if kind == "dict":
         return {k: _decode(v, tensors) for k, v in value}
     if kind == "value":

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from steelseg.core.errors import SteelsegError
-from steelseg.core.files import SEAL, is_sealed, seal
+from steelseg.core.files import SEAL, is_sealed
 from steelseg.train.config import TrainConfig
 from steelseg.train.task import SegmentationTask
 from steelseg.train.totals import validation_scores
@@ -93,15 +93,16 @@ class EpochKeeper(Checkpoint):
         assert isinstance(pl_module, SegmentationTask)
         epoch = trainer.current_epoch
         self.history.append({"epoch": epoch, **pl_module.epoch_scores})
-        weights = pl_module.judged.network.state_dict()
-        self.best[epoch] = {k: v.detach().cpu().clone() for k, v in weights.items()}
-        ranking = sorted(self.best, key=self._score, reverse=True)  # stable: of equals the first
-        self.best = {kept: self.best[kept] for kept in ranking[: self.average_best]}
+        ranking = sorted([*self.best, epoch], key=self._score, reverse=True)  # of equals the first
+        kept = ranking[: self.average_best]
+        if epoch in kept:
+            weights = pl_module.judged.network.state_dict()
+            self.best[epoch] = {k: v.detach().to("cpu", copy=True) for k, v in weights.items()}
+        self.best = {epoch: self.best[epoch] for epoch in kept}
         self.kept_scores = validation_scores(self.history[self.best_epoch])
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            seal(path)
             _drop_old(self.folder)
             self.log_epoch(self.history[-1], epoch)
             tqdm.write(_describe(self.history[-1], self.epochs))

@@ -38,9 +38,26 @@ class WeightedLoss(nn.Module):
         self.parts = nn.ModuleDict({n: _build(n, options.get(n, {})) for n in weights})
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Return the weighted sum, a scalar."""
-        terms = [self.weights[name] * loss(logits, masks) for name, loss in self.parts.items()]
-        return torch.stack(terms).sum()
+        """Return the weighted sum, a scalar, in 32 bits whatever it is called under.
+
+        In half precision Dice and Tversky are NaN, and many of focal's gradients are 0.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            pair = logits.float(), masks.float()
+            terms = [self.weights[name] * loss(*pair) for name, loss in self.parts.items()]
+            return torch.stack(terms).sum()
+
+    def of_each(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of each image by itself: (B,); on a GPU with the launches of one."""
+        # on a CPU, all at once would add up in another order; smp's Lovasz takes no vmap
+        if logits.device.type == "cpu" or "lovasz" in self.weights:
+            pairs = zip(logits, masks, strict=True)
+            return torch.stack([self(one[None], mask[None]) for one, mask in pairs])
+        return self._of_each_at_once(logits, masks)
+
+    def _of_each_at_once(self, logits: Tensor, masks: Tensor) -> Tensor:
+        losses: Tensor = torch.vmap(self)(logits[:, None], masks[:, None])  # (B, 1, C, H, W)
+        return losses
 
 
 def build_loss(

@@ -127,6 +127,7 @@ class SegmentationTask(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew, with the first process's batch-norm statistics everywhere."""
+        self._training.stop()
         self._validation = EpochTotals()
         if dist.is_initialized():
             for buffer in self.judged.buffers():
@@ -135,9 +136,12 @@ class SegmentationTask(L.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count pixels and losses of a batch of whole images."""
         logits = cut_back(self.judged(batch.images), batch).float()
-        pairs = zip(logits, batch.masks.float(), strict=True)
-        losses = torch.stack([self.loss(one[None], mask[None]) for one, mask in pairs])
+        losses = self.loss.of_each(logits, batch.masks)
         self._validation.add(losses, pixel_counts(logits, batch.masks, THRESHOLDS), batch.rows)
+
+    def on_validation_epoch_end(self) -> None:
+        """Wait for the device, so that the time is that of the work."""
+        self._validation.stop()
 
     def on_train_epoch_end(self) -> None:
         """Sum the epoch up; runs after the validation and before the checkpoint."""
@@ -178,11 +182,11 @@ class SegmentationTask(L.LightningModule):
             self._plateau.load_state_dict(restored["plateau"])
 
     def _loss(self, logits: Tensor, label_logits: Tensor | None, masks: Tensor) -> Tensor:
-        loss: Tensor = self.loss(logits, masks.float())
+        loss: Tensor = self.loss(logits, masks)
         if label_logits is None:
             return loss
         shown = masks.amax(dim=(-2, -1)).float()
-        of_labels = binary_cross_entropy_with_logits(label_logits, shown)
+        of_labels = binary_cross_entropy_with_logits(label_logits.float(), shown)
         return loss + self.config.label_loss_weight * of_labels
 
     def _blend(self, n_images: int, batch_index: int) -> Blend | None:

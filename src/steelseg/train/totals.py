@@ -87,7 +87,8 @@ class EpochTotals:
 
     def __init__(self) -> None:
         self._parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-        self.started = self.ended = time.perf_counter()
+        self._started = time.perf_counter()
+        self._ended: float | None = None
 
     def add(self, losses: Tensor, counts: Tensor, rows: Tensor) -> None:
         """Note the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
@@ -95,16 +96,25 @@ class EpochTotals:
             parts.append(part)
             if len(parts) >= JOIN_EVERY:
                 parts[:] = [torch.cat(parts)]
-        self.ended = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop the watch, when the device has done what it was given."""
+        if self._parts[0]:
+            self._parts[0][-1].cpu()  # waits
+        if self._ended is None:
+            self._ended = time.perf_counter()
 
     def gather(self) -> Gathered:
         """Bring the epoch of all processes together.
 
         Rows are sorted, so that what is computed depends on no batch size or number of workers.
         """
-        losses, counts, rows = (_gather(torch.cat(parts).cpu()) for parts in self._parts)
+        self.stop()
+        assert self._ended is not None
+        own = [torch.cat(parts).cpu() for parts in self._parts]
+        losses, counts, rows = map(torch.cat, zip(*_shares(own), strict=True))
         order = np.lexsort((losses.numpy(), rows.numpy()))
-        seconds = self.ended - self.started
+        seconds = self._ended - self._started
         return Gathered(losses, counts.numpy()[order], rows.numpy()[order], seconds)
 
 
@@ -134,9 +144,10 @@ def without_timings(scores: Scores) -> Scores:
     return {name: value for name, value in scores.items() if f"val_{name}" not in TIMINGS}
 
 
-def _gather(tensor: Tensor) -> Tensor:
+def _shares(own: list[Tensor]) -> list[list[Tensor]]:
+    """Return the tensors of every process, by process."""
     if not dist.is_initialized():
-        return tensor
+        return [own]
     shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, tensor)
-    return torch.cat(shares)
+    dist.all_gather_object(shares, own)
+    return shares
