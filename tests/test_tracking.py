@@ -314,13 +314,15 @@ def test_a_killed_stage_goes_on_with_its_run(repository: Path) -> None:
 
 def test_runs_of_dead_processes_do_not_stay_running(repository: Path) -> None:
     """A killed stage that nobody goes on with is closed by the next one; a living one is not."""
-    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    wait = "print('started', flush=True); input()"
-    code = "from steelseg.tracking.mlflow_run import stage_run\nwith stage_run('{}'): {}"
-    dead = [sys.executable, "-c", code.format("dead", kill)]
-    assert subprocess.run(dead, check=False).returncode == -9
+    code = (
+        "import mlflow, os, signal; from steelseg.tracking.mlflow_run import stage_run\n"
+        "if os.fork() == 0:\n"
+        "    with stage_run('dead'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "assert os.wait()[1] == signal.SIGKILL\n"
+        "with stage_run('alive'): print('started', flush=True); input()"
+    )
     alive = subprocess.Popen(
-        [sys.executable, "-c", code.format("alive", wait)],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -360,12 +362,16 @@ def test_a_store_that_goes_away_does_not_undo_the_work(
 def test_four_processes_create_the_store_together(repository: Path) -> None:
     """From an empty folder, all of them land, under one experiment."""
     (repository / "mlflow.db").unlink()
-    code = (
-        "from steelseg.tracking.mlflow_run import stage_run\n"
-        "with stage_run('train') as t: t.params({'a': 1})"
+    code = (  # they are forked once all is imported, so that they come at the same time
+        "import mlflow, multiprocessing; from steelseg.tracking.mlflow_run import stage_run\n"
+        "def log():\n    with stage_run('train') as t: t.params({'a': 1})\n"
+        "fork = multiprocessing.get_context('fork')\n"
+        "workers = [fork.Process(target=log) for _ in range(4)]\n"
+        "for worker in workers: worker.start()\n"
+        "for worker in workers: worker.join()\n"
+        "assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]"
     )
-    workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0, 0]
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     assert len(runs(repository)["train"]) == 4
 
 
