@@ -35,10 +35,10 @@ BYTES_OF_OTHERS = 4096
 SHARE_OF_MEMORY = 0.6
 BATCH_ON_CPU, LARGEST_BATCH = 8, 64
 VALIDATION_ON_CPU, LARGEST_VALIDATION = 4, 16
-CROPS_ON_CPU, CROPS_ON_GPU = 4_500, 400_000  # that a whole training shows, if epochs allow
+CROPS_ON_CPU, CROPS_ON_GPU = 7_500, 400_000  # that a whole training shows, if epochs allow
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 200
-LR_SCRATCH, LR_PRETRAINED = 2e-3, 5e-4  # at batches of 8 and 32
-HIGHEST_LR = 4e-3
+LR_SCRATCH, LR_PRETRAINED = 2e-3, 1e-3  # at batches of 8
+HIGHEST_LR_SCRATCH, HIGHEST_LR_PRETRAINED = 4e-3, 1e-3
 WEIGHT_LIMITS = 0.25, 4.0  # of the median class's
 
 
@@ -173,10 +173,11 @@ def _epochs(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> C
 def _lr(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> Choice:
     processes = values["devices"] * values["num_nodes"]
     batch = values["batch_size"] * values["accumulate"] * processes
-    base, reference = (LR_PRETRAINED, 32) if setting.pretrained else (LR_SCRATCH, 8)
-    lr = min(base * math.sqrt(batch / reference), HIGHEST_LR)
-    start = "pretrained" if setting.pretrained else "from scratch"
-    reason = f"{start}, {base} at batches of {reference}, by the square root of {batch}"
+    base, highest, start = LR_SCRATCH, HIGHEST_LR_SCRATCH, "from scratch"
+    if setting.pretrained:
+        base, highest, start = LR_PRETRAINED, HIGHEST_LR_PRETRAINED, "pretrained"
+    lr = min(base * math.sqrt(batch / BATCH_ON_CPU), highest)
+    reason = f"{start}, {base} at batches of {BATCH_ON_CPU}, by the square root of {batch}"
     return Choice(float(f"{lr:.2g}"), reason)
 
 
