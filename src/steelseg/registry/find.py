@@ -1,5 +1,6 @@
 """Models by their address: in a folder, or in MLflow's runs and registry."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ def find_model(where: str | Path) -> FoundModel:
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file
     mlflow.set_tracking_uri(store_uri())
     try:
         version = None
