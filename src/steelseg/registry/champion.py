@@ -40,8 +40,8 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `champion` to a parser and return what runs it."""
     parser.description = (
         f"Give the alias `{ALIAS}` of the registered model `{REGISTERED}` to the finished run "
-        f"with the best cross-fitted {METRIC}. Runs that were validated on other images do not "
-        "compare and are refused: narrow the choice by --dataset and --fold, or name one."
+        f"with the best cross-fitted {METRIC}. Scores compare only among runs validated on the "
+        "same images; with others, narrow the choice by --dataset and --fold, or name one."
     )
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--run", help="take this one: the id or the name of its run or experiment")
@@ -76,7 +76,7 @@ def choose(
         groups = sorted({_describe(c) for c in candidates})
         raise BadInput(
             "these runs were validated on different images, so their scores do not compare: "
-            f"{'; '.join(groups)}. Choose among one by --dataset and --fold, or name a --run"
+            f"{'; '.join(groups)}. Narrow the choice by --dataset and --fold, or name a --run"
         )
     return max(reversed(candidates), key=lambda c: c.score)
 

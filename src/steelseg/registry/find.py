@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from steelseg.core.errors import SteelsegError
 from steelseg.model.card import CARD
-from steelseg.tracking.store import store_uri
+from steelseg.tracking.store import open_store
 
 
 class FoundModel(NamedTuple):
@@ -25,22 +25,25 @@ def find_model(where: str | Path) -> FoundModel:
     uri = str(where)
     if "://" not in uri and not uri.startswith(("models:", "runs:")):
         return FoundModel(Path(where), None)
+    with open_store() as client:
+        return _fetch(client, uri)
+
+
+def _fetch(client: Any, uri: str) -> FoundModel:
     import mlflow
-    from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file
-    mlflow.set_tracking_uri(store_uri())
     try:
         version = None
         if uri.startswith("models:"):  # the version first: an alias may move meanwhile
             resolve: Any = get_model_name_and_version  # which ships no types
-            name, version = resolve(mlflow.MlflowClient(), uri)
+            name, version = resolve(client, uri)
             uri = f"models:/{name}/{version}"
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         # the outermost: those of the members of an ensemble stand further in
         card = next(iter(sorted(root.rglob(CARD), key=lambda path: len(path.parts))))
-    except (MlflowException, StopIteration) as error:
+    except (mlflow.MlflowException, StopIteration) as error:
         reason = " ".join(str(error).split())[:300] or "it is no model of steelseg"
-        raise SteelsegError(f"{where}: cannot be loaded from {store_uri()}: {reason}") from error
+        raise SteelsegError(f"{uri}: cannot be loaded from MLflow: {reason}") from error
     return FoundModel(card.parent, str(version) if version is not None else None)

@@ -31,7 +31,7 @@ HABITS = {
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `ui` to a parser and return what runs it."""
     parser.description = (
-        "Serve the MLflow UI at 127.0.0.1, with the store that the stages log to: "
+        "Show the experiments in MLflow's UI at 127.0.0.1, from the store that the stages log to: "
         "MLFLOW_TRACKING_URI if that is set, else mlflow.db in this folder."
     )
     parser.add_argument("--port", type=int, default=5000, help="of the server (default: 5000)")
