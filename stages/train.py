@@ -38,7 +38,7 @@ def main() -> None:
     setting = Setting(gpus(), network.encoder, is_pretrained, least_batch(network))
     config, choices = resolve(given, found, setting)
     data = FoldData(cache, folds, config)
-    try_training(network, config, cache.typical_size_hw)
+    try_training(network, config, cache.sizes_hw)
     params = network.model_dump() | config.model_dump()
     trained: dict[str, Any] = {
         "cache": cache.identity,

@@ -280,7 +280,7 @@ def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict
             "images_with_near_duplicates": 0,
             "test_images_with_training_twin": 0,
         },
-        "pivot_csv": DATA | {"height": 48, "width": 80, "clean_images": 3, "test_images": 3},
+        "pivot_csv": DATA | {"sizes": "48x80", "clean_images": 3, "test_images": 3},
         "submit": {"rows": 6, "masks": 2},
     }
     lines = [column for columns in model_figures.CURVES.values() for column in columns]

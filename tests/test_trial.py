@@ -77,10 +77,18 @@ def test_what_ends_at_the_size_it_began_with_is_taken() -> None:
 def test_the_size_of_the_images_counts(changes: dict[str, Any], size_hw: tuple[int, int]) -> None:
     """Whole images that are oblong, and crops that are no longer square where an image ends."""
     if changes["crop"] == [64, 32] and size_hw == (32, 40):
-        try_training(NETWORK, config(augment="square", **changes), size_hw)  # 32x32 are left
+        try_training(NETWORK, config(augment="square", **changes), [size_hw])  # 32x32 are left
         return
     with pytest.raises(BadInput, match="SquareSymmetry makes"):
-        try_training(NETWORK, config(augment="square", **changes), size_hw)
+        try_training(NETWORK, config(augment="square", **changes), [size_hw])
+
+
+def test_images_of_several_sizes_are_padded_to_one() -> None:
+    """To crops of 32x40 pixels, where one image is as high and another as wide."""
+    turned = config(augment="square", crop=[40, 40])
+    with pytest.raises(BadInput, match="SquareSymmetry makes 40x32 pixels"):
+        try_training(NETWORK, turned, [(32, 32), (16, 40)])
+    try_training(NETWORK, turned, [(40, 32), (16, 40)])
 
 
 def network(arch: str, encoder: str = "tu-resnet10t") -> ModelConfig:
@@ -163,7 +171,7 @@ def test_a_network_for_one_size_is_refused_for_others() -> None:
         try_params(fixed, params(crop=[64, 64]))
     try_params(fixed, params(crop="auto"))  # nobody knows
     with pytest.raises(BadInput, match=r"cannot work on images of 256x320 pixels: .*224"):
-        try_training(fixed, params(crop=[224, 224]), (256, 320))
+        try_training(fixed, params(crop=[224, 224]), [(224, 224), (256, 320)])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ Transforms and networks are tried and not looked up in lists, so that those of t
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import albumentations as A
@@ -14,7 +15,7 @@ import torch
 from torch.func import functional_call
 
 from steelseg.core.errors import BadInput
-from steelseg.core.sizes import MULTIPLE
+from steelseg.core.sizes import Size, largest_size, padded_size
 from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
 from steelseg.model.network import Segmenter
@@ -24,8 +25,6 @@ from steelseg.train.losses import build_loss
 
 DRAWS = 32  # of the transforms' chances; even of two that undo each other, half show it
 STAND_IN = (256, 256)  # pixels, where the crops' size is not known yet
-
-Size = tuple[int, int]
 
 
 class Step(NamedTuple):
@@ -49,24 +48,25 @@ def try_params(network: ModelConfig, params: TrainConfig) -> None:
     try_training(network, params)
 
 
-def try_training(network: ModelConfig, params: TrainConfig, size_hw: Size | None = None) -> None:
+def try_training(network: ModelConfig, params: TrainConfig, sizes_hw: Sequence[Size] = ()) -> None:
     """Try the augmentation on crops, and the network on crops and, in the end, on whole images.
 
     Args:
         network: which network; pretrained weights make no difference.
         params: of the training; what is `auto` is not tried.
-        size_hw: the images' height and width, where they are known.
+        sizes_hw: heights and widths of the images, where they are known.
 
     Raises:
         BadInput: see `try_params`.
     """
     segmenter = _untrained(network)
     what = f"{network.arch} with {network.encoder}"
-    for step in _steps(params, size_hw):
+    for step in _steps(params, largest_size(sizes_hw) if sizes_hw else None):
         try_augmentation(params.transforms, step.crop_hw)
         try_step(segmenter, step, what)
-    if size_hw and (reason := _failure(segmenter.eval(), size_hw, 1)):
-        raise BadInput(f"{what} cannot work on images of {_by(size_hw)} pixels: {reason}")
+    for size_hw in sorted(_extremes(sizes_hw)):
+        if reason := _failure(segmenter.eval(), size_hw, 1):
+            raise BadInput(f"{what} cannot work on images of {_by(size_hw)} pixels: {reason}")
 
 
 def least_batch(network: ModelConfig) -> int:
@@ -112,6 +112,14 @@ def _untrained(network: ModelConfig) -> Segmenter:
     """Build a network for a trial, in training mode."""
     bare = network.model_copy(update={"encoder_weights": None})
     return models.build(bare, n_classes=2, mean=0.5, std=0.5).train()
+
+
+def _extremes(sizes_hw: Sequence[Size]) -> set[Size]:
+    """Return the sizes of images that are highest, lowest, widest and narrowest, padded."""
+    if not sizes_hw:
+        return set()
+    chosen = [pick(sizes_hw, key=itemgetter(axis)) for pick in (min, max) for axis in (0, 1)]
+    return {padded_size(size_hw) for size_hw in chosen}
 
 
 def _steps(params: TrainConfig, size_hw: Size | None) -> Iterator[Step]:
@@ -164,7 +172,7 @@ def _failure(segmenter: Segmenter, crop_hw: Size, batch_size: int) -> str:
     On the device `meta` tensors have shapes only, so that neither the size nor the network takes
     time or memory, and no random number is drawn. Empty if it can, or if it cannot be tried so.
     """
-    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in crop_hw)
+    height, width = padded_size(crop_hw)
     tensors = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
     images = torch.empty((batch_size, 1, height, width), dtype=torch.uint8, device="meta")
