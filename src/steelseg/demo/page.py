@@ -24,8 +24,11 @@ from steelseg.report.drawing import class_colours, draw, hexadecimal
 AREA_STEP = 25  # pixels
 COLUMNS = 3
 CHOSEN = "chosen"  # in the session: the path of a sample; none for the uploaded image
-# the button below a thumbnail reaches over it, so that a click on the image is one on the button
+# tall pictures fit on the screen; the button below a thumbnail reaches over it, so that a click on
+# the image is one on the button
 STYLE = """<style>
+.stImage img { max-height: 75vh; object-fit: contain; object-position: left; }
+[class*="st-key-sample"] img { max-height: 120px; }
 .stColumn:has([class*="st-key-sample"]) { min-width: 0; }
 [class*="st-key-sample"] { position: relative; }
 [class*="st-key-sample"] :is(:has(> .stButton), .stButton, .stButton *) { position: static; }
