@@ -12,26 +12,32 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
-from tiny_training import config
+from tiny_training import ROOT, config
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeProcessGroup, FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.params import load
+from steelseg.data.cache import Cache
 from steelseg.model import network as models
-from steelseg.model.network import ModelConfig
+from steelseg.model.card import ModelConfig
 from steelseg.train import loop
+from steelseg.train.batch import Batch, PackedBatch
 from steelseg.train.keeper import EpochKeeper
+from steelseg.train.losses import LOSSES
+from steelseg.train.task import THRESHOLDS, SegmentationTask
 
 CUDA = torch.device("cuda", 0)
 
 
 @pytest.fixture
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors on `cuda` can be made and computed with; they have shapes, but no values."""
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
+    """Under it, tensors on `cuda` can be computed with; they have shapes, but no values."""
     monkeypatch.setattr(fake_tensor, "init_gpu_context", lambda *_: None)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @pytest.fixture
@@ -47,9 +53,11 @@ def nccl() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.usefixtures("nccl", "fake_cuda")
+@pytest.mark.usefixtures("nccl")
 @pytest.mark.filterwarnings("ignore:torch.distributed.nn.functional")
-def test_processes_compare_their_checkpoints_on_the_gpu(tmp_path: Path) -> None:
+def test_processes_compare_their_checkpoints_on_the_gpu(
+    tmp_path: Path, fake_cuda: FakeTensorMode
+) -> None:
     """When a training is set up, the module is on the CPU still, and nccl gathers nothing there."""
     strategy = DDPStrategy(parallel_devices=[CUDA, CUDA])
     trainer: Any = SimpleNamespace(
@@ -64,7 +72,7 @@ def test_processes_compare_their_checkpoints_on_the_gpu(tmp_path: Path) -> None:
             return np.array([2, others])
 
         trainer.strategy.all_gather = gather
-        with pytest.raises(SteelsegError, match=fault) if fault else nullcontext():
+        with fake_cuda, pytest.raises(SteelsegError, match=fault) if fault else nullcontext():
             keeper.setup(trainer, L.LightningModule(), "fit")
 
 
@@ -92,3 +100,104 @@ def test_what_a_gpu_cannot_repeat_is_refused_early(
         loop._refuse_what_cannot_repeat(settings, segmenter)
     monkeypatch.setattr(loop, "has_gpu", lambda: False)
     loop._refuse_what_cannot_repeat(settings, segmenter)
+
+
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique")  # on a value or a count
+
+
+class Synchronisations(TorchDispatchMode):
+    """Notes what makes a program wait for its GPU: numbers and tensors that are fetched from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        fetched = "_to_copy" in name and str((kwargs or {}).get("device")) == "cpu"
+        if fetched or any(
+            word in name for word in ("_local_scalar_dense", "nonzero", "masked_sel")
+        ):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def on_cuda(task: SegmentationTask) -> None:
+    """Put a task's parameters and buffers onto the fake GPU, with the strides that they have."""
+    for module in task.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    there: Any = torch.empty_like(tensor, device=CUDA)
+                    if isinstance(tensor, torch.nn.Parameter):
+                        there = torch.nn.Parameter(there, requires_grad=tensor.requires_grad)
+                    tensors[name] = there
+    task._device = CUDA
+    task._trainer = SimpleNamespace(current_epoch=0, global_rank=0, global_step=1)  # type: ignore
+
+
+def batch_on_cuda(n_images: int, height: int, width: int) -> Batch:
+    """As a loader sends it, and as the data module unpacks it."""
+    padded = [side + -side % 32 for side in (height, width)]
+    images = torch.empty(n_images, 1, *padded, dtype=torch.uint8, device=CUDA)
+    packed = torch.empty(n_images, 2, height, -(-width // 8), dtype=torch.uint8, device=CUDA)
+    rows = torch.empty(n_images, dtype=torch.int64, device=CUDA)
+    return PackedBatch(images, packed, rows, width).unpack()
+
+
+@pytest.mark.parametrize(
+    ("changes", "network", "size_hw"),
+    [
+        ({}, {}, (256, 256)),
+        ({"mixup": 1.0, "ema_decay": 0.9}, {}, (200, 200)),  # padded, and cut back
+        ({"loss": {"bce": 1.0}, "class_weights": [1.0, 2.0], "label_smoothing": 0.1}, {}, (64, 64)),
+        *(({"loss": loss}, {}, (64, 64)) for loss in LOSSES),
+        ({}, {"label_head": "hard"}, (64, 64)),
+        ({}, {"label_head": "soft", "in_channels": 3}, (64, 64)),
+        ({}, {"arch": "FPN", "encoder": "tu-efficientnet_lite0"}, (64, 64)),
+        ({}, {"arch": "DeepLabV3Plus", "encoder": "resnet34"}, (64, 64)),
+        ({}, {"arch": "UnetPlusPlus", "encoder": "mobilenet_v2"}, (64, 64)),
+        ({}, {"arch": "Segformer", "encoder": "mit_b0", "in_channels": 3}, (64, 64)),
+    ],
+    ids=str,
+)
+def test_steps_stay_on_the_gpu_and_losses_in_32_bits(
+    fake_cuda: FakeTensorMode,
+    tiny_cache: Cache,
+    changes: dict[str, Any],
+    network: dict[str, Any],
+    size_hw: tuple[int, int],
+) -> None:
+    """Nothing is computed on two devices, and nothing fetched but what the epoch's end asks for."""
+    recipe = load(ModelConfig, path=ROOT / "params.yaml").model_copy(
+        update={"arch_options": {}, **network}
+    )
+    settings = config(precision="16-mixed", **changes)
+    torch.manual_seed(0)
+    segmenter = models.build(recipe, 2, 0.4, 0.2).to(memory_format=torch.channels_last)
+    task = SegmentationTask(segmenter, settings, tiny_cache)
+    seen: list[torch.dtype] = []
+    for part in task.loss.parts.values():
+        part.register_forward_pre_hook(lambda _, given: seen.extend(t.dtype for t in given))
+    convolved: list[torch.dtype] = []
+    for module in segmenter.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, answer: convolved.append(answer.dtype))
+    with fake_cuda, torch.autocast("cuda", torch.float16):
+        on_cuda(task)
+        batch = batch_on_cuda(4, *size_hw)
+        task.on_train_epoch_start()
+        with Synchronisations() as of_training:
+            loss = task.train().training_step(batch, 0)
+            task.on_train_batch_end()
+        task.eval().on_validation_epoch_start()
+        with torch.inference_mode(), Synchronisations() as of_validation:
+            task.validation_step(batch, 0)
+    assert (loss.shape, loss.dtype, loss.device) == ((), torch.float32, CUDA)
+    assert (set(convolved), set(seen)) == ({torch.float16}, {torch.float32})
+    assert of_training.found == of_validation.found == []
+    for totals, n_thresholds in ((task._training, 1), (task._validation, len(THRESHOLDS))):
+        losses, counts, rows = (parts[0] for parts in totals._parts)
+        assert (losses.shape, losses.dtype, rows.shape) == ((4,), torch.float32, (4,))
+        assert (counts.shape, counts.dtype) == ((4, 2, n_thresholds, 3), torch.int64)
+        assert {tensor.device for tensor in (losses, counts, rows)} == {CUDA}
