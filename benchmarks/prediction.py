@@ -11,14 +11,13 @@ import torch
 from benchmarks.inputs import Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
-from steelseg.core.files import sha256
 from steelseg.data.annotations import build_unannotated
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.data.inspection import inspect_folder
 from steelseg.export import onnx
 from steelseg.model import network
-from steelseg.model.card import EXPORT, WEIGHTS, Card, ModelConfig, write_card
+from steelseg.model.card import EXPORT, ModelConfig
 from steelseg.model.network import Segmenter
 from steelseg.predict.model import Model
 from steelseg.predict.parts import predict_parts
@@ -76,18 +75,11 @@ def network_config(arch_options: dict[str, Any]) -> ModelConfig:
 
 def finish(segmenter: Segmenter, cache: Cache, scale: Scale, folder: Path) -> Model:
     """Write a network as a finished model, and open it."""
-    network.save_weights(folder / WEIGHTS, segmenter)
-    digest = sha256(folder / WEIGHTS)
-    card = Card(
-        weights_sha256=digest,
-        model=network_config(dict(scale.arch_options)),
-        mean=cache.mean,
-        std=cache.std,
-        classes=cache.classes,
-        size_hw=cache.typical_size_hw,
-    )
-    write_card(folder, card)
-    write_rules(folder, Rules(dict.fromkeys(cache.classes, RULE), digest))
+    config = network_config(dict(scale.arch_options))
+    facts = {"classes": cache.classes, "size_hw": cache.typical_size_hw}
+    card = network.save_model(folder, segmenter, config, **facts)
+    rules = Rules(dict.fromkeys(cache.classes, RULE), card.weights_sha256)
+    write_rules(folder, rules)
     onnx.export(segmenter, folder / EXPORT)
     return Model.open(folder)
 

@@ -1,5 +1,6 @@
 """Write a page about the data, the training, the scores, and where the model fails."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from steelseg.core.params import load
 from steelseg.data import fold_table, image_table
 from steelseg.data.cache import Cache
 from steelseg.model.card import ModelConfig
-from steelseg.predict.ensemble import by_fold, out_of_fold_maps
+from steelseg.predict.ensemble import by_fold
 from steelseg.predict.inference import InferenceConfig
-from steelseg.predict.model import Finding, Model
+from steelseg.predict.model import Model
 from steelseg.report import advice, data_figures, model_figures, page
 from steelseg.report.config import ReportConfig
 from steelseg.tracking.mlflow_run import stage_run
@@ -40,18 +41,7 @@ def main() -> None:
     rules = model.rules.by_class
     models = by_fold(model.folders, training.fold, cache.identity, sha256(FOLDS))
 
-    def predict(rows: list[int]) -> dict[int, list[Finding]]:
-        rows_of = {fold: [row for row in rows if folds[row] == fold] for fold in models}
-        judged = out_of_fold_maps(
-            models,
-            rows_of,
-            cache.image,
-            inference,
-            model.rules.views,
-            lambda _, maps_chw: model.findings(maps_chw),
-        )
-        return dict(judged)
-
+    predict = partial(page.out_of_fold_findings, model, models, folds, cache, inference)
     history = model_figures.read_history(Path("plots/train.csv"))
     metrics = {stage: read_metrics(Path(f"metrics/{stage}.json")) for stage in STAGES}
     with stage_run("report") as tracker:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.core.arrays import Float32, Uint8
-from steelseg.core.files import sha256
 from steelseg.model import network
-from steelseg.model.card import WEIGHTS, Card, ModelConfig, read_card, write_card
+from steelseg.model.card import Card, ModelConfig, read_card, write_card
 from steelseg.model.network import Segmenter
 from steelseg.predict.ensemble import member_folders
 from steelseg.predict.inference import InferenceConfig, Runtime, open_models, probability_maps
@@ -17,16 +16,7 @@ from steelseg.predict.views import ViewsConfig
 
 def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig) -> None:
     """Write the weights and the card of a network for the classes 1 and 2."""
-    network.save_weights(folder / WEIGHTS, segmenter)
-    card = Card(
-        weights_sha256=sha256(folder / WEIGHTS),
-        model=config,
-        mean=float(segmenter.mean),
-        std=float(segmenter.std),
-        classes=[1, 2],
-        size_hw=(48, 80),
-    )
-    write_card(folder, card)
+    network.save_model(folder, segmenter, config, classes=[1, 2], size_hw=(48, 80))
 
 
 def change_card(folder: Path, **facts: Any) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path, sha256
 from steelseg.core.params import nearest
-from steelseg.model.card import WEIGHTS, Card, Gate, ModelConfig, check_weights, read_card
+from steelseg.model.card import (
+    WEIGHTS,
+    Card,
+    Gate,
+    ModelConfig,
+    check_weights,
+    read_card,
+    write_card,
+)
 from steelseg.model.pretrained import with_constant_padding
 
 OWN_OPTIONS = (
@@ -103,6 +112,20 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
         _load_encoder(network.encoder, Path(str(config.encoder_weights)))
     with_constant_padding(network)
     return Segmenter(network, config.in_channels, mean, std, config.label_head)
+
+
+def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig, **facts: Any) -> Card:
+    """Write a network's weights and its card; `facts` are the other fields of the card."""
+    save_weights(folder / WEIGHTS, segmenter)
+    card = Card(
+        weights_sha256=sha256(folder / WEIGHTS),
+        model=config.model_copy(update={"encoder_weights": None}),
+        mean=float(segmenter.mean),
+        std=float(segmenter.std),
+        **facts,
+    )
+    write_card(folder, card)
+    return card
 
 
 def save_weights(path: Path, segmenter: Segmenter) -> None:

@@ -12,7 +12,9 @@ import pandas as pd
 from steelseg.core.arrays import Int64, Uint8
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
-from steelseg.predict.model import Finding
+from steelseg.predict.ensemble import out_of_fold_maps
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report import gallery
 from steelseg.report.drawing import class_colours, draw, hexadecimal
@@ -83,6 +85,32 @@ def gallery_pictures(
             name = cache.names[row]
             pictures[kind].append(Picture(gallery.to_source(picture), name, texts[name]))
     return pictures
+
+
+def out_of_fold_findings(
+    model: Model,
+    models: Mapping[int, Sequence[Path]],
+    folds: Int64,
+    cache: Cache,
+    inference: InferenceConfig,
+    rows: Sequence[int],
+) -> dict[int, list[Finding]]:
+    """Find the defects of rows of the cache by the models that have not seen them.
+
+    Args:
+        model: whose rules and views hold.
+        models: by the fold that they were validated on.
+        folds: (N,) the fold of each row of the cache.
+        cache: of all annotated images.
+        inference: how the networks are run.
+        rows: which images.
+    """
+    rows_of = {fold: [row for row in rows if folds[row] == fold] for fold in models}
+    views = model.rules.views
+    found = out_of_fold_maps(
+        models, rows_of, cache.image, inference, views, lambda _, maps: model.findings(maps)
+    )
+    return dict(found)
 
 
 def validated_on(models: Mapping[int, Sequence[Path]], n_images: int) -> str:
