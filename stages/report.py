@@ -50,7 +50,7 @@ def main() -> None:
             "network": network,
             "validated": page.validated_on(models, len(table) // len(rules)),
             "metrics": metrics,
-            "advice": advice.advise(metrics, history, rules, network.encoder_weights),
+            "advice": advice.advise(metrics, history, rules, model.card.pretrained),
             "facts": data_figures.class_facts(images),
             "data_figures": data_figures.data_figures(images),
             "skipped": sealed.read_sealed_json(DATA / "skipped_images.json")["images"],

@@ -60,6 +60,8 @@ class Card(BaseModel, frozen=True, extra="forbid"):
     """the fold that it was validated on"""
     folds: str | None = None
     """SHA-256 of the table of folds"""
+    pretrained: str | None = None
+    """the weights that the encoder began with"""
     training: dict[str, Any] = {}
     """the training's configuration, with every `auto` resolved"""
 

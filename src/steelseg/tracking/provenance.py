@@ -135,7 +135,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _chosen(trained: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the training chose for the parameters that are `auto`."""
-    used = trained.get("training", {})
+    used = trained.get("training", {}) | {"encoder_weights": trained.get("pretrained", AUTO)}
     given = _flatten(read_yaml(PARAMS))
     split = [(name, *name.rpartition(".")[::2]) for name, value in given if value == AUTO]
     found = {name: used.get(leaf, AUTO) for name, section, leaf in split if section in TRAINING}

@@ -41,6 +41,7 @@ class Plan(NamedTuple):
             "cache": self.data.cache.identity,
             "fold": self.config.fold,
             "folds": self.folds_sha256,
+            "pretrained": Path(weights).name if (weights := self.network.encoder_weights) else None,
             "training": self.config.model_dump(),
         }
 
