@@ -154,7 +154,7 @@ def batch_on_cuda(n_images: int, height: int, width: int) -> Batch:
         *(({"loss": loss}, {}, (64, 64)) for loss in LOSSES),
         ({}, {"label_head": "hard"}, (64, 64)),
         ({}, {"label_head": "soft", "in_channels": 3}, (64, 64)),
-        ({}, {"arch": "FPN", "encoder": "tu-efficientnet_lite0"}, (64, 64)),
+        ({}, {"arch": "FPN", "encoder": "resnet18"}, (64, 64)),
         ({}, {"arch": "DeepLabV3Plus", "encoder": "resnet34"}, (64, 64)),
         ({}, {"arch": "UnetPlusPlus", "encoder": "mobilenet_v2"}, (64, 64)),
         ({}, {"arch": "Segformer", "encoder": "mit_b0", "in_channels": 3}, (64, 64)),
@@ -170,7 +170,7 @@ def test_steps_stay_on_the_gpu_and_losses_in_32_bits(
 ) -> None:
     """Nothing is computed on two devices, and nothing fetched but what the epoch's end asks for."""
     recipe = load(ModelConfig, path=ROOT / "params.yaml").model_copy(
-        update={"arch_options": {}, **network}
+        update={"encoder_weights": None, "arch_options": {}, **network}
     )
     settings = config(precision="16-mixed", **changes)
     torch.manual_seed(0)
