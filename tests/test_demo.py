@@ -37,6 +37,12 @@ pytestmark = pytest.mark.filterwarnings("default")
 TEST_KIND, VALIDATION_KIND = "Test images", "Most surprising validation images"
 
 
+@pytest.fixture(autouse=True)
+def _own_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is tried takes the place of `__main__`, which new processes would then run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture(scope="module")
 def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Params and tables as the pipeline leaves them; clean images are taken for defective."""
@@ -50,7 +56,7 @@ def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     )
     table = annotations.build(train, labels, [1, 2], Path("train.csv"))
     image_table.write(folder / "data" / "annotations.parquet", table)
-    unannotated = annotations.build_unannotated(tests, table.size_hw, tiny_dataset)
+    unannotated = annotations.build_unannotated(tests)
     image_table.write(folder / TESTS, unannotated)
     shown = np.array([[text is not None for text in table.rles(c)] for c in (1, 2)]).T
     masks = np.broadcast_to(shown[..., None, None], (*shown.shape, 2, 2)).astype(np.uint8)

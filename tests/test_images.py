@@ -24,7 +24,7 @@ from steelseg.data.images import MAX_BYTES, decode_grey, find_losses, read_grey,
 from steelseg.data.inspection import inspect_folder
 from steelseg.data.label_csv import LabelCsv
 from steelseg.predict.model import to_grey
-from steelseg.score import store
+from steelseg.score import source
 
 GREY_HW = noise(3, (24, 32))
 GREY = Image.fromarray(GREY_HW)
@@ -113,13 +113,13 @@ def test_whoever_reads_an_image_reads_it_alike(file_format: str, tmp_path: Path)
         inspect_folder(tmp_path, skip_bad=False), LabelCsv([], [], [], {}), [1], tmp_path
     )
     assert list(cache_writer.write(tmp_path / "cache", tmp_path, table, 1)) == [1]
-    place = store.place(str(tmp_path))
+    place = source.place(str(tmp_path))
     for image_hw in (
         Cache(tmp_path / "cache").image(0),
         read_grey(path).image_hw,
         to_grey(path),
         to_grey(path.read_bytes()),
-        decode_grey(store.read_bytes(place, path.name)),
+        decode_grey(source.read_bytes(place, path.name)),
     ):
         np.testing.assert_array_equal(image_hw, expected)
 

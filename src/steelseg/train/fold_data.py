@@ -48,13 +48,13 @@ class FoldData(L.LightningDataModule):
         self.cache = cache
         self.config = config
         self.false_pixels: Rows = np.zeros(len(cache), dtype=np.int64)  # of the epoch before
-        self._n_workers = n_workers(config, self._largest_batch())
         self._training: tuple[Phase, DataLoader[Any]] | None = None
         rows = np.arange(len(cache))
         self.training_rows: Rows = rows[folds != config.fold]
         self.validation_rows: Rows = rows[folds == config.fold]
         if not len(self.validation_rows) or not len(self.training_rows):
             raise BadInput(f"`fold`: expected 0 to {int(folds.max())}, but got {config.fold}")
+        self._n_workers = n_workers(config, self._largest_batch())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the draws of the next epoch hang on."""
