@@ -29,6 +29,7 @@ from steelseg.predict.model import Model
 from steelseg.predict.postprocess import postprocess
 from steelseg.predict.views import ViewsConfig
 from steelseg.registry.member import add_member
+from steelseg.score.engines import gpu_share
 from steelseg.score.source import find_images, read_bytes
 from steelseg.score.store import place
 
@@ -293,6 +294,16 @@ def test_an_object_store_round_trip(
     table = pq.read_table(rows.path, filesystem=rows.filesystem).to_pandas()
     table = table.sort_values(["image", "class_id"], ignore_index=True)
     assert table.equals(rows_of(tmp_path / "here"))
+
+
+@pytest.mark.parametrize(
+    ("workers", "n_gpus", "share"),
+    [(1, 1, 1), (2, 1, 1 / 2), (3, 2, 1 / 2), (4, 8, 1), (7, 3, 1 / 3)],
+)
+def test_more_workers_than_gpus_find_a_place(workers: int, n_gpus: int, share: float) -> None:
+    """Each on one GPU, since Ray gives none a part of two."""
+    assert gpu_share(workers, n_gpus) == share
+    assert n_gpus * int(1 / share) >= workers
 
 
 def test_ray_survives_killed_workers_and_a_killed_driver(

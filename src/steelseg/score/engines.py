@@ -60,15 +60,15 @@ def run_ray(
         ) from error
     _connect(ray, address, workers)
     n_cpus = int(ray.cluster_resources().get("CPU", 1))
-    on_gpu = job.inference.runtime != "onnx" and ray.cluster_resources().get("GPU", 0) > 0
+    n_gpus = int(ray.cluster_resources().get("GPU", 0)) if job.inference.runtime != "onnx" else 0
     threads = job.threads or max(1, n_cpus // workers)
     model = {name: path.read_bytes() for name, path in Model(job.model).files.items()}
     tallies = ray.data.from_items([{"images": share} for share in shares]).map_batches(
         _Actor,
         fn_constructor_args=(job._replace(threads=threads), ray.put(model)),
         batch_size=1,
-        num_cpus=None if on_gpu else threads,
-        num_gpus=1 if on_gpu else None,
+        num_cpus=None if n_gpus else threads,
+        num_gpus=gpu_share(workers, n_gpus) if n_gpus else None,
         concurrency=workers,
     )
     try:
@@ -76,6 +76,14 @@ def run_ray(
             yield Tally(int(row["scored"]), int(row["failed"]))
     finally:
         ray.shutdown()
+
+
+def gpu_share(workers: int, n_gpus: int) -> float:
+    """Return how much of a GPU a worker is given: several share one where there are more of them.
+
+    Ray places no worker on two GPUs, and those that it cannot place would be waited for.
+    """
+    return 1 / -(-workers // n_gpus)
 
 
 class _Actor:
