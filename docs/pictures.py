@@ -7,6 +7,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.params import read_yaml
 from steelseg.data import image_table, label_csv, rle
 from steelseg.data.images import read_grey
@@ -79,10 +80,11 @@ def draw_stages(path: Path) -> None:
 
 def draw_predictions(path: Path, n_images: int = 3) -> None:
     """Draw the contours of the test images that are predicted to show most classes."""
-    size_hw = image_table.read(Path("data/test_images.parquet")).size_hw
-    masks: dict[str, dict[int, rle.Mask]] = {}
+    images = image_table.read(Path("data/test_images.parquet"))
+    sizes_hw = dict(zip(images.names, images.sizes_hw, strict=True))
+    masks: dict[str, dict[int, Uint8]] = {}
     for row in label_csv.read(Path("submission.csv")).rows:
-        masks.setdefault(row.image, {})[row.class_id] = rle.decode(row.rle, size_hw)
+        masks.setdefault(row.image, {})[row.class_id] = rle.decode(row.rle, sizes_hw[row.image])
     most = sorted(masks, key=lambda name: -sum(mask.any() for mask in masks[name].values()))
     figure, axes = plt.subplots(n_images, 1, figsize=(9, 1.55 * n_images), layout="compressed")
     for axis, name in zip(axes, most, strict=False):
