@@ -1,0 +1,1 @@
+"""Formats of annotations: what `import` reads and `export` writes."""
