@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.classes import default_classes
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.inspection import inspect_folder
@@ -71,7 +72,7 @@ def build_cache(folder: Path, out: Path) -> Cache:
     """Write and open the cache of a data set."""
     inspection = inspect_folder(folder / "train_images", skip_bad=False)
     labels = label_csv.read(folder / "train.csv")
-    table = annotations.build(inspection, labels, list(CLASSES), folder / "train.csv")
+    table = annotations.build(inspection, labels, default_classes(CLASSES), folder / "train.csv")
     for _ in cache_writer.write(out, folder / "train_images", table, 128):
         pass
     return Cache(out)

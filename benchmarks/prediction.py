@@ -34,7 +34,7 @@ def rows(scale: Scale) -> Iterator[Row]:
         folder = data.folder / "train_images"
         inspection = inspect_folder(folder, skip_bad=False)
         table = build_unannotated(inspection)
-        table = ImageTable(table.table.slice(0, N_IMAGES), table.classes)
+        table = ImageTable(table.table.slice(0, N_IMAGES), table.class_infos)
         images = [data.cache.image(row)[None, None] for row in range(N_IMAGES)]
         segmenter = untrained(data.cache, dict(scale.arch_options))
         model = finish(segmenter, data.cache, scale, Path(temporary))

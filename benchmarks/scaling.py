@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.inputs import ROOT, Scale, guess, mask_sets
 from benchmarks.table import Row
+from steelseg.core.classes import default_classes
 from steelseg.data import annotations, cache_writer, image_table, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.inspection import inspect_folder
@@ -75,7 +76,9 @@ def draw(folder: Path, n_images: int) -> None:
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
     inspection = inspect_folder(folder / "train_images", skip_bad=False)
     labels = label_csv.read(folder / "train.csv")
-    table = annotations.build(inspection, labels, [1, 2, 3, 4], folder / "train.csv")
+    table = annotations.build(
+        inspection, labels, default_classes([1, 2, 3, 4]), folder / "train.csv"
+    )
     image_table.write(folder / "annotations.parquet", table)
 
 

@@ -8,10 +8,11 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
 from steelseg.core.arrays import Uint8
+from steelseg.core.classes import hexadecimal
 from steelseg.core.params import read_yaml
 from steelseg.data import image_table, label_csv, rle
 from steelseg.data.images import read_grey
-from steelseg.report.drawing import class_colours, draw, hexadecimal
+from steelseg.report.drawing import class_colours, draw
 
 HERE = Path(__file__).parent
 DATA = Path("data/raw/sample")

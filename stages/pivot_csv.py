@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from steelseg.core.classes import default_classes
 from steelseg.core.files import write_json
 from steelseg.core.params import load
 from steelseg.core.sealed import write_sealed_json
@@ -23,7 +24,7 @@ def main() -> None:
     skip_bad = config.on_bad_image == "skip"
     train = inspect_folder(raw / "train_images", skip_bad=skip_bad)
     test = inspect_folder(raw / "test_images", skip_bad=False)
-    classes = sorted({row.class_id for row in sample.rows})
+    classes = default_classes({row.class_id for row in sample.rows})
     table = annotations.build(train, labels, classes, raw / config.csv)
     test_table = annotations.build_unannotated(test)
 

@@ -14,6 +14,7 @@ from clones import finished
 from hypothesis import settings
 
 from steelseg.core.arrays import Uint8
+from steelseg.core.classes import default_classes
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.images import read_grey
@@ -158,7 +159,7 @@ def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The cache of `tiny_dataset`, in shards of five."""
     labels = label_csv.read(tiny_dataset / "train.csv")
     inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    table = annotations.build(inspection, labels, [1, 2], Path("train.csv"))
+    table = annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
     folder = tmp_path_factory.mktemp("cache")
     for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
         pass

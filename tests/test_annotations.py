@@ -10,6 +10,7 @@ import pytest
 from strategies import SIZE_HW, TRAIN_CSV, join_columns, noise, to_bytes, write_dataset
 
 from steelseg.core import sealed
+from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.data import annotations, image_table, label_csv, rle
 from steelseg.data.image_table import METADATA, ImageTable
@@ -29,7 +30,7 @@ def build(root: Path, csv_text: str | None = None) -> ImageTable:
         (root / "train.csv").write_text(csv_text)
     labels = label_csv.read(root / "train.csv")
     inspection = inspect_folder(root / "train_images", skip_bad=False)
-    return annotations.build(inspection, labels, [1, 2], root / "train.csv")
+    return annotations.build(inspection, labels, default_classes([1, 2]), root / "train.csv")
 
 
 def test_clean_images_come_from_the_folder(root: Path) -> None:
@@ -110,7 +111,7 @@ def test_rows_of_skipped_images_are_passed_over(root: Path) -> None:
     (root / "train_images" / "b.png").write_bytes(b"")
     inspection = inspect_folder(root / "train_images", skip_bad=True)
     labels = label_csv.read(root / "train.csv")
-    table = annotations.build(inspection, labels, [1, 2], root)
+    table = annotations.build(inspection, labels, default_classes([1, 2]), root)
     assert table.names == ["a.png", "c.png"]
     assert list(inspection.skipped) == ["b.png"]
 
@@ -177,7 +178,9 @@ def test_both_layouts_of_real_images_give_the_same_table(real_data: Path) -> Non
     root = real_data / "severstal-mini"
     train = inspect_folder(root / "train_images", skip_bad=False)
     tables = [
-        annotations.build(train, label_csv.read(root / name), [1, 2, 3, 4], root / name)
+        annotations.build(
+            train, label_csv.read(root / name), default_classes([1, 2, 3, 4]), root / name
+        )
         for name in ("train.csv", "train_2019_layout.csv")
     ]
     assert tables[0].table.equals(tables[1].table)
@@ -192,7 +195,7 @@ def test_real_neu_images_are_sound(real_data: Path) -> None:
     root = real_data / "neu-seg"
     labels = label_csv.read(root / "train.csv")
     train: Inspection = inspect_folder(root / "train_images", skip_bad=False)
-    table = annotations.build(train, labels, [1, 2, 3], root)
+    table = annotations.build(train, labels, default_classes([1, 2, 3]), root)
     assert (len(table), set(table.sizes_hw)) == (3568, {(200, 200)})
     assert sum(r is not None for c in (1, 2, 3) for r in table.rles(c)) == len(labels.rows)
     row = labels.rows[0]
@@ -203,4 +206,4 @@ def test_real_neu_images_are_sound(real_data: Path) -> None:
 def test_the_metadata_is_json(root: Path) -> None:
     """Other programs can read it."""
     meta = json.loads(build(root).table.schema.metadata[METADATA])
-    assert meta == {"classes": [1, 2]}
+    assert meta["classes"][1] == {"id": 2, "name": "class 2", "color": "#56b4e9"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import MANIFEST, Cache
@@ -20,7 +21,7 @@ def table(tiny_dataset: Path) -> ImageTable:
     """The annotations of the tiny data set."""
     labels = label_csv.read(tiny_dataset / "train.csv")
     inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    return annotations.build(inspection, labels, [1, 2], Path("train.csv"))
+    return annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
 
 
 def test_images_and_masks_come_back(tiny_cache: Cache, tiny_dataset: Path) -> None:

@@ -19,6 +19,7 @@ from servers import free_port, wait_until_up
 from tables import fill_table
 
 import steelseg
+from steelseg.core.classes import PALETTE, default_classes
 from steelseg.core.errors import BadInput
 from steelseg.data import annotations, image_table, label_csv, rle
 from steelseg.data.inspection import inspect_folder
@@ -26,7 +27,7 @@ from steelseg.demo.samples import TESTS, find_samples, table_of
 from steelseg.model.card import EXPORT
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
-from steelseg.report.drawing import PALETTE, class_colours
+from steelseg.report.drawing import class_colours
 from steelseg.report.gallery import MAX_SIDE, shrink
 from steelseg.tune import outcome
 
@@ -54,7 +55,7 @@ def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         inspect_folder(tiny_dataset / name, skip_bad=False)
         for name in ("train_images", "test_images")
     )
-    table = annotations.build(train, labels, [1, 2], Path("train.csv"))
+    table = annotations.build(train, labels, default_classes([1, 2]), Path("train.csv"))
     image_table.write(folder / "data" / "annotations.parquet", table)
     unannotated = annotations.build_unannotated(tests)
     image_table.write(folder / TESTS, unannotated)

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from strategies import SAMPLE_CSV, TRAIN_CSV, noise, to_bytes, write_dataset
 
+from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.data import annotations, fold_table, image_table, label_csv, rle
 from steelseg.data.images import MAX_PIXELS, decode_grey
@@ -240,7 +241,7 @@ def write_table(path: Path) -> None:
     root = write_dataset(path.parent / "raw")
     inspection = inspect_folder(root / "train_images", skip_bad=False)
     labels = label_csv.read(root / "train.csv")
-    image_table.write(path, annotations.build(inspection, labels, [1, 2], root))
+    image_table.write(path, annotations.build(inspection, labels, default_classes([1, 2]), root))
 
 
 def write_predictions(path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from strategies import noise, png, to_bytes
 
+from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.data import annotations, cache_writer
 from steelseg.data.cache import Cache
@@ -110,7 +111,10 @@ def test_whoever_reads_an_image_reads_it_alike(file_format: str, tmp_path: Path)
     path.write_bytes(to_bytes(SMOOTH, file_format, exif=exif))
     expected = np.rot90(decode_grey(to_bytes(SMOOTH, file_format)), -1)
     table = annotations.build(
-        inspect_folder(tmp_path, skip_bad=False), LabelCsv([], [], [], {}), [1], tmp_path
+        inspect_folder(tmp_path, skip_bad=False),
+        LabelCsv([], [], [], {}),
+        default_classes([1]),
+        tmp_path,
     )
     assert list(cache_writer.write(tmp_path / "cache", tmp_path, table, 1)) == [1]
     place = source.place(str(tmp_path))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from saved_models import save_model
 
+from steelseg.core.classes import default_classes
 from steelseg.core.files import sha256
 from steelseg.core.sizes import describe_sizes, pad, padded_size, typical_size
 from steelseg.data import annotations, cache_writer, label_csv, rle
@@ -52,7 +53,7 @@ def table(raw: Path) -> ImageTable:
     """What pivot_csv makes of them."""
     inspection = inspect_folder(raw / "train_images", skip_bad=False)
     labels = label_csv.read(raw / "train.csv")
-    return annotations.build(inspection, labels, [1, 2], raw / "train.csv")
+    return annotations.build(inspection, labels, default_classes([1, 2]), raw / "train.csv")
 
 
 @pytest.fixture(scope="module")

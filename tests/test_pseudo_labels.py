@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from steelseg.__main__ import main
+from steelseg.core.classes import default_classes
 from steelseg.data import annotations, image_table, label_csv, splitting
 from steelseg.data.image_table import ImageTable
 from steelseg.data.inspection import inspect_folder
@@ -43,7 +44,7 @@ def test_an_image_must_be_sure_in_every_class() -> None:
 def pivot(raw: Path) -> ImageTable:
     labels = label_csv.read(raw / "train.csv")
     return annotations.build(
-        inspect_folder(raw / "train_images", skip_bad=False), labels, [1, 2], raw
+        inspect_folder(raw / "train_images", skip_bad=False), labels, default_classes([1, 2]), raw
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from tiny_training import config
 
+from steelseg.core.classes import Colour, default_classes, hexadecimal, perceived
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_metrics
 from steelseg.data import annotations, label_csv
@@ -20,7 +21,7 @@ from steelseg.predict.postprocess import ClassRule
 from steelseg.report import advice, data_figures, gallery, model_figures
 from steelseg.report import page as report_page
 from steelseg.report.config import ReportConfig
-from steelseg.report.drawing import OPACITY, Colour, class_colours, draw, hexadecimal, perceived
+from steelseg.report.drawing import OPACITY, class_colours, draw
 from steelseg.report.gallery import Picture
 from steelseg.tune import outcome
 from steelseg.tune.components import ComponentTable, PairComponents
@@ -66,7 +67,7 @@ def table(tmp_path: Path) -> pd.DataFrame:
 def images(tiny_dataset: Path) -> ImageTable:
     labels = label_csv.read(tiny_dataset / "train.csv")
     inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    return annotations.build(inspection, labels, [1, 2], Path("train.csv"))
+    return annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
 
 
 def test_images_are_chosen_by_how_they_are_predicted(table: pd.DataFrame) -> None:

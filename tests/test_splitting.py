@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from steelseg.core.classes import default_classes
 from steelseg.data import splitting
 from steelseg.data.image_table import ImageTable
 from steelseg.data.splitting import NO_FOLD
@@ -25,7 +26,7 @@ def images(*shown: str, seed: int = 3) -> ImageTable:
         "rle_2": pa.array(["1 1" if "2" in s else None for s in shown], pa.string()),
     }
     table |= {"height": [32] * len(names), "width": [64] * len(names)}
-    return ImageTable(pa.table(table), [1, 2])
+    return ImageTable(pa.table(table), default_classes([1, 2]))
 
 
 def told(folds: list[int], *shown: str) -> list[str]:
@@ -75,7 +76,7 @@ def test_a_pattern_means_names_in_any_unicode_form() -> None:
     """As everywhere else."""
     train = images("1", "2", "1", "2")
     names = pa.array(["a.png", "o\u0308.png", "c.png", "\u00f6-2.png"])
-    train = ImageTable(train.table.set_column(0, "image", names), [1, 2])
+    train = ImageTable(train.table.set_column(0, "image", names), default_classes([1, 2]))
     config = splitting.SplitConfig(n_folds=2, seed=1, never_validate="\u00f6*")
     table = splitting.split(train, config)
     assert (table["fold"] == NO_FOLD).tolist() == [False, True, False, True]

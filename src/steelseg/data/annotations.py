@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.params import Config
 from steelseg.core.sizes import describe_sizes, usual_size
@@ -38,7 +39,7 @@ class PivotConfig(Config):
 
 
 def build(
-    inspection: Inspection, labels: LabelCsv, classes: Sequence[int], where: Path
+    inspection: Inspection, labels: LabelCsv, classes: Sequence[ClassInfo], where: Path
 ) -> ImageTable:
     """Pivot the rows of a label csv over the images of a folder.
 
@@ -46,7 +47,7 @@ def build(
         inspection: all images of the training folder; those in no row of the csv are clean.
         labels: the rows; empty RLEs mean that the image does not show the class. Names match
             whatever the Unicode form of their accents.
-        classes: every class id there is, sorted.
+        classes: every class there is, sorted by id.
         where: the csv, for messages.
 
     Raises:
@@ -55,13 +56,13 @@ def build(
     index = {name_key(image.image): i for i, image in enumerate(inspection.images)}
     skipped = set(map(name_key, inspection.skipped))
     elsewhere = inspection.listing.elsewhere()
-    columns: dict[int, list[str | None]] = {c: [None] * len(index) for c in classes}
+    columns: dict[int, list[str | None]] = {one.id: [None] * len(index) for one in classes}
     with Faults(str(where)) as faults:
         for row in labels.rows:
             at = index.get(name_key(row.image))
             pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             if row.class_id not in columns:
-                known = ", ".join(map(str, classes))
+                known = ", ".join(map(str, columns))
                 faults.add(f"{pair}: unknown class; the sample submission has {known}")
             elif at is not None:
                 size_hw = inspection.images[at].size_hw
@@ -209,11 +210,11 @@ def _legal(text: str, size_hw: tuple[int, int], pair: str, faults: Faults) -> st
 
 
 def _table(
-    inspection: Inspection, classes: list[int], rle_columns: dict[str, pa.Array]
+    inspection: Inspection, classes: list[ClassInfo], rle_columns: dict[str, pa.Array]
 ) -> ImageTable:
     images = inspection.images
     thumbnail_type = pa.binary(images[0].thumbnail_hw.nbytes)
-    meta = {"classes": classes}
+    meta = {"classes": [one._asdict() for one in classes]}
     table = pa.table(
         {
             "image": pa.array([i.image for i in images], pa.string()),

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from steelseg.core.arrays import Float32
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import content_digest, read_sealed_table, write_sealed_table
 
@@ -30,7 +31,12 @@ class ImageTable:
     """
 
     table: pa.Table
-    classes: list[int]
+    class_infos: list[ClassInfo]
+
+    @property
+    def classes(self) -> list[int]:
+        """The ids of the classes, sorted; of test images there are none."""
+        return [one.id for one in self.class_infos]
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -94,6 +100,6 @@ def read(path: Path) -> ImageTable:
     table = read_sealed_table(path)
     try:
         meta = json.loads(table.schema.metadata[METADATA])
-        return ImageTable(table, meta["classes"])
+        return ImageTable(table, [ClassInfo(**one) for one in meta["classes"]])
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path}: was not written by pivot_csv: {error}") from error

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.classes import hexadecimal
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.data import label_csv
 from steelseg.data.images import SUFFIXES, decode_grey, read_bytes
@@ -19,7 +20,7 @@ from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report import gallery
-from steelseg.report.drawing import class_colours, draw, hexadecimal
+from steelseg.report.drawing import class_colours, draw
 
 AREA_STEP = 25  # pixels
 COLUMNS = 3

@@ -8,10 +8,11 @@ import numpy as np
 from markupsafe import Markup
 
 from steelseg.core.arrays import Float32, Float64, Int64
+from steelseg.core.classes import hexadecimal
 from steelseg.data import rle
 from steelseg.data.cache import BLACK
 from steelseg.data.image_table import CLEAN, ImageTable
-from steelseg.report.drawing import class_colours, hexadecimal
+from steelseg.report.drawing import class_colours
 from steelseg.report.figures import (
     MANY,
     NEUTRAL,

@@ -9,9 +9,10 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 
+from steelseg.core.classes import hexadecimal
 from steelseg.core.errors import BadInput
 from steelseg.predict.postprocess import ClassRule
-from steelseg.report.drawing import class_colours, hexadecimal
+from steelseg.report.drawing import class_colours
 from steelseg.report.figures import NEUTRAL, figure, in_page_style, name_colours, to_svg
 from steelseg.tune.outcome import Landscape
 

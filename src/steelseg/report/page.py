@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from steelseg.core.arrays import Int64, Uint8
+from steelseg.core.classes import hexadecimal
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.ensemble import out_of_fold_maps
@@ -17,7 +18,7 @@ from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report import gallery
-from steelseg.report.drawing import class_colours, draw, hexadecimal
+from steelseg.report.drawing import class_colours, draw
 from steelseg.report.gallery import Picture
 from steelseg.train.config import TrainConfig
 from steelseg.train.crops import training_crops

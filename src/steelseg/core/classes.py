@@ -1,0 +1,91 @@
+"""What the classes are: their ids, names and colours, which colour-blind eyes tell apart too."""
+
+from collections.abc import Iterable
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from steelseg.core.arrays import Float32, Uint8
+
+Colour = tuple[int, int, int]
+
+# after Okabe and Ito; black and grey are left out, which steel has itself
+PALETTE: list[Colour] = [
+    *((230, 159, 0), (86, 180, 233), (204, 121, 167), (0, 158, 115)),
+    *((240, 228, 66), (213, 94, 0), (0, 114, 178)),
+]
+LEVELS = range(0, 256, 17)  # of red, green and blue in further colours
+LIGHTNESS = 35, 90  # of these, from 0 to 100: others are lost on steel, or on the page
+# what eyes without green and without red cones make of linear RGB (Machado et al. 2009)
+BLINDNESS = (
+    ((0.3673, 0.8607, -0.228), (0.2801, 0.6725, 0.0474), (-0.0118, 0.0429, 0.9689)),
+    ((0.1523, 1.0526, -0.2049), (0.1145, 0.7863, 0.0992), (-0.0039, -0.0481, 1.052)),
+)
+
+
+class ClassInfo(NamedTuple):
+    """A class of defects: its id, its name for people, and its colour as `#rrggbb`.
+
+    Lists of them are sorted by id, so that their ids are what channels are indexed by.
+    """
+
+    id: int
+    name: str
+    color: str
+
+
+def default_classes(ids: Iterable[int]) -> list[ClassInfo]:
+    """Name classes `class 3` and give each the colour of its place among the sorted ids."""
+    ordered = sorted(ids)
+    colors = map(hexadecimal, palette(len(ordered)))
+    return [ClassInfo(c, f"class {c}", color) for c, color in zip(ordered, colors, strict=True)]
+
+
+@cache
+def palette(n_colours: int) -> tuple[Colour, ...]:
+    """Return colours that differ as far as so many can, the first of them those of `PALETTE`.
+
+    Each further one is that which lies furthest from its nearest neighbour, greys among them, in
+    the eyes of whoever tells least of the two apart.
+    """
+    colours = PALETTE[:n_colours]
+    if n_colours <= len(PALETTE):
+        return tuple(colours)
+    candidates = np.array(list(product(LEVELS, LEVELS, LEVELS)))
+    lightness = perceived(candidates)[0, :, 0]
+    candidates = candidates[(lightness > LIGHTNESS[0]) & (lightness < LIGHTNESS[1])]
+    seen = perceived(candidates)
+    taken = perceived(np.array([*PALETTE, *((grey,) * 3 for grey in LEVELS)]))
+    nearest = np.min([_distance(seen, taken[:, [i]]) for i in range(taken.shape[1])], axis=0)
+    while len(colours) < n_colours:
+        furthest = int(nearest.argmax())
+        red, green, blue = candidates[furthest].tolist()
+        colours.append((red, green, blue))
+        nearest = np.minimum(nearest, _distance(seen, seen[:, [furthest]]))
+    return tuple(colours)
+
+
+def perceived(colours: Uint8) -> Float32:
+    """Map N colours (N, 3) to CIELAB (3, N, 3), as three kinds of eyes see them.
+
+    Distances of about 2 can just be told apart side by side.
+    """
+    linear = np.where(
+        colours / 255 <= 0.04045, colours / 255 / 12.92, ((colours / 255 + 0.055) / 1.055) ** 2.4
+    )
+    eyes = [linear, *(np.clip(linear @ np.transpose(matrix), 0, 1) for matrix in BLINDNESS)]
+    return np.asarray(cv2.cvtColor(np.array(eyes, np.float32), cv2.COLOR_LRGB2LAB), np.float32)
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Write a colour as `#rrggbb`."""
+    return "#" + bytes(colour).hex()
+
+
+def _distance(colours: Float32, other: Float32) -> Float32:
+    """Return how far colours (3, N, 3) are from another (3, 1, 3) to the eyes that tell least."""
+    nearest: Float32 = np.linalg.norm(colours - other, axis=2).min(axis=0)
+    return nearest
