@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from steelseg.core.arrays import Int64, Uint8
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.core.sealed import read_sealed_json
 from steelseg.core.sizes import Size, typical_size
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 
 BLACK = 10  # grey levels up to which there is no plate; JPEG makes the black beside it that light
 Rows = Int64
@@ -46,7 +47,7 @@ class Cache:
     Attributes:
         folder: where it is.
         names: the images, in row order.
-        classes: class ids, in channel order.
+        class_infos, classes: the classes and their ids, in channel order.
         sizes_hw: height and width of each image in pixels.
         mean, std: of all grey levels, 0 to 1.
         annotations: identity of the annotations that it was made of.
@@ -61,7 +62,8 @@ class Cache:
         """
         self.folder = folder
         manifest = _read_manifest(folder / MANIFEST)
-        self.classes: list[int] = manifest["classes"]
+        self.class_infos = [ClassInfo(**one) for one in manifest["classes"]]
+        self.classes = [one.id for one in self.class_infos]
         self.mean: float = manifest["mean"]
         self.std: float = manifest["std"]
         self.annotations: str = manifest["annotations"]

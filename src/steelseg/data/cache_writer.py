@@ -114,7 +114,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
         "format": FORMAT,
         "annotations": table.identity,
         "images": len(table),
-        "classes": table.classes,
+        "classes": [one._asdict() for one in table.class_infos],
         "mean": mean,
         "std": std,
         "shards": shards,
