@@ -23,6 +23,7 @@ from steelseg.core.params import load
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
+from steelseg.predict.inference import make_ready, maps_on_device
 from steelseg.train import loop
 from steelseg.train.batch import Batch, PackedBatch
 from steelseg.train.keeper import EpochKeeper
@@ -37,6 +38,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
     """Under it, tensors on `cuda` can be computed with; they have shapes, but no values."""
     monkeypatch.setattr(fake_tensor, "init_gpu_context", lambda *_: None)
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
@@ -115,16 +117,14 @@ class Synchronisations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
         fetched = "_to_copy" in name and str((kwargs or {}).get("device")) == "cpu"
-        if fetched or any(
-            word in name for word in ("_local_scalar_dense", "nonzero", "masked_sel")
-        ):
+        if fetched or any(word in name for word in WAITING):
             self.found.append(name)
         return func(*args, **(kwargs or {}))
 
 
-def on_cuda(task: SegmentationTask) -> None:
-    """Put a task's parameters and buffers onto the fake GPU, with the strides that they have."""
-    for module in task.modules():
+def on_cuda(whole: torch.nn.Module) -> None:
+    """Put a module's parameters and buffers onto the fake GPU, with the strides that they have."""
+    for module in whole.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
@@ -132,8 +132,6 @@ def on_cuda(task: SegmentationTask) -> None:
                     if isinstance(tensor, torch.nn.Parameter):
                         there = torch.nn.Parameter(there, requires_grad=tensor.requires_grad)
                     tensors[name] = there
-    task._device = CUDA
-    task._trainer = SimpleNamespace(current_epoch=0, global_rank=0, global_step=1)  # type: ignore
 
 
 def batch_on_cuda(n_images: int, height: int, width: int) -> Batch:
@@ -145,6 +143,33 @@ def batch_on_cuda(n_images: int, height: int, width: int) -> Batch:
     return PackedBatch(images, packed, rows, width).unpack()
 
 
+def built(network: dict[str, Any]) -> models.Segmenter:
+    """The network of params.yaml, with changes."""
+    recipe = load(ModelConfig, path=ROOT / "params.yaml").model_copy(
+        update={"encoder_weights": None, "arch_options": {}, **network}
+    )
+    torch.manual_seed(0)
+    return models.build(recipe, 2, 0.4, 0.2)
+
+
+def types_of_convolutions(segmenter: models.Segmenter) -> list[torch.dtype]:
+    """Note what type each convolution answers in, when it is run."""
+    seen: list[torch.dtype] = []
+    for module in segmenter.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, answer: seen.append(answer.dtype))
+    return seen
+
+
+NETWORKS = (
+    {},
+    {"arch": "FPN", "encoder": "resnet18"},
+    {"arch": "DeepLabV3Plus", "encoder": "resnet34"},
+    {"arch": "UnetPlusPlus", "encoder": "mobilenet_v2"},
+    {"arch": "Segformer", "encoder": "mit_b0", "in_channels": 3},
+)
+
+
 @pytest.mark.parametrize(
     ("changes", "network", "size_hw"),
     [
@@ -154,10 +179,7 @@ def batch_on_cuda(n_images: int, height: int, width: int) -> Batch:
         *(({"loss": loss}, {}, (64, 64)) for loss in LOSSES),
         ({}, {"label_head": "hard"}, (64, 64)),
         ({}, {"label_head": "soft", "in_channels": 3}, (64, 64)),
-        ({}, {"arch": "FPN", "encoder": "resnet18"}, (64, 64)),
-        ({}, {"arch": "DeepLabV3Plus", "encoder": "resnet34"}, (64, 64)),
-        ({}, {"arch": "UnetPlusPlus", "encoder": "mobilenet_v2"}, (64, 64)),
-        ({}, {"arch": "Segformer", "encoder": "mit_b0", "in_channels": 3}, (64, 64)),
+        *(({}, network, (64, 64)) for network in NETWORKS[1:]),
     ],
     ids=str,
 )
@@ -169,22 +191,17 @@ def test_steps_stay_on_the_gpu_and_losses_in_32_bits(
     size_hw: tuple[int, int],
 ) -> None:
     """Nothing is computed on two devices, and nothing fetched but what the epoch's end asks for."""
-    recipe = load(ModelConfig, path=ROOT / "params.yaml").model_copy(
-        update={"encoder_weights": None, "arch_options": {}, **network}
-    )
     settings = config(precision="16-mixed", **changes)
-    torch.manual_seed(0)
-    segmenter = models.build(recipe, 2, 0.4, 0.2).to(memory_format=torch.channels_last)
+    segmenter = built(network).to(memory_format=torch.channels_last)
     task = SegmentationTask(segmenter, settings, tiny_cache)
     seen: list[torch.dtype] = []
     for part in task.loss.parts.values():
         part.register_forward_pre_hook(lambda _, given: seen.extend(t.dtype for t in given))
-    convolved: list[torch.dtype] = []
-    for module in segmenter.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(lambda _, __, answer: convolved.append(answer.dtype))
+    convolved = types_of_convolutions(segmenter)
     with fake_cuda, torch.autocast("cuda", torch.float16):
         on_cuda(task)
+        task._device = CUDA
+        task._trainer = SimpleNamespace(current_epoch=0, global_rank=0, global_step=1)  # type: ignore
         batch = batch_on_cuda(4, *size_hw)
         task.on_train_epoch_start()
         with Synchronisations() as of_training:
@@ -201,3 +218,29 @@ def test_steps_stay_on_the_gpu_and_losses_in_32_bits(
         assert (losses.shape, losses.dtype, rows.shape) == ((4,), torch.float32, (4,))
         assert (counts.shape, counts.dtype) == ((4, 2, n_thresholds, 3), torch.int64)
         assert {tensor.device for tensor in (losses, counts, rows)} == {CUDA}
+
+
+@pytest.mark.parametrize(
+    ("network", "dtype"),
+    [
+        *((network, torch.float16) for network in (*NETWORKS, {"label_head": "soft"})),
+        ({}, torch.bfloat16),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_answers_of_the_torch_runtime_stay_on_the_gpu(
+    fake_cuda: FakeTensorMode, network: dict[str, Any], dtype: torch.dtype | None
+) -> None:
+    """It computes in the type that is asked for, as do its weights, and answers in 16 bits."""
+    segmenter = built(network).eval()
+    convolved = types_of_convolutions(segmenter)
+    make_ready(segmenter, CUDA, dtype)
+    weights = {m.weight.dtype for m in segmenter.modules() if isinstance(m, torch.nn.Conv2d)}
+    with fake_cuda, torch.inference_mode(), Synchronisations() as waiting:
+        on_cuda(segmenter)
+        images = torch.empty(2, 1, 64, 96, dtype=torch.uint8, device=CUDA)
+        maps = maps_on_device(segmenter, images, dtype)
+    assert weights == set(convolved) == {dtype or torch.float32}
+    assert (maps.shape, maps.dtype, maps.device) == ((2, 2, 64, 96), torch.float16, CUDA)
+    assert waiting.found == []

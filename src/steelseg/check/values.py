@@ -11,7 +11,6 @@ from typing import Any
 
 from steelseg.check.known_params import accepted, changed
 from steelseg.core.errors import BadInput
-from steelseg.core.files import repository_root
 from steelseg.core.params import load, read_yaml
 
 # What each stage loads, the first from its own section. A check has no outputs that could be out of
@@ -32,6 +31,7 @@ CONFIGS = {
     "submit": ["steelseg.predict.submission:SubmitConfig"],
     "report": ["steelseg.report.config:ReportConfig"],
 }
+MEMBER = "steelseg.predict.ensemble:find"
 TRIAL = "steelseg.train.trial:try_params"
 TRIED = (
     *("arch", "encoder", "encoder_weights", "in_channels", "arch_options", "label_head"),
@@ -59,7 +59,8 @@ def refuse_bad_values(params: Path, pipeline: Path, lock: Path) -> None:
         for place, config in enumerate(map(resolve_name, CONFIGS.get(stage, []))):
             load(config, stage if place == 0 else None, params)
     _refuse_fold(document, params)
-    _refuse_members(document, params)
+    for name in document["ensemble"]:
+        resolve_name(MEMBER)(Path("models"), name)
     if "train" in suspects and _tried(document) != _tried(accepted(known, "train")):
         training, network = map(resolve_name, CONFIGS["train"])
         resolve_name(TRIAL)(load(network, None, params), load(training, "train", params))
@@ -72,16 +73,6 @@ def _refuse_fold(document: Mapping[str, Any], params: Path) -> None:
             f"{params}: `fold`: expected 0 to {n_folds - 1}, since `stratified_split.n_folds` is "
             f"{n_folds}, but got {fold}"
         )
-
-
-def _refuse_members(document: Mapping[str, Any], params: Path) -> None:
-    for name in document["ensemble"]:
-        folders = [root / "models" / "members" / name for root in (Path(), repository_root())]
-        if not any(folder.is_dir() for folder in folders):
-            raise BadInput(
-                f"{params}: `ensemble`: there is no {folders[-1]}; "
-                "`python -m steelseg member` collects one"
-            )
 
 
 def _tried(params: Mapping[str, Any]) -> list[Any]:

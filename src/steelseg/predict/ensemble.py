@@ -33,7 +33,7 @@ def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
     """
     if (own := checked_name(folder)) in names:
         raise BadInput(f"`ensemble`: {own} is {folder} itself, which answers without that")
-    return [folder, *(_find(folder, name) for name in names)]
+    return [folder, *(_find_sound(folder, name) for name in names)]
 
 
 def files_of(folders: Sequence[Path]) -> dict[str, Path]:
@@ -99,14 +99,23 @@ def out_of_fold_maps(
             yield from probability_maps(rows[fold], read, runtime, finish)
 
 
-def _find(folder: Path, name: str) -> Path:
+def find(folder: Path, name: str) -> Path:
+    """Find the folder of a member, without a look into it.
+
+    Raises:
+        BadInput: there is none.
+    """
     places = [folder / MEMBERS / name, repository_root() / "models" / MEMBERS / name]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        raise BadInput(
-            f"`ensemble`: {name}: no such folder in {folder / MEMBERS}; "
-            "`python -m steelseg member` collects one"
-        )
+    for place in places:
+        if place.is_dir():
+            return place
+    raise BadInput(
+        f"`ensemble`: there is no {places[0].resolve()}; `python -m steelseg member` collects one"
+    )
+
+
+def _find_sound(folder: Path, name: str) -> Path:
+    found = find(folder, name)
     if checked_name(found) != name:
         raise BadInput(f"`ensemble`: {found}: holds another model than its name says")
     own, other = read_card(folder), read_card(found)

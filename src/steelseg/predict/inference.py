@@ -100,9 +100,10 @@ def open_models(
     Raises:
         BadInput: a model is missing or damaged.
     """
-    runtime = resolve_runtime(inference.runtime, folders)
-    open_ = open_onnx if runtime == "onnx" else open_torch
-    opened = [open_(folder, read_card(folder), threads, many=many) for folder in folders]
+    if resolve_runtime(inference.runtime, folders) == "onnx":
+        opened = [open_onnx(folder, read_card(folder), threads, many=many) for folder in folders]
+    else:  # on a CPU, PyTorch's own threads share an image, however many there are
+        opened = [open_torch(folder, threads) for folder in folders]
     network = with_flips(mean_of([one.network for one in opened]), views.tta)
     network = with_tiles(network, views.tile, views.tile_overlap)
     return Runtime(network, opened[0].calls, inference.batch_size)
@@ -142,15 +143,12 @@ def open_onnx(
     return Runtime(run, calls)
 
 
-def open_torch(
-    folder: Path, card: Card, threads: int | None = None, *, many: bool = False
-) -> Runtime:
+def open_torch(folder: Path, threads: int | None = None) -> Runtime:
     """Load a model into PyTorch, on the GPU if there is one (see `open_models`)."""
     import torch
 
     from steelseg.model.network import load
 
-    del card, many  # `load` reads it; on a CPU, PyTorch's own threads share an image
     if threads:
         torch.set_num_threads(threads)
     segmenter, card = load(folder)
@@ -179,31 +177,48 @@ def torch_network(
 ) -> Network:
     """Return a function that runs a segmenter on a device, in half precision if `dtype` is given.
 
-    Its weights are cast once, and not in every call; the answers leave a GPU as 16 bits through
-    pinned memory, which halves the bytes of the copy.
+    Its weights are cast once, and not in every call; the answers leave a GPU through pinned memory.
     """
     import torch
-    from torch import nn
 
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in segmenter.modules() if dtype is not None else ():
-        if isinstance(module, nn.Conv2d | nn.Linear):  # batch norm stays in 32 bits
-            module.to(dtype)
+    make_ready(segmenter, device, dtype)
 
     def run(images: Uint8) -> Float32:
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits = segmenter(torch.from_numpy(images).to(device))
-            probabilities = torch.sigmoid(logits.float())  # (B, C, H, W)
-            if on_gpu:
-                half = probabilities.half()
-                pinned = torch.empty(half.shape, dtype=half.dtype, pin_memory=True)
-                probabilities = pinned.copy_(half).float()
-        answer: Float32 = probabilities.numpy()
+        with torch.inference_mode():
+            maps = maps_on_device(segmenter, torch.from_numpy(images).to(device), dtype)
+            if device.type == "cuda":
+                maps = torch.empty(maps.shape, dtype=maps.dtype, pin_memory=True).copy_(maps)
+            answer: Float32 = maps.float().numpy()
         return answer
 
     return run
+
+
+def make_ready(segmenter: "Segmenter", device: "torch.device", dtype: "torch.dtype | None") -> None:
+    """Lay a segmenter's weights out, and cast them, as it is to run; batch norm keeps 32 bits."""
+    import torch
+    from torch import nn
+
+    if device.type == "cuda":
+        segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in segmenter.modules() if dtype is not None else ():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(dtype)
+
+
+def maps_on_device(
+    segmenter: "Segmenter", images: "torch.Tensor", dtype: "torch.dtype | None"
+) -> "torch.Tensor":
+    """Run a segmenter that is ready: (B, 1, H, W) uint8 to probabilities (B, C, H, W).
+
+    They stay where the images are, as 32 bits; on a GPU as 16, which halves what is fetched.
+    """
+    import torch
+
+    kind = images.device.type
+    with torch.autocast(kind, dtype, enabled=dtype is not None):
+        probabilities = torch.sigmoid(segmenter(images).float())
+    return probabilities.half() if kind == "cuda" else probabilities
 
 
 def answers(
