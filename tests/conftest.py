@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from steelseg.core.arrays import Uint8
 from steelseg.core.classes import default_classes
-from steelseg.data import annotations, cache_writer, label_csv, rle
+from steelseg.data import annotations, cache_writer, ignored, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.images import read_grey
 from steelseg.data.inspection import inspect_folder
@@ -161,6 +161,26 @@ def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
     table = annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
     folder = tmp_path_factory.mktemp("cache")
+    for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
+        pass
+    return Cache(folder)
+
+
+@pytest.fixture(scope="session")
+def ignored_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """The cache of `tiny_dataset`, where a rectangle of every image but the last is ignored."""
+    labels = label_csv.read(tiny_dataset / "train.csv")
+    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
+    table = annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
+    folder = tmp_path_factory.mktemp("ignored")
+    lines, rng = ["ImageId,EncodedPixels"], np.random.default_rng(8)
+    for name in table.names[:-1]:
+        region = np.zeros((48, 80), dtype=np.uint8)
+        top, left = rng.integers((20, 40))
+        region[top : top + 25, left : left + 30] = 1
+        lines.append(f"{name},{rle.encode(region)}")
+    (folder / ignored.FILE).write_text("\n".join(lines))
+    table = ignored.mark(table, folder / ignored.FILE, inspection)
     for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
         pass
     return Cache(folder)

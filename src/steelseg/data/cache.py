@@ -3,6 +3,7 @@
 A cache is a folder of shards (Arrow IPC, one record batch each) and a `manifest.json`. A shard's
 columns are `image` (string), `height`, `width`, `pixels` (H x W bytes) and `masks` (C x H x
 ceil(W / 8) bytes, the bits of a mask's row from left to right, as `numpy.packbits` writes them).
+Where anything is ignored in any image, there is one mask more, the last, of what is ignored.
 
 Images are read by position from the file (`pread`) and not through a memory map: the copy from the
 page cache costs the same, the resident memory of a process does not grow with what it has read,
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from steelseg.core.arrays import Int64, Uint8
+from steelseg.core.arrays import Float32, Int64, Uint8
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
@@ -48,6 +49,7 @@ class Cache:
         folder: where it is.
         names: the images, in row order.
         class_infos, classes: the classes and their ids, in channel order.
+        has_ignored: whether anything is ignored in any image.
         sizes_hw: height and width of each image in pixels.
         mean, std: of all grey levels, 0 to 1.
         annotations: identity of the annotations that it was made of.
@@ -64,6 +66,7 @@ class Cache:
         manifest = _read_manifest(folder / MANIFEST)
         self.class_infos = [ClassInfo(**one) for one in manifest["classes"]]
         self.classes = [one.id for one in self.class_infos]
+        self.has_ignored: bool = manifest.get("ignored", False)
         self.mean: float = manifest["mean"]
         self.std: float = manifest["std"]
         self.annotations: str = manifest["annotations"]
@@ -101,6 +104,11 @@ class Cache:
         return typical_size(self.sizes_hw)
 
     @property
+    def n_masks(self) -> int:
+        """How many masks an image has: of each class, and of what is ignored, if anything is."""
+        return len(self.classes) + self.has_ignored
+
+    @property
     def has_one_size(self) -> bool:
         """Whether all images are of one size."""
         return len(set(self.sizes_hw)) == 1
@@ -113,16 +121,29 @@ class Cache:
         return raw.reshape(height, width)
 
     def packed_masks(self, row: int) -> Uint8:
-        """Return the masks of a row, eight pixels a byte: (C, H, ceil(W / 8)) uint8."""
+        """Return the masks of a row, eight pixels a byte: (`n_masks`, H, ceil(W / 8)) uint8."""
         height, width = self.sizes_hw[row]
-        shape = (len(self.classes), height, -(-width // 8))
+        shape = (self.n_masks, height, -(-width // 8))
         shard, index = self._locate[row]
         raw = self._read(shard, self._shards[shard].masks_at[index], shape[0] * shape[1] * shape[2])
         return raw.reshape(shape)
 
     def masks(self, row: int) -> Uint8:
         """Return the masks of a row: (C, H, W) uint8 of 0 and 1."""
-        return np.unpackbits(self.packed_masks(row), axis=-1, count=self.sizes_hw[row][1])
+        packed = self.packed_masks(row)[: len(self.classes)]
+        return np.unpackbits(packed, axis=-1, count=self.sizes_hw[row][1])
+
+    def ignored(self, row: int) -> Uint8 | None:
+        """Return what is ignored in a row, (H, W) uint8 of 0 and 1; None for nothing."""
+        packed_hw = self.packed_masks(row)[-1] if self.has_ignored else None
+        if packed_hw is None or not packed_hw.any():
+            return None
+        return np.unpackbits(packed_hw, axis=-1, count=self.sizes_hw[row][1])
+
+    def hide_ignored(self, row: int, maps_chw: Float32) -> Float32:
+        """Return probability maps (C, H, W) for scoring: 0 where the row's pixels are ignored."""
+        ignored_hw = self.ignored(row)
+        return maps_chw if ignored_hw is None else maps_chw * (1 - ignored_hw)
 
     def _read(self, shard: int, offset: int, n_bytes: int) -> Uint8:
         if shard not in self._files:

@@ -43,6 +43,8 @@ def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: in
     """
     names, sizes_hw = table.names, table.sizes_hw
     digests, rles = table.column("sha256"), [table.rles(c) for c in table.classes]
+    if any(table.ignored):
+        rles.append(table.ignored)
     shards: dict[str, str] = {}
     for number, rows in enumerate(shard_rows(sizes_hw, shard_images)):
         path = folder / f"shard-{number:05d}.arrow"
@@ -118,6 +120,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
         "mean": mean,
         "std": std,
         "shards": shards,
+        **({"ignored": True} if any(table.ignored) else {}),
     }
     write_sealed_json(folder / MANIFEST, manifest)
 

@@ -19,6 +19,7 @@ pa.set_memory_pool(pa.system_memory_pool())
 
 METADATA = b"steelseg"
 CLEAN = "clean"
+IGNORED = "rle_ignored"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ImageTable:
 
     Columns: image, sha256, height and width in pixels, mean and std (of the grey levels, 0 to 255),
     thumbnail (float16 bytes), and for annotated images `rle_<class>` for each class, null where the
-    image does not show it.
+    image does not show it. `rle_ignored` is there only if the data set says what is ignored.
     """
 
     table: pa.Table
@@ -75,6 +76,13 @@ class ImageTable:
     def rles(self, class_id: int) -> list[str | None]:
         """The RLE of every image for one class, None where it does not show the class."""
         return self.column(f"rle_{class_id}")
+
+    @property
+    def ignored(self) -> list[str | None]:
+        """The RLE of what is ignored in every image, None where nothing is."""
+        if IGNORED not in self.table.column_names:
+            return [None] * len(self)
+        return self.column(IGNORED)
 
     def combinations(self) -> list[str]:
         """The classes that each image shows, as `3+4`; `clean` for none."""

@@ -80,8 +80,10 @@ def fingerprint(params: TrainConfig, cache: Cache, rows: Rows) -> Fingerprint:
         return Fingerprint(cache.typical_size_hw, len(rows), (), cache.has_one_size)
     n_pixels = sum(math.prod(cache.sizes_hw[row]) for row in rows)
     areas = [np.bitwise_count(cache.packed_masks(int(r))).sum(axis=(1, 2)) for r in rows]
-    shares = np.sum(areas, axis=0, dtype=np.int64) / max(n_pixels, 1)
-    shares_of_classes = tuple(np.atleast_1d(shares).tolist())
+    n_classes = len(cache.classes)
+    totals = np.atleast_1d(np.sum(areas, axis=0, dtype=np.int64))  # of what is ignored, the last
+    shares = totals[:n_classes] / max(n_pixels - totals[n_classes:].sum(), 1)
+    shares_of_classes = tuple(shares.tolist())
     return Fingerprint(cache.typical_size_hw, len(rows), shares_of_classes, cache.has_one_size)
 
 

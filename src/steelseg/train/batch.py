@@ -10,7 +10,10 @@ from steelseg.core.sizes import MULTIPLE
 
 
 class Batch(NamedTuple):
-    """Images (B, 1, H, W) uint8, masks (B, C, h, w) uint8 with h <= H, w <= W, rows (B,) int64."""
+    """Images (B, 1, H, W) uint8, masks (B, C, h, w) uint8 with h <= H, w <= W, rows (B,) int64.
+
+    Where anything is ignored in the data set, there is one mask more, see `steelseg.train.ignored`.
+    """
 
     images: Tensor
     masks: Tensor
@@ -39,11 +42,11 @@ class PackedBatch(NamedTuple):
         return Batch(self.images, unpack(self.masks, self.width), self.rows)
 
 
-def packed_bytes(size_hw: tuple[int, int], n_classes: int) -> int:
+def packed_bytes(size_hw: tuple[int, int], n_masks: int) -> int:
     """Return the bytes of an image of a `PackedBatch`, padded, with its masks and its row."""
     height, width = size_hw
     padded = [-(-side // MULTIPLE) * MULTIPLE for side in size_hw]
-    return padded[0] * padded[1] + n_classes * height * -(-width // 8) + 8
+    return padded[0] * padded[1] + n_masks * height * -(-width // 8) + 8
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:

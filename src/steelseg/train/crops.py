@@ -72,8 +72,8 @@ class TrainingCrops(Dataset[Batch]):
         """Return a batch at once; empty masks are written there, and not worked on before."""
         samples = [self._sample(number) for number in numbers]
         images = np.stack([pad(sample.image_hw) for sample in samples])[:, None]
-        n_classes, size_hw = len(self.cache.classes), samples[0].masks.shape[1:]
-        masks = np.empty((len(samples), n_classes, *size_hw), dtype=np.uint8)
+        size_hw = samples[0].masks.shape[1:]
+        masks = np.empty((len(samples), self.cache.n_masks, *size_hw), dtype=np.uint8)
         for masks_chw, sample in zip(masks, samples, strict=True):
             some = dict(zip(sample.channels.tolist(), sample.masks, strict=True))
             for channel, mask_hw in enumerate(masks_chw):
@@ -87,7 +87,7 @@ class TrainingCrops(Dataset[Batch]):
         sample, channels = self._crop(rng, row, self.on_defect)
         if self.copy_paste and rng.random() < self.copy_paste:
             other, _ = self._crop(rng, self._any(rng), on_defect=1)
-            sample = mixing.copy_paste(rng, sample, other)
+            sample = mixing.copy_paste(rng, sample, other, len(self.cache.classes))
         if self.cutmix and rng.random() < self.cutmix:
             other, _ = self._crop(rng, self._any(rng), self.on_defect)
             sample = mixing.cutmix(rng, sample, other)
@@ -103,27 +103,28 @@ class TrainingCrops(Dataset[Batch]):
         """Draw a crop, with the masks of some channels; the others are empty."""
         packed, image_hw = self.cache.packed_masks(row), self.cache.image(row)
         width = image_hw.shape[1]
-        shown = np.flatnonzero(packed.any(axis=(1, 2)))
+        drawn = np.flatnonzero(packed.any(axis=(1, 2)))
+        shown = drawn[drawn < len(self.cache.classes)]
         if len(shown) and rng.random() < on_defect:
             mask_hw = np.unpackbits(packed[rng.choice(shown)], axis=-1, count=width)
             window = defect_window(rng, mask_hw, self.crop_hw)
         else:
             window = lit_window(rng, image_hw, self.crop_hw, self.max_black)
-        channels = self._channels(shown)
+        channels = self._channels(drawn)
         masks = unpack_window(packed[channels], width, window)  # (K, h, w)
         height, width = np.subtract(self.frame_hw, masks.shape[1:]).tolist()
         if height or width:
             masks = np.pad(masks, ((0, 0), (0, height), (0, width)))
         return (pad(image_hw[window], self.frame_hw), masks), channels
 
-    def _channels(self, shown: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _channels(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Choose the masks to work on: those that show something, but all to mix, and never none.
 
         Some augmentations ask for a mask.
         """
         if self.cutmix or self.copy_paste:
-            return np.arange(len(self.cache.classes))
-        return shown if len(shown) else np.arange(1)
+            return np.arange(self.cache.n_masks)
+        return drawn if len(drawn) else np.arange(1)
 
 
 def training_crops(cache: Cache, rows: Rows, config: TrainConfig, phase: Phase) -> TrainingCrops:

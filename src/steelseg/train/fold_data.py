@@ -121,7 +121,7 @@ class FoldData(L.LightningDataModule):
     def _shown(self) -> npt.NDArray[np.bool_]:
         """Which training image shows which class."""
         masks = (self.cache.packed_masks(int(row)) for row in self.training_rows)
-        return np.stack([packed.any(axis=(1, 2)) for packed in masks])
+        return np.stack([packed[: len(self.cache.classes)].any(axis=(1, 2)) for packed in masks])
 
     def _rank_and_size(self) -> tuple[int, int]:
         assert self.trainer is not None
@@ -133,8 +133,7 @@ class FoldData(L.LightningDataModule):
         phases = [config.phase(epoch) for epoch in (0, config.epochs - 1)]
         batches = [(phase.batch_size, phase.crop_hw or size_hw) for phase in phases]
         batches.append((config.validation_batch_size, size_hw))
-        n_classes = len(self.cache.classes)
-        return max(n * packed_bytes(hw, n_classes) for n, hw in batches)
+        return max(n * packed_bytes(hw, self.cache.n_masks) for n, hw in batches)
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         on_gpu, workers = has_gpu(), self._n_workers

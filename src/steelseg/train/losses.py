@@ -1,7 +1,6 @@
 """The training losses, by name or as a weighted sum of names."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -11,11 +10,39 @@ from torch import Tensor, nn
 from steelseg.core.errors import BadInput
 from steelseg.core.params import nearest
 from steelseg.train.config import loss_weights
+from steelseg.train.ignored import NOWHERE
 
 MULTILABEL = "multilabel"
+IGNORED = -1  # stands for what a pixel shows
+
+
+class SmoothedBce(nn.Module):
+    """Cross-entropy with smoothed masks, which costs nothing where a pixel is ignored.
+
+    The other losses need no such care: a logit of `NOWHERE` where no class is costs them nothing.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Pass the options on to smp."""
+        super().__init__()
+        self.bce = smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORED, **options)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the mean over all pixels, a scalar."""
+        loss: Tensor = self.bce(logits, masks.masked_fill(logits == NOWHERE, IGNORED))
+        return loss
+
+
+def bce(**options: Any) -> nn.Module:
+    """Build the cross-entropy, a mean over all pixels."""
+    if "smooth_factor" in options:
+        return SmoothedBce(**options)
+    plain: nn.Module = smp.losses.SoftBCEWithLogitsLoss(ignore_index=None, **options)
+    return plain
+
 
 LOSSES: dict[str, Callable[..., nn.Module]] = {
-    "bce": partial(smp.losses.SoftBCEWithLogitsLoss, ignore_index=None),
+    "bce": bce,
     "dice": lambda: smp.losses.DiceLoss(MULTILABEL),
     "focal": lambda: smp.losses.FocalLoss(MULTILABEL),
     "lovasz": lambda: smp.losses.LovaszLoss(MULTILABEL),
@@ -25,6 +52,9 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
 
 class WeightedLoss(nn.Module):
     """A weighted sum of losses on logits and masks, both (B, C, H, W) float; a scalar.
+
+    Pixels that are ignored (see `steelseg.train.ignored`) add nothing; `bce` and `focal` are means
+    over all pixels, so that no pixel weighs more because others are ignored.
 
     smp's Dice and Tversky take a class over the whole batch and count it as 0 when no image of the
     batch shows it, so that only `bce`, `focal` and `lovasz` punish false alarms on clean batches.

@@ -1,6 +1,7 @@
 """Samples made of two: cutmix and copy-paste of crops, mixup of batches.
 
-A crop is an image (H, W) and its masks (C, H, W), both uint8. Mixup (Zhang et al. 2018) works on
+A crop is an image (H, W) and its masks (C, H, W), both uint8; what is ignored may be a last mask,
+which goes where the pixels go. Mixup (Zhang et al. 2018) works on
 the device: images are blended, and losses by the same share.
 """
 
@@ -40,12 +41,12 @@ def cutmix(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
     return _take(where, sample, other)
 
 
-def copy_paste(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
+def copy_paste(rng: np.random.Generator, sample: Sample, other: Sample, n_classes: int) -> Sample:
     """Paste the pixels of one class of another sample, at their place; it hides what was there.
 
     The class is drawn from those that the other sample shows; if it shows none, nothing is pasted.
     """
-    shown = np.flatnonzero(other[1].any(axis=(1, 2)))
+    shown = np.flatnonzero(other[1][:n_classes].any(axis=(1, 2)))
     if not len(shown):
         return sample
     return _take(other[1][rng.choice(shown)].astype(bool), sample, other)

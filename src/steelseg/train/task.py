@@ -20,6 +20,7 @@ from steelseg.model.network import Segmenter, gate
 from steelseg.train.batch import Batch
 from steelseg.train.checkpoint_io import random_state, set_random_state
 from steelseg.train.config import TrainConfig
+from steelseg.train.ignored import blended_masks, without_ignored
 from steelseg.train.losses import build_loss
 from steelseg.train.mixing import Blend, blend_images, draw_blend
 from steelseg.train.totals import EpochTotals, false_pixels, pixel_counts
@@ -107,13 +108,17 @@ class SegmentationTask(L.LightningModule):
         blend = self._blend(len(batch.rows), batch_index)
         images = blend_images(batch.images, blend) if blend else batch.images
         logits, label_logits = self(batch._replace(images=images))
-        loss = self._loss(logits, label_logits, batch.masks)
+        masks = batch.masks
         if blend:
-            others = self._loss(logits, label_logits, batch.masks[blend.others])
-            loss = blend.share * loss + (1 - blend.share) * others
+            masks, others = blended_masks(masks, blend, len(self.classes))
+        loss = self._loss(logits, label_logits, masks)
+        if blend:
+            of_others = self._loss(logits, label_logits, others)
+            loss = blend.share * loss + (1 - blend.share) * of_others
         losses = loss.detach().expand(len(batch.rows))
         answer = gate(logits, label_logits, self.segmenter.label_head).detach()
-        self._training.add(losses, pixel_counts(answer, batch.masks), batch.rows)
+        counts = pixel_counts(*without_ignored(answer, masks))
+        self._training.add(losses, counts, batch.rows)
         self._unchecked.append((batch_index, loss.detach(), batch.rows))
         if self.device.type == "cpu" or len(self._unchecked) == GPU_CHECK_EVERY:
             self._refuse_lost_loss()
@@ -136,8 +141,9 @@ class SegmentationTask(L.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count pixels and losses of a batch of whole images."""
         logits = cut_back(self.judged(batch.images), batch).float()
-        losses = self.loss.of_each(logits, batch.masks)
-        self._validation.add(losses, pixel_counts(logits, batch.masks, THRESHOLDS), batch.rows)
+        logits, masks = without_ignored(logits, batch.masks)
+        losses = self.loss.of_each(logits, masks)
+        self._validation.add(losses, pixel_counts(logits, masks, THRESHOLDS), batch.rows)
 
     def on_validation_epoch_end(self) -> None:
         """Wait for the device, so that the time is that of the work."""
@@ -182,6 +188,7 @@ class SegmentationTask(L.LightningModule):
             self._plateau.load_state_dict(restored["plateau"])
 
     def _loss(self, logits: Tensor, label_logits: Tensor | None, masks: Tensor) -> Tensor:
+        logits, masks = without_ignored(logits, masks)
         loss: Tensor = self.loss(logits, masks)
         if label_logits is None:
             return loss

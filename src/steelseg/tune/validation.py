@@ -37,7 +37,8 @@ def validate(
 ) -> Validation:
     """Predict every image of the models' folds, and measure it at all thresholds.
 
-    Both happen on the threads that run the networks, image by image; the maps are not kept.
+    Both happen on the threads that run the networks, image by image; the maps are not kept. Nothing
+    is found where pixels are ignored.
 
     Args:
         models: by the fold that they were validated on.
@@ -50,7 +51,7 @@ def validate(
     """
 
     def look(row: int, maps_chw: Float32) -> list[PairComponents]:
-        return measure(maps_chw, cache.masks(row), thresholds)
+        return measure(cache.hide_ignored(row, maps_chw), cache.masks(row), thresholds)
 
     rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
     rows = [row for of_fold in rows_of.values() for row in of_fold]

@@ -1,0 +1,89 @@
+"""The file ignored.csv: regions of training images that count in no loss, metric and tuning.
+
+It has the columns `ImageId,EncodedPixels`, one row per image. Such a region wins over a class: of
+the masks nothing is left there.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data import rle
+from steelseg.data.csv_records import read_table
+from steelseg.data.image_table import IGNORED, ImageTable
+from steelseg.data.inspection import Inspection
+from steelseg.data.label_csv import IMAGE, PIXELS
+from steelseg.data.listing import name_key
+
+FILE = "ignored.csv"
+
+
+def mark(images: ImageTable, path: Path, inspection: Inspection) -> ImageTable:
+    """Add the regions of a file to a table, and cut its masks where they are.
+
+    Without the file, or without a region in it, the table is returned as it is.
+
+    Args:
+        images: the annotated images.
+        path: of the file, which need not be there.
+        inspection: of their folder.
+
+    Raises:
+        BadInput: rows name an image twice or one that is not there, or an RLE is illegal.
+    """
+    regions = _read(path, images, inspection) if path.exists() else []
+    if not any(regions):
+        return images
+    table = images.table
+    for class_id in images.classes:
+        texts = map(_cut, images.rles(class_id), regions, images.sizes_hw)
+        name = f"rle_{class_id}"
+        column = pa.array(texts, pa.string())
+        table = table.set_column(table.column_names.index(name), name, column)
+    table = table.append_column(IGNORED, pa.array(regions, pa.string()))
+    return ImageTable(table, images.class_infos)
+
+
+def report(images: ImageTable) -> dict[str, Any]:
+    """Count the images with ignored regions, and their share of all pixels; nothing for none."""
+    areas = [rle.area(text) for text in images.ignored if text]
+    if not areas:
+        return {}
+    n_pixels = sum(height * width for height, width in images.sizes_hw)
+    return {"images_ignored_in_part": len(areas), "ignored_pixels": sum(areas) / n_pixels}
+
+
+def _read(path: Path, images: ImageTable, inspection: Inspection) -> Sequence[str | None]:
+    """Read the legal RLE of every image, None where nothing is ignored."""
+    index = {name_key(name): at for at, name in enumerate(images.names)}
+    left_out = set(map(name_key, inspection.skipped))
+    first: dict[str, int] = {}
+    regions: list[str | None] = [None] * len(images)
+    sizes_hw = images.sizes_hw
+    with Faults(str(path)) as faults:
+        for line, fields in read_table(path, [IMAGE, PIXELS], [], faults):
+            name, key = fields[IMAGE], name_key(fields[IMAGE])
+            place = f"line {line}: image {quote(name)}"
+            if first.setdefault(key, line) != line:
+                faults.add(f"{place} already stands in line {first[key]}")
+            elif key in index:
+                try:
+                    runs = rle.parse(fields[PIXELS], sizes_hw[index[key]])
+                    regions[index[key]] = rle.to_string(runs) or None
+                except BadInput as error:
+                    faults.add(f"{place}: {error}")
+            elif key not in left_out:
+                faults.add(f"{place}: no such image in the training folder")
+    return regions
+
+
+def _cut(text: str | None, region: str | None, size_hw: tuple[int, int]) -> str | None:
+    """Leave of a mask what lies outside a region, None for nothing."""
+    if text is None or region is None:
+        return text
+    mask_hw = rle.decode(text, size_hw)
+    mask_hw[rle.decode(region, size_hw) == 1] = 0
+    return rle.encode(mask_hw) or None
