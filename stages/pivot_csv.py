@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from steelseg.core.classes import default_classes
 from steelseg.core.files import write_json
 from steelseg.core.params import load
 from steelseg.core.sealed import write_sealed_json
@@ -10,27 +9,35 @@ from steelseg.data import annotations, image_table, label_csv
 from steelseg.data.annotations import PivotConfig
 from steelseg.data.inspection import inspect_folder
 from steelseg.data.listing import list_files
+from steelseg.data.optional_files import IMAGES, SAMPLE, check_images, find_classes, read_images
 from steelseg.tracking.stage import run
 
 
 def main() -> None:
-    """Write the tables of the training and test images, what was skipped, and the data report."""
+    """Write the tables of the training and test images, what was left out, and the data report."""
     config = load(PivotConfig, "pivot_csv")
     raw = Path(config.data_root) / config.dataset
     labels = label_csv.read(raw / config.csv)
-    sample = label_csv.read(raw / "sample_submission.csv")
-    tests = list_files(raw / "test_images").names
-    annotations.check_sample(sample, tests, raw / "sample_submission.csv")
-    skip_bad = config.on_bad_image == "skip"
-    train = inspect_folder(raw / "train_images", skip_bad=skip_bad)
-    test = inspect_folder(raw / "test_images", skip_bad=False)
-    classes = default_classes({row.class_id for row in sample.rows})
-    table = annotations.build(train, labels, classes, raw / config.csv)
+    sample = label_csv.read(raw / SAMPLE) if (raw / SAMPLE).exists() else None
+    asked = {row.class_id for row in sample.rows} if sample else set()
+    classes = find_classes(raw, asked, {row.class_id for row in labels.rows})
+    facts = read_images(raw / IMAGES)
+    tests = list_files(raw / "test_images", may_be_empty=True).names
+    if sample:
+        annotations.check_sample(sample, tests, classes, raw / SAMPLE)
+    check_images(facts, [*list_files(raw / "train_images").names, *tests], raw / IMAGES)
+    train = inspect_folder(
+        raw / "train_images",
+        skip_bad=config.on_bad_image == "skip",
+        unlabelled={key for key, fact in facts.items() if not fact.labelled},
+    )
+    test = inspect_folder(raw / "test_images", skip_bad=False, may_be_empty=True)
+    table = annotations.build(train, labels, classes, raw / config.csv, facts)
     test_table = annotations.build_unannotated(test)
 
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)
-    write_sealed_json(Path("data/skipped_images.json"), {"images": train.skipped})
+    write_sealed_json(Path("data/skipped_images.json"), {"images": train.left_out})
     report = annotations.report(table, test_table, (train, test), labels, sample)
     write_json(Path("metrics/pivot_csv.json"), report)
     for line in annotations.describe(report, (train, test)):

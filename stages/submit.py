@@ -1,4 +1,4 @@
-"""Answer the sample submission, row by row, in its own order and columns."""
+"""Answer the sample submission, row by row, in its own order and columns; without one, all."""
 
 from pathlib import Path
 
@@ -16,10 +16,11 @@ def main() -> None:
     """Write submission.csv, checked against the sample before it is put in place."""
     config = load(SubmitConfig)
     path = Path(config.data_root) / config.dataset / "sample_submission.csv"
-    sample = label_csv.read(path)
+    predictions = submission.read_predictions(PREDICTIONS)
+    sample = label_csv.read(path) if path.exists() else submission.ask_for_all(predictions)
     images = image_table.read(Path("data/test_images.parquet"))
     sizes = dict(zip(images.names, images.sizes_hw, strict=True))
-    answers = submission.answer(sample, path, submission.read_predictions(PREDICTIONS), sizes)
+    answers = submission.answer(sample, path, predictions, sizes)
     submission.write_submission(OUT, sample, answers)
     masks = sum(map(bool, answers))
     write_json(Path("metrics/submit.json"), {"rows": len(answers), "masks": masks})

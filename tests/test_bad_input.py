@@ -111,7 +111,7 @@ RLE_CASES = [
 CLASS_ID = "expected a class id from 1 to 1000, but got "
 FILE_NAME = "expected the name of a file in the image folder, but got "
 ROW_CASES = [
-    row_case("an unknown class", "c.png,3,1 1", "class 3: unknown class.* has 1, 2"),
+    row_case("an unknown class", "c.png,3,1 1", "class 3: unknown class; there are 1, 2"),
     row_case("class 0", "c.png,0,1 1", f"{CLASS_ID}'0'"),
     row_case("class -1", "c.png,-1,1 1", f"{CLASS_ID}'-1'"),
     row_case("class 1.5", "c.png,1.5,1 1", f"{CLASS_ID}'1.5'"),
@@ -131,7 +131,9 @@ ROW_CASES = [
     row_case("a parent folder", "../c.png,1,1 1", f"{FILE_NAME}'../c.png'"),
     row_case("an absolute path", "/etc/passwd,1,1 1", f"{FILE_NAME}'/etc/passwd'"),
     row_case("a backslash", r"..\c.png,1,1 1", rf"{FILE_NAME}'\.\.\\\\c.png'"),
-    row_case("a sub-folder", "x/c.png,1,1 1", f"{FILE_NAME}'x/c.png'"),
+    row_case("a sub-folder", "x/c.png,1,1 1", "'x/c.png', class 1: no such image"),
+    row_case("a folder above", "x/../c.png,1,1 1", f"{FILE_NAME}'x/../c.png'"),
+    row_case("a path from the root", "/c.png,1,1 1", f"{FILE_NAME}'/c.png'"),
     row_case("only dots", "..,1,1 1", f"{FILE_NAME}'\\.\\.'"),
     row_case("no name", ",1,1 1", f"{FILE_NAME}''"),
     row_case("a tab before the name", "\tc.png,1,1 1", rf"{FILE_NAME}'\\tc.png'"),
@@ -303,9 +305,12 @@ IMAGE_CASES = [
         (r"train_images: expected images \(.bmp, .*\), but found none",),
     ),
     Case(
-        "no test images",
-        lambda root: remove_images(root / "test_images"),
-        ("test_images: expected images",),
+        "no test images among other files",
+        lambda root: [
+            remove_images(root / "test_images"),
+            (root / "test_images" / "t.webp").write_bytes(b""),
+        ],
+        ("test_images: expected images .* found none among 1 files",),
     ),
     Case(
         "a file instead of a folder of images",
@@ -479,7 +484,7 @@ def test_an_image_deleted_while_others_are_read(
 ) -> None:
     """It is a fault of that image and no traceback."""
     listing = Listing(["a.png", "b.png", "c.png", "gone.png"], {})
-    monkeypatch.setattr("steelseg.data.inspection.list_files", lambda _: listing)
+    monkeypatch.setattr("steelseg.data.inspection.list_files", lambda _, **__: listing)
     with pytest.raises(BadInput, match=r"gone\.png: cannot be read: No such file"):
         stage.main()
 

@@ -183,9 +183,11 @@ def _read_csv(path: Path, data: bytes) -> str:
     except BadInput:
         return "refused"
     for image in labels.clean:
-        assert not {"/", "\\", "\n", "\0"} & set(image)
+        assert not {"\\", "\n", "\0"} & set(image)
+        assert ".." not in image.split("/")
     for row in labels.rows:
-        assert not {"/", "\\", "\n", "\0"} & set(row.image)
+        assert not {"\\", "\n", "\0"} & set(row.image)
+        assert ".." not in row.image.split("/")
         assert 1 <= row.class_id <= 1000
     rows = [row[:3] for row in labels.rows]
     text = io.StringIO(newline="")

@@ -10,7 +10,7 @@ from strategies import noise, to_bytes
 
 from steelseg.core.errors import BadInput
 from steelseg.data.inspection import inspect_folder
-from steelseg.data.listing import BELOW, HIDDEN, SUFFIX, list_files, sort_out
+from steelseg.data.listing import HIDDEN, SUFFIX, check_image_name, list_files, sort_out
 
 PNG = to_bytes(noise(3), "PNG")
 NFC, NFD = (unicodedata.normalize(form, "blöße.png") for form in ("NFC", "NFD"))
@@ -33,26 +33,25 @@ def test_images_are_listed_by_suffix_and_sorted(tmp_path: Path) -> None:
 
 
 def test_every_file_is_counted_once(tmp_path: Path) -> None:
-    """By the first of the reasons: hidden, in a folder below, of another suffix."""
+    """By the first of the reasons: hidden, of another suffix. Images in folders are read."""
     over = {
         ".DS_Store": HIDDEN,
         "._a.png": HIDDEN,
         ".git/objects/b.png": HIDDEN,
-        "more/b.png": BELOW,
         "more/.b.png": HIDDEN,
-        "more/deep/notes.txt": BELOW,
+        "more/deep/notes.txt": SUFFIX,
         "c.gif": SUFFIX,
         "d.png.part": SUFFIX,
         "LICENSE": SUFFIX,
     }
-    listing = list_files(fill(tmp_path, "a.png", "b.TIFF", *over))
-    assert listing.names == ["a.png", "b.TIFF"]
+    listing = list_files(fill(tmp_path, "a.png", "b.TIFF", "more/b.png", *over))
+    assert listing.names == ["a.png", "b.TIFF", "more/b.png"]
     assert listing.passed_over == over
-    counts = {"files": 11, "hidden": 4, "in_folders_below": 2, "of_other_suffixes": 3}
+    counts = {"files": 11, "hidden": 4, "of_other_suffixes": 4}
     assert listing.counts() == counts
     assert listing.describe() == (
-        "11 files: 2 read, 9 passed over: 4 hidden, 2 in folders below, "
-        "3 of other suffixes (.gif, .part, none)"
+        "11 files: 3 read (1 in folders below), 8 passed over: 4 hidden, "
+        "4 of other suffixes (.gif, .part, .txt, none)"
     )
 
 
@@ -69,19 +68,19 @@ def test_a_suffix_is_printed_harmlessly(tmp_path: Path) -> None:
     assert described.isprintable()
 
 
-@given(st.lists(st.text("ab./A", min_size=1, max_size=9), unique=True), st.booleans())
-def test_the_counts_add_up(paths: list[str], below: bool) -> None:
+@given(st.lists(st.text("ab./A", min_size=1, max_size=9), unique=True))
+def test_the_counts_add_up(paths: list[str]) -> None:
     """Every path is read or has one reason."""
-    listing = sort_out(paths, {".a"}, below=below)
+    listing = sort_out(paths, {".a"})
     counts = listing.counts()
     assert sorted([*listing.names, *listing.passed_over]) == sorted(paths)
     assert counts.pop("files") == len(paths) == len(listing.names) + sum(counts.values())
 
 
 def test_none_found_says_what_there_is(tmp_path: Path) -> None:
-    """Images that a camera's software has put into a folder of the day, say."""
-    fill(tmp_path, "monday/a.png", "monday/b.png", "c.webp")
-    with pytest.raises(BadInput, match=r"found none among 3 files: .* 2 in folders below, 1 of"):
+    """Images of a format that is not read, say."""
+    fill(tmp_path, "monday/a.webp", "monday/.b.png", "c.webp")
+    with pytest.raises(BadInput, match=r"found none among 3 files: .* 1 hidden, 2 of other"):
         list_files(tmp_path)
 
 
@@ -97,8 +96,34 @@ def test_links_are_followed_wherever_they_lead(tmp_path: Path) -> None:
     (folder / "all").symlink_to(folder)
     (tmp_path / "link").symlink_to(folder)
     inspection = inspect_folder(tmp_path / "link", skip_bad=False)
-    assert [i.image for i in inspection.images] == ["a.png", "b.png", "c.png"]
-    assert set(inspection.listing.passed_over.values()) == {BELOW}
+    names = ["a.png", "b.png", "c.png", "more/a.png"]
+    assert [i.image for i in inspection.images] == names
+    assert inspection.listing.passed_over == {"more/1d/36c7": SUFFIX}  # and `all` is no circle
+
+
+def test_a_folder_that_may_be_empty(tmp_path: Path) -> None:
+    """Test images need not be there; files of which none is an image are a mistake."""
+    assert list_files(tmp_path / "absent", may_be_empty=True).names == []
+    assert list_files(fill(tmp_path, ".DS_Store"), may_be_empty=True).names == []
+    with pytest.raises(BadInput, match="expected images"):
+        list_files(tmp_path)
+    with pytest.raises(BadInput, match="found none among 2 files"):
+        list_files(fill(tmp_path, "a.webp"), may_be_empty=True)
+    with pytest.raises(BadInput, match="no such folder"):
+        list_files(tmp_path / "a.webp", may_be_empty=True)
+
+
+@given(st.lists(st.sampled_from(["a", "b.png", ".", "..", "", "~", "c d"]), min_size=1))
+def test_a_legal_name_never_leaves_the_folder(steps: list[str]) -> None:
+    """`/` leads into folders below, and nowhere else."""
+    name = "/".join(steps)
+    leaves = not Path("/x", name).is_relative_to("/x") or any(s in {"", ".", ".."} for s in steps)
+    if leaves:
+        with pytest.raises(BadInput, match="expected the name of a file in the image folder"):
+            check_image_name(name)
+    else:
+        check_image_name(name)
+        assert (Path("/x") / name).resolve().is_relative_to("/x")
 
 
 def test_names_in_two_unicode_forms_are_one(tmp_path: Path) -> None:

@@ -117,8 +117,8 @@ def test_a_network_is_trained_and_predicts_at_each_images_own_size(
     digest = sha256(tmp_path / "model.safetensors")
     write_rules(tmp_path, Rules({1: rule, 2: rule}, digest))
     (tmp_path / "model.onnx").write_bytes(b"")
-    paths = [raw / "train_images" / name for name in table.names]
-    rows = list(parts.predict_images(paths, table.column("sha256"), Model.open(tmp_path)))
+    digests, model = table.column("sha256"), Model.open(tmp_path)
+    rows = list(parts.predict_images(raw / "train_images", table.names, digests, model))
     assert len(rows) == 2 * len(table)
     sizes = dict(zip(table.names, table.sizes_hw, strict=True))
     for row in rows:

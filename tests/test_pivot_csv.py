@@ -52,24 +52,23 @@ def test_the_lines_add_up_and_the_report_has_their_figures(raw: Path, run: Run) 
     save(raw / "test_images" / "v.png", noise(9))
     report, lines = run()
     assert lines == [
-        "3 training images of 6x8 (class 1: 2, class 2: 1, clean: 1), 3 test images",
-        "train_images: 8 files: 3 images, 5 passed over: 1 hidden, 2 in folders below, "
-        "2 of other suffixes (.json, .webp); 1 in no row, and so clean",
+        "5 training images of 6x8 (class 1: 2, class 2: 1, clean: 3), 3 test images",
+        "train_images: 8 files: 5 images (2 in folders below), 3 passed over: 1 hidden, "
+        "2 of other suffixes (.json, .webp); 3 in no row, and so clean",
         "test_images: 3 files: 3 images, 0 passed over; 1 in no row, and so not asked for",
     ]
     assert report["train_files"] == {
         "files": 8,
         "hidden": 1,
-        "in_folders_below": 2,
         "of_other_suffixes": 2,
     }
-    assert sum(report["train_files"].values()) == 8 + 5
+    assert sum(report["train_files"].values()) == 8 + 3
     assert report["test_files"]["files"] == report["test_images"] == 3
 
 
 @pytest.mark.parametrize(
     ("file", "reason"),
-    [(".x.png", "hidden"), ("more/x.png", "in folders below"), ("x.webp", "of other suffixes")],
+    [(".x.png", "hidden"), ("more/.x.png", "hidden"), ("x.webp", "of other suffixes")],
 )
 def test_a_row_of_an_image_that_is_passed_over_is_told_why(
     file: str, reason: str, raw: Path, run: Run
@@ -130,7 +129,7 @@ def test_a_class_that_no_image_shows_is_told(raw: Path, run: Run) -> None:
     _, lines = run()
     assert lines[3:] == [
         "warning: no training image shows class 2, which will not be learnt; annotate images of "
-        "it, or take it out of sample_submission.csv"
+        "it, or take it out of classes.csv or sample_submission.csv"
     ]
 
 

@@ -97,7 +97,8 @@ def jpegs(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 def predicted(jpegs: list[Path], flipped_model: Path) -> list[tuple[int, int, str, int]]:
     """What the stage `predict` says of them: image, class, RLE, area."""
     model = Model.open(flipped_model)
-    rows = list(parts.predict_images(jpegs, [sha256(path) for path in jpegs], model))
+    names, digests = [path.name for path in jpegs], [sha256(path) for path in jpegs]
+    rows = list(parts.predict_images(jpegs[0].parent, names, digests, model))
     numbers = {path.name: number for number, path in enumerate(jpegs)}
     assert any(row.rle for row in rows)
     return sorted((numbers[row.image], row.class_id, row.rle, row.area) for row in rows)

@@ -29,8 +29,10 @@ def largest_size(sizes_hw: Sequence[Size]) -> Size:
 
 
 def describe_sizes(sizes_hw: Sequence[Size]) -> str:
-    """Name the one size of images, or the range of their sizes."""
+    """Name the one size of images, or the range of their sizes; empty without images."""
     distinct = set(sizes_hw)
+    if not distinct:
+        return ""
     heights, widths = zip(*distinct, strict=True)
     if len(distinct) == 1:
         return f"{heights[0]}x{widths[0]}"

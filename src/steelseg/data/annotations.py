@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,10 @@ from steelseg.data.images import COLOUR, PAGES, TRANSPARENCY
 from steelseg.data.inspection import Inspection
 from steelseg.data.label_csv import LabelCsv
 from steelseg.data.listing import name_key
+from steelseg.data.near_duplicates import SIZE
+from steelseg.data.optional_files import IMAGES, ImageFacts
 
+THUMBNAIL_BYTES = 2 * SIZE**2  # float16
 ODD_SHARE = 0.1  # of the images; more of other sizes are no mistake
 LOSSES = {
     COLOUR: "are in colour and are reduced to grey: what differs in hue alone cannot be seen",
@@ -39,7 +43,11 @@ class PivotConfig(Config):
 
 
 def build(
-    inspection: Inspection, labels: LabelCsv, classes: Sequence[ClassInfo], where: Path
+    inspection: Inspection,
+    labels: LabelCsv,
+    classes: Sequence[ClassInfo],
+    where: Path,
+    facts: Mapping[str, ImageFacts] | None = None,
 ) -> ImageTable:
     """Pivot the rows of a label csv over the images of a folder.
 
@@ -49,55 +57,64 @@ def build(
             whatever the Unicode form of their accents.
         classes: every class there is, sorted by id.
         where: the csv, for messages.
+        facts: what images.csv says, by the key of an image's name.
 
     Raises:
-        BadInput: rows name an unknown class, an image that is not there, or an illegal RLE.
+        BadInput: rows name an unknown class, an image that is not there or that is unlabelled, or
+            an illegal RLE.
     """
     index = {name_key(image.image): i for i, image in enumerate(inspection.images)}
     skipped = set(map(name_key, inspection.skipped))
-    elsewhere = inspection.listing.elsewhere()
+    unlabelled = set(map(name_key, inspection.unlabelled))
+    missing = partial(_missing, unlabelled, inspection.listing.elsewhere())
     columns: dict[int, list[str | None]] = {one.id: [None] * len(index) for one in classes}
     with Faults(str(where)) as faults:
         for row in labels.rows:
             at = index.get(name_key(row.image))
             pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
             if row.class_id not in columns:
-                known = ", ".join(map(str, columns))
-                faults.add(f"{pair}: unknown class; the sample submission has {known}")
+                faults.add(f"{pair}: {_unknown(columns)}")
             elif at is not None:
                 size_hw = inspection.images[at].size_hw
                 columns[row.class_id][at] = _legal(row.rle, size_hw, pair, faults)
-            elif name_key(row.image) not in skipped:
-                faults.add(f"{pair}: {_missing(row.image, elsewhere)}")
+            elif name_key(row.image) not in skipped and (reason := missing(row.image, row.rle)):
+                faults.add(f"{pair}: {reason}")
         for image, line in labels.clean.items():
-            if name_key(image) not in index and name_key(image) not in skipped:
-                faults.add(f"line {line}: image {quote(image)}: {_missing(image, elsewhere)}")
+            is_known = name_key(image) in index or name_key(image) in skipped
+            if not is_known and (reason := missing(image)):
+                faults.add(f"line {line}: image {quote(image)}: {reason}")
     rle_columns = {f"rle_{c}": pa.array(v, pa.string()) for c, v in columns.items()}
-    return _table(inspection, list(classes), rle_columns)
+    groups = pa.array([(facts or {}).get(key, ImageFacts()).group for key in index], pa.string())
+    return _table(inspection, list(classes), {"group": groups, **rle_columns})
 
 
 def build_unannotated(inspection: Inspection) -> ImageTable:
-    """Make the table of the test images, which have no annotations."""
+    """Make the table of the test images, which have no annotations, and of which none may be."""
     return _table(inspection, [], {})
 
 
-def check_sample(sample: LabelCsv, names: Collection[str], where: Path) -> None:
+def check_sample(
+    sample: LabelCsv, names: Collection[str], classes: Sequence[ClassInfo], where: Path
+) -> None:
     """Check that a sample submission can be answered, before hours of training.
 
     Args:
         sample: what is asked for.
         names: the test images.
+        classes: every class there is.
         where: the sample, for messages.
 
     Raises:
         BadInput: images are missing, all of which are named, or columns or rows mean nothing.
     """
-    known = set(map(name_key, names))
+    known, ids = set(map(name_key, names)), [one.id for one in classes]
     with Faults(str(where)) as faults:
         label_csv.check_answerable(sample, faults)
         for row in sample.rows:
             if name_key(row.image) not in known:
                 faults.add(f"line {row.line}: no image {quote(row.image)} in the test folder")
+            elif row.class_id not in ids:
+                faults.add(f"line {row.line}: class {row.class_id}: {_unknown(ids)}")
 
 
 def report(
@@ -105,7 +122,7 @@ def report(
     test: ImageTable,
     inspections: tuple[Inspection, Inspection],
     labels: LabelCsv,
-    sample: LabelCsv,
+    sample: LabelCsv | None,
 ) -> dict[str, Any]:
     """Summarise the data: numbers of images and files, per class and combination, the baseline.
 
@@ -116,7 +133,7 @@ def report(
         test: the images to predict.
         inspections: of the folders of both.
         labels: the rows of the training images.
-        sample: the rows that are asked for.
+        sample: the rows that are asked for; without them all are.
     """
     positives = {c: sum(r is not None for r in train.rles(c)) for c in train.classes}
     combinations = train.combinations()
@@ -128,8 +145,10 @@ def report(
         "clean_images": combinations.count(CLEAN),
         "images_in_no_row": _count_unnamed(train.names, labels),
         "skipped_bad_images": len(inspections[0].skipped),
+        "unlabelled_images": len(inspections[0].unlabelled),
+        "images_in_a_named_group": sum(map(bool, train.column("group"))),
         "test_images": len(test),
-        "test_images_in_no_row": _count_unnamed(test.names, sample),
+        "test_images_in_no_row": _count_unnamed(test.names, sample) if sample else 0,
         "train_files": inspections[0].listing.counts(),
         "test_files": inspections[1].listing.counts(),
         "images_reduced": {loss: losses[loss] for loss in LOSSES},
@@ -147,15 +166,18 @@ def describe(
 ) -> Iterator[str]:
     """Put a report into lines for the terminal: one for the data and for each folder, warnings."""
     per_class = ", ".join(f"class {c}: {n}" for c, n in report["images_per_class"].items())
-    skipped = report["skipped_bad_images"]
+    skipped, unlabelled = report["skipped_bad_images"], report["unlabelled_images"]
     yield (
         f"{report['images']} training images of {report['sizes']} "
         f"({per_class}, clean: {report['clean_images']}), {report['test_images']} test images"
         + (f"; {skipped} bad images skipped" if skipped else "")
+        + (f"; {unlabelled} unlabelled images left out" if unlabelled else "")
     )
     train, test = (inspection.listing.describe("images") for inspection in inspections)
     yield f"train_images: {train}; {report['images_in_no_row']} in no row, and so clean"
-    yield f"test_images: {test}; {report['test_images_in_no_row']} in no row, and so not asked for"
+    if report["test_files"]["files"]:
+        unasked = report["test_images_in_no_row"]
+        yield f"test_images: {test}; {unasked} in no row, and so not asked for"
     yield from _warn(report)
 
 
@@ -178,7 +200,7 @@ def _warn(report: Mapping[str, Any]) -> Iterator[str]:
     elif unseen:
         yield (
             f"warning: no training image shows class {', '.join(unseen)}, which will not be "
-            "learnt; annotate images of it, or take it out of sample_submission.csv"
+            "learnt; annotate images of it, or take it out of classes.csv or sample_submission.csv"
         )
 
 
@@ -194,10 +216,21 @@ def _count_unnamed(names: Sequence[str], labels: LabelCsv) -> int:
     return sum(name_key(name) not in named for name in names)
 
 
-def _missing(image: str, elsewhere: Mapping[str, str]) -> str:
-    reason = elsewhere.get(name_key(image))
-    passed_over = f", but a file that is passed over ({reason})" if reason else ""
-    return f"no such image in the training folder{passed_over}"
+def _missing(
+    unlabelled: Collection[str],
+    elsewhere: Mapping[str, str],
+    image: str,
+    mask: str | None = None,
+) -> str:
+    """Say why a row's image is not in the table, or nothing if an unlabelled one has no mask."""
+    if name_key(image) in unlabelled:
+        return "" if mask == "" else f"{IMAGES} says that the image is unlabelled"
+    instead = elsewhere.get(name_key(image))
+    return "no such image in the training folder" + (f", but {instead}" if instead else "")
+
+
+def _unknown(ids: Iterable[int]) -> str:
+    return f"unknown class; there are {', '.join(map(str, ids))}"
 
 
 def _legal(text: str, size_hw: tuple[int, int], pair: str, faults: Faults) -> str | None:
@@ -210,10 +243,10 @@ def _legal(text: str, size_hw: tuple[int, int], pair: str, faults: Faults) -> st
 
 
 def _table(
-    inspection: Inspection, classes: list[ClassInfo], rle_columns: dict[str, pa.Array]
+    inspection: Inspection, classes: list[ClassInfo], columns: dict[str, pa.Array]
 ) -> ImageTable:
     images = inspection.images
-    thumbnail_type = pa.binary(images[0].thumbnail_hw.nbytes)
+    thumbnail_type = pa.binary(THUMBNAIL_BYTES)
     meta = {"classes": [one._asdict() for one in classes]}
     table = pa.table(
         {
@@ -224,7 +257,7 @@ def _table(
             "mean": pa.array([i.mean for i in images], pa.float64()),
             "std": pa.array([i.std for i in images], pa.float64()),
             "thumbnail": pa.array((i.thumbnail_hw.tobytes() for i in images), thumbnail_type),
-            **rle_columns,
+            **columns,
         }
     )
     table = table.replace_schema_metadata({METADATA: json.dumps(meta, sort_keys=True)})

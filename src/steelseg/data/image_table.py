@@ -27,8 +27,9 @@ class ImageTable:
     """Images of any sizes; `table` has a row per image, sorted by name.
 
     Columns: image, sha256, height and width in pixels, mean and std (of the grey levels, 0 to 255),
-    thumbnail (float16 bytes), and for annotated images `rle_<class>` for each class, null where the
-    image does not show it. `rle_ignored` is there only if the data set says what is ignored.
+    thumbnail (float16 bytes), and for annotated images group (of images.csv, empty for none) and
+    `rle_<class>` for each class, null where the image does not show it. `rle_ignored` is there only
+    if the data set says what is ignored.
     """
 
     table: pa.Table
@@ -57,7 +58,7 @@ class ImageTable:
         """(N, T, T) float32, as `near_duplicates.thumbnail` made them, rounded to float16."""
         column = self.table.column("thumbnail").combine_chunks()
         side = math.isqrt(column.type.byte_width // 2)
-        flat = np.frombuffer(column.buffers()[1], dtype=np.float16)
+        flat = np.frombuffer(column.buffers()[1] or b"", dtype=np.float16)
         start = column.offset * side * side
         return (
             flat[start : start + len(self) * side * side].reshape(-1, side, side).astype(np.float32)

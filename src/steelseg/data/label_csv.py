@@ -4,15 +4,14 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data.csv_records import open_text, split_records
 from steelseg.data.listing import check_image_name, name_key
 
 JOINED, IMAGE, CLASS, PIXELS = "ImageId_ClassId", "ImageId", "ClassId", "EncodedPixels"
-_MAX_FIELD = 2**29  # characters; the RLE of the finest checkerboard of an image stays below
 _MAX_CLASS_ID = 1000  # the table of annotations has a column for every class
 
 
@@ -51,8 +50,8 @@ def read(path: Path) -> LabelCsv:
             few or too many fields, an illegal image name or class id, or a pair that is there
             twice.
     """
-    with Faults(str(path)) as faults, _open_text(path) as text:
-        records = _split(text, faults)
+    with Faults(str(path)) as faults, open_text(path) as text:
+        records = split_records(text, faults)
         _, header = next(records, (1, []))
         faults.raise_if_any()
         labels = LabelCsv([name.strip(" ") for name in header], [], [], {})
@@ -91,50 +90,6 @@ def check_answerable(sample: LabelCsv, faults: Faults) -> None:
         faults.add(f"line {line}: image {quote(image)}: expected a class id to answer for")
 
 
-@contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    """Open a file for reading by parts; what is wrong with it is told when it is met."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise BadInput(f"{path}: expected a csv file, but this is something else")
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            yield text
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        line, byte = _find_bad_byte(path.read_bytes())
-        raise BadInput(
-            f"{path}: line {line}: expected UTF-8 text, but got the byte 0x{byte:02x}"
-        ) from None
-    except (OSError, ValueError) as error:  # a ValueError is a NUL in the path
-        raise BadInput(f"{path}: cannot be read: {getattr(error, 'strerror', error)}") from error
-
-
-def _find_bad_byte(data: bytes) -> tuple[int, int]:
-    """Return the line and the value of the first byte that is no UTF-8 (there must be one)."""
-    try:
-        data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-    raise AssertionError("expected a byte that is no UTF-8")
-
-
-def _split(text: TextIO, faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line that each record begins on and its fields; blank lines are passed over."""
-    limit = csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader(text, strict=True, skipinitialspace=True)
-    line = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        faults.add(f"line {line}: cannot be read as csv: {error}")
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _check_header(columns: list[str], faults: Faults) -> None:
     if not columns:
         faults.add("expected a header and rows, but the file is empty")
@@ -168,7 +123,7 @@ def _parse_rows(records: Iterator[tuple[int, list[str]]], labels: LabelCsv, faul
                 if labels.clean.setdefault(image, line) != line:
                     raise BadInput(f"{quote(image)} already stands in line {labels.clean[image]}")
             else:
-                labels.rows.append(Row(image, _class_id(class_text), rle, line))
+                labels.rows.append(Row(image, class_id(class_text), rle, line))
                 labels.fields.append(fields)
         except BadInput as error:
             faults.add(f"line {line}: {error}")
@@ -181,7 +136,12 @@ def _split_joined(text: str) -> tuple[str, str]:
     return image, class_text
 
 
-def _class_id(text: str) -> int:
+def class_id(text: str) -> int:
+    """Read a class id as it stands in a csv.
+
+    Raises:
+        BadInput: it is none from 1 to 1000.
+    """
     # pandas writes `1.0` where rows of the column are empty; to Kaggle, `01` is another row than 1
     match = re.fullmatch(r"([1-9][0-9]{0,3})(\.0)?", text)
     if match and int(match[1]) <= _MAX_CLASS_ID:

@@ -13,15 +13,15 @@ from typing import NamedTuple
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data.images import SUFFIXES
 
-HIDDEN, BELOW, SUFFIX = "hidden", "in_folders_below", "of_other_suffixes"
-REASONS = (HIDDEN, BELOW, SUFFIX)
+HIDDEN, SUFFIX = "hidden", "of_other_suffixes"
+REASONS = (HIDDEN, SUFFIX)
 _SHOWN_SUFFIXES = 5
 
 
 class Listing(NamedTuple):
     """The files of a folder that are read, sorted, and why each of the others is passed over.
 
-    Files are named by their path in the folder.
+    Files are named by their path in the folder, with `/`.
     """
 
     names: list[str]
@@ -35,6 +35,8 @@ class Listing(NamedTuple):
 
     def describe(self, read: str = "read") -> str:
         """Add the files up in one line, such as `9 files: 7 read, 2 passed over: 2 hidden`.
+
+        Those that are read in folders below are counted too, since they may be there by mistake.
 
         Args:
             read: what became of those that are listed.
@@ -50,58 +52,64 @@ class Listing(NamedTuple):
             for reason in REASONS
             if counts[reason]
         )
-        line = f"{counts['files']} files: {len(self.names)} {read}, "
+        below = sum("/" in name for name in self.names)
+        inside = f" ({below} in folders below)" if below else ""
+        line = f"{counts['files']} files: {len(self.names)} {read}{inside}, "
         return f"{line}{len(self.passed_over)} passed over" + (f": {over}" if over else "")
 
     def elsewhere(self) -> dict[str, str]:
-        """Why files are passed over, by the key of their name without folders."""
-        return {
-            name_key(posixpath.basename(path)): reason.replace("_", " ")
-            for path, reason in self.passed_over.items()
-        }
+        """What there is instead of a file that is not read, by the key of a name of it."""
+        below = (name for name in self.names if "/" in name)
+        found = {posixpath.basename(n): f"{quote(n)}, which is named so" for n in below}
+        for path, reason in self.passed_over.items():
+            text = f"a file that is passed over ({reason.replace('_', ' ')})"
+            found |= dict.fromkeys((posixpath.basename(path), path), text)
+        return {name_key(name): text for name, text in found.items()}
 
 
-def list_files(folder: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
-    """List the images of a folder; links are followed, since a person put them there.
+def list_files(
+    folder: Path, suffixes: Set[str] = SUFFIXES, *, may_be_empty: bool = False
+) -> Listing:
+    """List the images of a folder and of the folders below it.
+
+    Links are followed, since a person put them there, but not to a folder that they stand in.
 
     Args:
-        folder: those in folders below it are counted and not read.
+        folder: where to look.
         suffixes: of the files that are read, in lower case.
+        may_be_empty: whether the folder may be missing or empty.
 
     Raises:
-        BadInput: the folder is missing, holds no image, or holds two whose names differ only in
-            how Unicode writes an accent.
+        BadInput: the folder is missing, holds no image but other files, or holds two images whose
+            names differ only in how Unicode writes an accent.
     """
     try:
         if not folder.is_dir():
+            if may_be_empty and not folder.exists():
+                return Listing([], {})
             raise BadInput(f"{folder}: no such folder of images")
-        paths = [path for entry in folder.iterdir() for path in _walk(entry, suffixes)]
+        paths = list(_walk(folder, suffixes, {folder.resolve()}))
     except OSError as error:
         raise BadInput(f"{folder}: cannot be read: {error.strerror}") from error
     listing = sort_out((path.relative_to(folder).as_posix() for path in paths), suffixes)
-    if not listing.names:
+    if not listing.names and not (may_be_empty and SUFFIX not in listing.passed_over.values()):
         found = f"found none among {listing.describe()}" if listing.passed_over else "found none"
         raise BadInput(f"{folder}: expected images ({', '.join(sorted(suffixes))}), but {found}")
     _refuse_twins(folder, listing.names)
     return listing
 
 
-def sort_out(
-    paths: Iterable[str], suffixes: Set[str] = SUFFIXES, *, below: bool = False
-) -> Listing:
+def sort_out(paths: Iterable[str], suffixes: Set[str] = SUFFIXES) -> Listing:
     """Sort out which files are read: those of a suffix that are not hidden.
 
     Args:
         paths: relative to the folder, with `/`.
         suffixes: of the files that are read, in lower case.
-        below: whether files in folders below are read too.
     """
     names, passed_over = [], {}
     for path in paths:
         if any(step.startswith(".") for step in path.split("/")):
             passed_over[path] = HIDDEN
-        elif "/" in path and not below:
-            passed_over[path] = BELOW
         elif posixpath.splitext(path)[1].lower() not in suffixes:
             passed_over[path] = SUFFIX
         else:
@@ -115,25 +123,26 @@ def name_key(name: str) -> str:
 
 
 def check_image_name(name: str) -> None:
-    """Check that a name is that of a file in the image folder itself, and can stand in a csv.
+    """Check that a name is that of a file in the image folder or below, and can stand in a csv.
 
     Raises:
         BadInput: it leads elsewhere, is blank at an end, or holds what cannot be printed.
     """
-    leads_elsewhere = {"/", "\\"} & set(name) or name in {"", ".", ".."}
+    leads_elsewhere = "\\" in name or {"", ".", ".."} & set(name.split("/"))
     if leads_elsewhere or not name.isprintable() or name != name.strip():
         raise BadInput(f"expected the name of a file in the image folder, but got {quote(name)}")
 
 
-def _walk(entry: Path, suffixes: Set[str]) -> Iterator[Path]:
-    """Yield a file itself, and of a folder the files below it.
+def _walk(folder: Path, suffixes: Set[str], above: Set[Path]) -> Iterator[Path]:
+    """Yield the files below a folder that stands in those `above`, itself among them.
 
     A folder that is named like an image is yielded itself, to be refused by name.
     """
-    if entry.is_dir() and entry.suffix.lower() not in suffixes:
-        yield from (path for path in entry.rglob("*") if not path.is_dir())
-    else:
-        yield entry
+    for entry in folder.iterdir():
+        if not entry.is_dir() or entry.suffix.lower() in suffixes:
+            yield entry
+        elif (place := entry.resolve()) not in above:
+            yield from _walk(entry, suffixes, above | {place})
 
 
 def _refuse_twins(folder: Path, names: Iterable[str]) -> None:

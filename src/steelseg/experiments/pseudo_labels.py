@@ -25,7 +25,6 @@ from steelseg.data.splitting import is_square
 from steelseg.predict.submission import PredictionRow, read_predictions
 
 PREFIX = "pseudo-"
-SUBMISSION = "sample_submission.csv"
 FOLDERS = "train_images", "test_images"
 DATA = Path("data")
 
@@ -92,12 +91,12 @@ def write_dataset(
     with TemporaryDirectory(dir=out.parent) as temporary:
         new = Path(temporary) / out.name
         for folder in FOLDERS:
-            (new / folder).mkdir(parents=True)
             for name in list_files(raw / folder).names:
                 _link(raw / folder / name, new / folder / name)
         for image in chosen:
             _link(raw / FOLDERS[1] / image, new / FOLDERS[0] / f"{PREFIX}{image}")
-        shutil.copyfile(raw / SUBMISSION, new / SUBMISSION)
+        for path in raw.glob("*.csv"):
+            shutil.copyfile(path, new / path.name)
         rows = label_csv.read(raw / csv_name).rows
         for of_image in chosen.values():
             rows += [Row(f"{PREFIX}{r.image}", r.class_id, r.rle) for r in of_image if r.rle]
@@ -131,6 +130,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 
 def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)
     except OSError:  # another file system, or one without links

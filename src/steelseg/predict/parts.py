@@ -26,12 +26,13 @@ class PredictConfig(Config):
 
 
 def predict_images(
-    paths: Sequence[Path], digests: Sequence[str], model: Model
+    folder: Path, names: Sequence[str], digests: Sequence[str], model: Model
 ) -> Iterator[PredictionRow]:
     """Yield a row for each image and class.
 
     Args:
-        paths: image files.
+        folder: where the images are.
+        names: of their files in it.
         digests: the SHA-256 that each file had when it was checked.
         model: the model.
 
@@ -39,17 +40,17 @@ def predict_images(
         BadInput: an image is unsound, or has changed since it was checked.
     """
 
-    def read(item: tuple[Path, str]) -> Uint8:
-        path, digest = item
-        image_hw, found = read_grey(path)
+    def read(item: tuple[str, str]) -> Uint8:
+        name, digest = item
+        image_hw, found = read_grey(folder / name)
         if found != digest:
-            raise BadInput(f"{path}: has changed since pivot_csv looked at it")
+            raise BadInput(f"{folder / name}: has changed since pivot_csv looked at it")
         return image_hw
 
-    for (path, _), findings in model.outcomes(zip(paths, digests, strict=True), read):
+    for (name, _), findings in model.outcomes(zip(names, digests, strict=True), read):
         if isinstance(findings, BadInput):
             raise findings
-        yield from rows_of(path.name, findings)
+        yield from rows_of(name, findings)
 
 
 def predict_parts(
@@ -59,13 +60,12 @@ def predict_parts(
 
     Each part is kept in the folder `work`; parts that are there already, and sound, are read back.
     """
-    paths = [folder / name for name in images.names]
-    digests = images.column("sha256")
-    for start in range(0, len(paths), part_images):
+    names, digests = images.names, images.column("sha256")
+    for start in range(0, len(names), part_images):
         part = slice(start, start + part_images)
         path = work / f"part-{start // part_images:05d}.parquet"
         if not is_sealed(path):
-            write_predictions(path, predict_images(paths[part], digests[part], model))
+            write_predictions(path, predict_images(folder, names[part], digests[part], model))
             seal(path)
         yield read_predictions(path)
 
@@ -81,5 +81,5 @@ def report(
     """Count, per class, the images that are predicted to show it, and their share of all."""
     shown = [row.class_id for row in rows if row.rle]
     counts = {f"images_class_{c}": shown.count(c) for c in classes}
-    shares = {f"share_class_{c}": shown.count(c) / n_images for c in classes}
+    shares = {f"share_class_{c}": shown.count(c) / max(n_images, 1) for c in classes}
     return {"test_images": n_images, **counts, **shares}

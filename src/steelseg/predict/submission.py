@@ -13,7 +13,7 @@ from steelseg.core.params import Config
 from steelseg.core.sealed import read_sealed_table, write_sealed_table
 from steelseg.core.sizes import Size
 from steelseg.data import label_csv, rle
-from steelseg.data.label_csv import PIXELS, LabelCsv
+from steelseg.data.label_csv import PIXELS, LabelCsv, Row
 from steelseg.data.listing import name_key
 
 _BATCH_ROWS = 1024
@@ -65,6 +65,13 @@ def read_predictions(path: Path) -> list[PredictionRow]:
     return [PredictionRow(**row) for batch in batches for row in batch.to_pylist()]
 
 
+def ask_for_all(predictions: Iterable[PredictionRow]) -> LabelCsv:
+    """Make the sample submission that asks for all there is, in Kaggle's current layout."""
+    rows = [Row(p.image, p.class_id, "") for p in predictions]
+    fields = [[row.image, str(row.class_id), row.rle] for row in rows]
+    return LabelCsv([label_csv.IMAGE, label_csv.CLASS, PIXELS], rows, fields, {})
+
+
 def answer(
     sample: LabelCsv,
     where: Path,
@@ -114,7 +121,7 @@ def write_submission(path: Path, sample: LabelCsv, answers: list[str]) -> None:
             for fields, text in zip(sample.fields, answers, strict=True):
                 writer.writerow([*fields[:at], text, *fields[at + 1 :]])
         wanted = [row._replace(rle=a)[:3] for row, a in zip(sample.rows, answers, strict=True)]
-        if [row[:3] for row in label_csv.read(temporary).rows] != wanted:
+        if wanted and [row[:3] for row in label_csv.read(temporary).rows] != wanted:
             raise BadInput(f"{path}: what was written does not read back as the same rows")
 
 

@@ -89,6 +89,8 @@ def _of_tuning(scores: Mapping[str, float]) -> Iterator[str]:
 def _of_submission(data: Mapping[str, Any], predicted: Mapping[str, Any]) -> Iterator[str]:
     """Name the classes predicted far more or less often than training images show them."""
     n_trained, n_predicted = data["images"], predicted["test_images"]
+    if not n_predicted:
+        return
     for class_id, n_shown in data["images_per_class"].items():
         n_found = predicted[f"images_class_{class_id}"]
         pooled = (n_shown + n_found) / (n_trained + n_predicted)

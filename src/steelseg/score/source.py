@@ -106,7 +106,7 @@ def _of_listing(folder: Place, paths: Iterator[str]) -> ImageSource:
         for name in sorted(names):
             if _SURROGATE.search(name):
                 faults.add(f"{quote(name)}: expected a name in UTF-8")
-    return _describe(folder, sort_out(names, below=True))
+    return _describe(folder, sort_out(names))
 
 
 def _describe(folder: Place, listing: Listing) -> ImageSource:
