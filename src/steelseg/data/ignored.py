@@ -59,7 +59,7 @@ def report(images: ImageTable) -> dict[str, Any]:
 def _read(path: Path, images: ImageTable, inspection: Inspection) -> Sequence[str | None]:
     """Read the legal RLE of every image, None where nothing is ignored."""
     index = {name_key(name): at for at, name in enumerate(images.names)}
-    left_out = set(map(name_key, inspection.skipped))
+    left_out = set(map(name_key, inspection.left_out))
     first: dict[str, int] = {}
     regions: list[str | None] = [None] * len(images)
     sizes_hw = images.sizes_hw
