@@ -375,6 +375,23 @@ def test_four_processes_create_the_store_together(repository: Path) -> None:
     assert len(runs(repository)["train"]) == 4
 
 
+def test_a_store_is_created_whole_or_not_at_all(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while MLflow makes its tables leaves no half database to the next run."""
+    (repository / "mlflow.db").unlink()
+
+    def killed(_: MlflowClient) -> None:
+        assert len(list(repository.glob(".mlflow.db.*"))) == 1, "made beside, not in place"
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_experiments", killed)
+        with pytest.raises(KeyboardInterrupt), stage_run("train"):
+            pass
+    assert not list(repository.glob("*mlflow.db*"))
+
+
 def test_an_unusable_store_is_explained(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message with the address and the ways out."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/no/such/place.db")

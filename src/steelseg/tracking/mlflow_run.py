@@ -1,6 +1,5 @@
 """Tracking with MLflow, as a stage's script sees it: `with stage_run("train") as tracker`."""
 
-import fcntl
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -8,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from steelseg.core.files import repository_root
 from steelseg.tracking import provenance, runs
 from steelseg.tracking.experiment import open_experiment
-from steelseg.tracking.store import open_store, store_uri
+from steelseg.tracking.store import first_come, open_store, store_uri
 from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
 
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
@@ -65,7 +63,7 @@ def _end(tracker: MlflowTracker, status: str, trace: str | None = None) -> None:
 
 def _start(stage: str, folder: Path | None, trained: Mapping[str, Any]) -> MlflowTracker:
     advice = f". Set MLFLOW_TRACKING_URI, or {SWITCH}=off to run without tracking"
-    with _first_come(), open_store(advice) as client:
+    with open_store(advice) as client, first_come():
         experiment = open_experiment(client)
         runs.bury(client, experiment)
         parent_id = runs.experiment_run(client, experiment, trained)
@@ -89,11 +87,3 @@ def _system_metrics(tracker: MlflowTracker) -> Iterator[None]:
         yield
     finally:
         monitor.finish()
-
-
-@contextmanager
-def _first_come() -> Iterator[None]:
-    """Let one process at a time create the store, the experiment and the parent run."""
-    with (repository_root() / ".mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -1,5 +1,6 @@
 """Where the runs are kept, and how to look at them."""
 
+import fcntl
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from steelseg.core.errors import SteelsegError
-from steelseg.core.files import repository_root
+from steelseg.core.files import atomic_path, repository_root
 
 EXPERIMENT = "steelseg"
 VIEW = "scores"  # the key of the saved view that the UI opens with
@@ -76,6 +77,7 @@ def open_store(advice: str = "") -> Iterator[Any]:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = store_uri()
     try:
+        _make_whole(uri)
         _look_at(uri)
         mlflow.set_tracking_uri(uri)
         yield mlflow.MlflowClient(uri)
@@ -84,6 +86,36 @@ def open_store(advice: str = "") -> Iterator[Any]:
         raise SteelsegError(
             f"the MLflow store {_shown()} cannot be used: {reason}{advice}"
         ) from error
+
+
+@contextmanager
+def first_come() -> Iterator[None]:
+    """Let one process at a time create the store, the experiment and the parent run."""
+    with (repository_root() / ".mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_whole(uri: str) -> None:
+    """Create a database that is not there, whole or not at all.
+
+    MLflow makes its tables one by one; killed in between, it refuses what it has made.
+    """
+    from mlflow import MlflowClient
+    from sqlalchemy import make_url
+
+    url = make_url(uri) if uri.startswith("sqlite:///") else None
+    if url is None or not url.database:
+        return
+    path = Path(url.database)
+    with first_come():
+        is_there = path.exists() and path.stat().st_size > 0
+        if is_there or not os.access(path.parent, os.W_OK):  # `_look_at` says why it is of no use
+            return
+        with atomic_path(path) as temporary:
+            # as a relative path where the store's is one
+            database = os.path.join(os.path.dirname(url.database), temporary.name)
+            MlflowClient(url.set(database=database).render_as_string()).search_experiments()
 
 
 def _look_at(uri: str) -> None:
