@@ -42,5 +42,5 @@ def open_runtime(
 
 def maps_of(images: Iterable[Uint8], runtime: Runtime) -> list[Float32]:
     """Return the probability maps of images, (C, H, W) each."""
-    found = probability_maps(images, lambda image: image, runtime, lambda _, maps: maps)
+    found = probability_maps(images, lambda image: image, runtime, lambda _, maps: maps.whole())
     return [maps for _, maps in found]

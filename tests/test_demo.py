@@ -25,6 +25,7 @@ from steelseg.data import annotations, image_table, label_csv, rle
 from steelseg.data.inspection import inspect_folder
 from steelseg.demo.samples import TESTS, find_samples, table_of
 from steelseg.model.card import EXPORT
+from steelseg.predict import tiles
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report.drawing import class_colours
@@ -278,6 +279,18 @@ def test_every_runtime_answers(
     page = click(open_page(repository, model, runtime), repository, "0012.png")
     found = steelseg.Model.open(tiny_model).predict(repository_image(repository, "0012.png"))
     assert page.dataframe[0].value["pixels"].tolist() == [f.area for f in found]
+
+
+def test_a_large_image_is_answered_by_the_tuned_rules(
+    repository: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the controls: its maps are too large to keep for them."""
+    monkeypatch.setattr(tiles, "WHOLE", 0)
+    page = click(open_page(repository, tiny_model), repository, "0012.png")
+    found = steelseg.Model.open(tiny_model).predict(repository_image(repository, "0012.png"))
+    assert page.dataframe[0].value["pixels"].tolist() == [f.area for f in found]
+    assert "too large to try other rules" in page.info[0].value
+    assert not page.slider
 
 
 def repository_image(repository: Path, name: str) -> Path:

@@ -78,7 +78,12 @@ def test_no_model_is_judged_on_what_it_was_trained_on(models: dict[int, Path]) -
     assert {fold: len(of_fold) for fold, of_fold in sorted_.items()} == {0: 1, 1: 2, 2: 1}
     rows = {0: [3, 7], 1: [1], 2: [0]}
     means = out_of_fold_maps(
-        sorted_, rows, lambda _: IMAGE, CONFIG, ViewsConfig(), lambda _, maps: float(maps.mean())
+        sorted_,
+        rows,
+        lambda _: IMAGE,
+        CONFIG,
+        ViewsConfig(),
+        lambda _, maps: float(maps.whole().mean()),
     )
     found = dict(means)
     assert list(found) == [3, 7, 1, 0]

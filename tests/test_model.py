@@ -14,6 +14,7 @@ import steelseg
 from steelseg.core.errors import BadInput
 from steelseg.data.images import read_grey
 from steelseg.model.card import EXPORT, read_card
+from steelseg.predict import inference, tiles
 from steelseg.predict.postprocess import ClassRule, postprocess
 from steelseg.predict.rules import Probe, compare, read_rules, take_probe
 
@@ -61,6 +62,21 @@ def test_a_path_bytes_and_an_array_are_one_image(tiny_model: Path, image: Path) 
     assert any(found.area for found in expected)
     for given in (image, str(image), image.read_bytes(), image_hw, image_hw[..., None]):
         assert model.predict(given) == expected
+
+
+def test_a_large_image_is_answered_by_tiles(
+    tiny_model: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its findings are those of the blended maps as one, in whichever way it is predicted."""
+    model = steelseg.Model.open(tiny_model)
+    whole = model.probabilities(image)
+    monkeypatch.setattr(tiles, "WHOLE", 1000)
+    monkeypatch.setattr(inference, "TILE", (32, 32))
+    blended = model.probabilities(image)
+    assert blended.shape == whole.shape
+    assert not np.allclose(blended, whole, atol=1e-3)  # a tile shows less
+    assert model.predict(image) == model.findings(blended)
+    assert list(model.predict_many([image])) == [model.findings(blended)]
 
 
 def test_a_finding_has_its_mask(tiny_model: Path, image: Path) -> None:

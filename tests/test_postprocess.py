@@ -1,5 +1,7 @@
 """Tests of steelseg.postprocess against hand-made maps and the starter notebook's loop."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,14 @@ from tables import clean_mask
 
 from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
-from steelseg.predict.postprocess import ClassRule, confidence, is_open, postprocess
+from steelseg.predict.postprocess import (
+    ClassRule,
+    confidence,
+    is_open,
+    postprocess,
+    postprocess_maps,
+)
+from steelseg.predict.tiles import Block, Maps
 
 # levels that thresholds fall on, between, below and above
 LEVELS = [0.0, 0.25, 0.3, 0.5, 0.7, 0.75, 1.0]
@@ -62,6 +71,25 @@ def test_agrees_with_the_loop_over_components(probability_hw, rule):
     assert prediction.rle == rle.encode(expected)
     assert prediction.area == expected.sum()
     assert prediction.confidence == probability_hw.max()
+
+
+@given(MAPS, RULES, st.data())
+def test_blocks_agree_with_the_loop_over_components(probability_hw, rule, data):
+    """However a map is cut into blocks, and in whichever order they come, it is that of one."""
+    height, width = probability_hw.shape
+    rows, columns = (
+        [0, *sorted(data.draw(st.sets(st.integers(1, max(1, n - 1)), max_size=3)) - {n}), n]
+        for n in (height, width)
+    )
+    blocks = [
+        Block(top, left, probability_hw[None, top:bottom, left:right])
+        for top, bottom in itertools.pairwise(rows)
+        for left, right in itertools.pairwise(columns)
+    ]
+    maps = Maps((height, width), data.draw(st.permutations(blocks)))
+    expected = loop_over_components(probability_hw, rule)
+    (prediction,) = postprocess_maps(maps, [rule])
+    assert prediction == (rle.encode(expected), expected.sum(), probability_hw.max())
 
 
 @given(MAPS, RULES)

@@ -25,6 +25,7 @@ from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.data.images import read_grey
+from steelseg.predict import tiles
 from steelseg.predict.model import Model
 from steelseg.predict.postprocess import postprocess
 from steelseg.predict.views import ViewsConfig
@@ -119,6 +120,22 @@ def test_an_ensemble_is_scored_in_the_views_of_its_rules(
         expected[name] = postprocess(maps_of([image_hw], runtime)[0][0], rule).rle
     assert expected["together"] != expected["alone"]
     assert found["coil 0/00.png", 1] == expected["together"]
+
+
+def test_large_images_are_decoded_when_their_turn_comes(
+    tiny_model: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their rows, and the errors of bad ones, are those of other images."""
+    words = ["--model", tiny_model, "--images", images, "--out"]
+    first = score(capsys, *words, tmp_path / "a")
+    monkeypatch.setattr(tiles, "WHOLE", 0)
+    second = score(capsys, *words, tmp_path / "b")
+    assert second.replace(str(tmp_path / "b"), "") == first.replace(str(tmp_path / "a"), "")
+    pd.testing.assert_frame_equal(rows_of(tmp_path / "a"), rows_of(tmp_path / "b"))
 
 
 def test_new_images_and_mended_ones_are_scored_later(

@@ -46,11 +46,14 @@ def padded_size(size_hw: Sequence[int]) -> Size:
     return height, width
 
 
-def pad(image_hw: Uint8, size_hw: Sequence[int] | None = None) -> Uint8:
-    """Repeat the last row and column up to a size, by default the next multiples of 32.
+def pad(image: Uint8, size_hw: Sequence[int] | None = None) -> Uint8:
+    """Repeat the last row and column of (..., H, W) up to a size, by default multiples of 32.
 
     Predictions are cut back by `[..., :height, :width]`. An image that fits is returned as it is.
     """
-    height, width = size_hw or padded_size(image_hw.shape)
-    margin = ((0, height - image_hw.shape[0]), (0, width - image_hw.shape[1]))
-    return np.pad(image_hw, margin, mode="edge") if margin != ((0, 0), (0, 0)) else image_hw
+    height, width = image.shape[-2:]
+    wanted_hw = tuple(size_hw or padded_size((height, width)))
+    if (height, width) == wanted_hw:
+        return image
+    margin = ((0, wanted_hw[0] - height), (0, wanted_hw[1] - width))
+    return np.pad(image, ((0, 0),) * (image.ndim - 2) + margin, mode="edge")

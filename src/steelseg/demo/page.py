@@ -19,6 +19,7 @@ from steelseg.demo.samples import Sample, find_samples, table_of, to_masks, to_t
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
+from steelseg.predict.tiles import is_large
 from steelseg.report import gallery
 from steelseg.report.drawing import class_colours, draw
 
@@ -46,9 +47,15 @@ class Chosen(NamedTuple):
     truth: dict[int, str] | None = None
 
 
-def predict(data: bytes, _model: Model) -> tuple[Uint8, Float32]:
-    """Decode an image and run the network: (H, W) uint8 and (C, H, W) float32."""
+def predict(data: bytes, _model: Model) -> tuple[Uint8, Float32 | list[Finding]]:
+    """Decode an image and run the network: (H, W) uint8 and maps (C, H, W) float32.
+
+    The maps of an image that is predicted by tiles are too large to keep: of that, what is found by
+    the tuned rules.
+    """
     image_hw = decode_grey(data)
+    if is_large(image_hw.shape):
+        return image_hw, _model.predict(image_hw)
     return image_hw, _model.probabilities(image_hw)
 
 
@@ -174,13 +181,16 @@ def page(folder: str, runtime: str) -> None:
         return
     try:
         cached = st.cache_data(max_entries=4, show_spinner="predicting")(predict)
-        image_hw, maps_chw = cached(image.data, model)
+        image_hw, found = cached(image.data, model)
     except SteelsegError as error:
         st.error(plain(f"{image.name}: {error}"))
         return
     truth = None if image.truth is None else to_masks(image.truth, image_hw.shape)
-    rules = choose_rules(model.rules.by_class, image_hw.size)
-    show(image.name, image_hw, model.findings(maps_chw, rules), truth)
+    if isinstance(found, list):
+        st.info("The image is too large to try other rules on it: these are the tuned ones.")
+    else:
+        found = model.findings(found, choose_rules(model.rules.by_class, image_hw.size))
+    show(image.name, image_hw, found, truth)
 
 
 if __name__ == "__main__":

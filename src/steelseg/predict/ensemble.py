@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import repository_root
 from steelseg.model.card import FILES, RULES, check_weights, read_card
 from steelseg.predict.inference import InferenceConfig, open_models, probability_maps
+from steelseg.predict.tiles import Maps
 from steelseg.predict.views import ViewsConfig
 
 MEMBERS = "members"
@@ -81,7 +82,7 @@ def out_of_fold_maps(
     read: Callable[[T], Uint8],
     inference: InferenceConfig,
     views: ViewsConfig,
-    finish: Callable[[T, Float32], R],
+    finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R]]:
     """Yield rows with what `finish` makes of their maps, by models that have not seen them.
 
@@ -91,7 +92,7 @@ def out_of_fold_maps(
         read: turns a row into an image.
         inference: how the networks are run.
         views: the flips, turns and tiles.
-        finish: is given a row and its probability maps (C, H, W), see `inference.answers`.
+        finish: is given a row and its probability maps, see `inference.answers`.
     """
     for fold, folders in models.items():
         if rows.get(fold):

@@ -4,10 +4,12 @@ A runtime maps a batch of padded grey images to probabilities; `answers` feeds i
 threads, each of which decodes images, runs the network, and works on its answers.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
@@ -22,7 +24,8 @@ from steelseg.core.files import is_sealed
 from steelseg.core.params import Config
 from steelseg.core.sizes import Size, pad, padded_size
 from steelseg.model.card import CARD, EXPORT, Card, read_card
-from steelseg.predict.views import Network, ViewsConfig, mean_of, with_flips, with_tiles
+from steelseg.predict.tiles import TILE, WHOLE, Maps, as_maps, is_large, tiled
+from steelseg.predict.views import Network, ViewsConfig, mean_of, with_flips
 
 if TYPE_CHECKING:  # seconds to import, and not needed where ONNX Runtime answers
     import torch
@@ -43,11 +46,34 @@ class Runtime(NamedTuple):
     calls: int
     """threads that should call it at once"""
     batch_size: int = 1
-    """images that it should be given at once"""
+    """images or tiles that it should be given at once"""
+    tile: Sequence[int] | None = None
+    """height and width of overlapping tiles; None tiles only what is too large for it"""
+    tile_overlap: float = 0.25
+    """least share of a tile that the next one covers too"""
 
     def __call__(self, images: Uint8) -> Float32:
         """Run the network: (B, 1, H, W) uint8 to (B, C, H, W) float32."""
         return self.network(images)
+
+    def maps(self, images: Sequence[Uint8]) -> Iterator[Maps]:
+        """Yield the probability maps of grey images (H, W) that are padded to one size."""
+        size_hw = padded_size(images[0].shape)
+        tile = self.tile
+        if not tile and is_large(size_hw):
+            tile = TILE
+            _say_tiled()
+        if tile and any(size > side for size, side in zip(size_hw, tile, strict=True)):
+            for image_hw in images:
+                blocks = tiled(
+                    self.network, image_hw[None], tile, self.tile_overlap, self.batch_size
+                )
+                yield Maps(image_hw.shape, blocks)
+            return
+        answers = self.network(np.stack([pad(image_hw) for image_hw in images])[:, None])
+        for image_hw, maps_chw in zip(images, answers, strict=True):
+            height, width = image_hw.shape
+            yield as_maps(maps_chw[:, :height, :width])
 
 
 class InferenceConfig(Config):
@@ -105,8 +131,8 @@ def open_models(
     else:  # on a CPU, PyTorch's own threads share an image, however many there are
         opened = [open_torch(folder, threads) for folder in folders]
     network = with_flips(mean_of([one.network for one in opened]), views.tta)
-    network = with_tiles(network, views.tile, views.tile_overlap)
-    return Runtime(network, opened[0].calls, inference.batch_size)
+    calls = opened[0].calls
+    return Runtime(network, calls, inference.batch_size, views.tile, views.tile_overlap)
 
 
 def open_onnx(
@@ -225,7 +251,7 @@ def answers(
     items: Iterable[T],
     read: Callable[[T], Uint8],
     runtime: Runtime,
-    finish: Callable[[T, Float32], R],
+    finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R | BadInput]]:
     """Yield every item, in order, with what `finish` makes of its probability maps.
 
@@ -234,8 +260,8 @@ def answers(
         read: turns an item into a grey image (H, W) uint8. Called on other threads; what it refuses
             by `BadInput` is yielded with that.
         runtime: the network; asked by as many threads as it can answer at once.
-        finish: is given an item and its maps (C, H, W), cut back to the image's size; called on
-            other threads.
+        finish: is given an item and its maps, cut back to the image's size, which come block by
+            block while it takes them; called on other threads.
     """
 
     def work(batch: Sequence[T]) -> list[tuple[T, R | BadInput]]:
@@ -247,10 +273,10 @@ def answers(
                 done += ((item, error) for item, error in neighbours if isinstance(error, BadInput))
                 continue
             sound = [(item, x) for item, x in neighbours if not isinstance(x, BadInput)]
-            maps = runtime(np.stack([pad(image_hw) for _, image_hw in sound])[:, None])
-            for (item, image_hw), maps_chw in zip(sound, maps, strict=True):
-                height, width = image_hw.shape
-                done.append((item, finish(item, maps_chw[:, :height, :width])))
+            found = runtime.maps([image_hw for _, image_hw in sound])
+            done += (
+                (item, finish(item, maps)) for (item, _), maps in zip(sound, found, strict=True)
+            )
         return done
 
     iterator = iter(items)
@@ -263,7 +289,7 @@ def probability_maps(
     items: Iterable[T],
     read: Callable[[T], Uint8],
     runtime: Runtime,
-    finish: Callable[[T, Float32], R],
+    finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R]]:
     """Yield what `answers` does, for items that can all be read.
 
@@ -286,6 +312,16 @@ def ahead(items: Iterable[T], function: Callable[[T], R], n_threads: int) -> Ite
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+@cache  # once is enough
+def _say_tiled() -> None:
+    logging.getLogger(__name__).warning(
+        "images of more than %d pixels are too large for the network at once: they are predicted "
+        "by overlapping tiles of %dx%d, near whose edges it sees less of the image",
+        WHOLE,
+        *TILE,
+    )
 
 
 def _try(read: Callable[[T], Uint8], item: T) -> Uint8 | BadInput:

@@ -26,8 +26,9 @@ from steelseg.predict.inference import (
     open_models,
     resolve_runtime,
 )
-from steelseg.predict.postprocess import ClassRule, postprocess
+from steelseg.predict.postprocess import ClassRule, postprocess_maps
 from steelseg.predict.rules import Rules, compare, read_rules
+from steelseg.predict.tiles import Maps, as_maps
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -130,7 +131,10 @@ class Model:
         Raises:
             BadInput: the image cannot be read.
         """
-        return self.findings(self.probabilities(image))
+        ((_, found),) = self.outcomes([image], to_grey, many=False)
+        if isinstance(found, BadInput):
+            raise found
+        return found
 
     def predict_many(self, images: Iterable[Image]) -> Iterator[list[Finding]]:
         """Yield what `predict` returns for each of any number of images, in their order.
@@ -160,23 +164,30 @@ class Model:
     def probabilities(self, image: Image) -> Float32:
         """Return an image's probability maps, (C, H, W) float32 in channel order.
 
+        All of them are held in memory, however large the image is; `predict` holds a part.
+
         Raises:
             BadInput: the image cannot be read.
         """
-        ((_, maps_chw),) = answers([image], to_grey, self.runtime(many=False), lambda _, maps: maps)
+        runtime = self.runtime(many=False)
+        ((_, maps_chw),) = answers([image], to_grey, runtime, lambda _, maps: maps.whole())
         if isinstance(maps_chw, BadInput):
             raise maps_chw
         return maps_chw
 
     def findings(
-        self, maps_chw: Float32, rules: Mapping[int, ClassRule] | None = None
+        self, maps: Maps | Float32, rules: Mapping[int, ClassRule] | None = None
     ) -> list[Finding]:
-        """Turn probability maps (C, H, W) into findings, by the tuned rules or by others."""
-        height, width = maps_chw.shape[1:]
-        by_class = (rules or self.rules.by_class).items()
+        """Turn probability maps, or an array (C, H, W) of them, into findings.
+
+        By the tuned rules, or by others.
+        """
+        maps = as_maps(maps) if isinstance(maps, np.ndarray) else maps
+        by_class = rules or self.rules.by_class
+        found = postprocess_maps(maps, list(by_class.values()))
         return [
-            Finding(class_id, *postprocess(map_hw, rule), (height, width))
-            for (class_id, rule), map_hw in zip(by_class, maps_chw, strict=True)
+            Finding(class_id, *prediction, maps.size_hw)
+            for class_id, prediction in zip(by_class, found, strict=True)
         ]
 
     def runtime(self, *, many: bool) -> Runtime:

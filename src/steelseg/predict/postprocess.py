@@ -1,4 +1,8 @@
-"""From a class's probability map to its mask: threshold, small components, small masks, gate."""
+"""From a class's probability map to its mask: threshold, small components, small masks, gate.
+
+Maps may come in blocks, of which nothing is kept but the runs: stretches of foreground in a column.
+Those that meet where blocks do are joined, which makes them what they are in the whole map.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from steelseg.core.arrays import Bool, Float32, Int64, Uint8
 from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
+from steelseg.predict.tiles import Block, Maps
+
+BETWEEN = 2  # pixels of background between two columns: below the one and above the other
 
 
 class ClassRule(BaseModel, frozen=True, extra="forbid"):
@@ -87,9 +94,35 @@ def postprocess(probability_hw: Float32, rule: ClassRule) -> Prediction:
         ValueError: the map is not (H, W) float32.
         SteelsegError: the map holds NaN.
     """
-    highest = confidence(probability_hw)
-    runs = _clean_runs(probability_hw, highest, rule)
-    return Prediction(rle.to_string(runs), int(runs[:, 1].sum()), highest)
+    (prediction,) = postprocess_maps(
+        Maps(probability_hw.shape[:2], [Block(0, 0, probability_hw[None])]), [rule]
+    )
+    return prediction
+
+
+def postprocess_maps(maps: Maps, rules: Sequence[ClassRule]) -> list[Prediction]:
+    """Turn an image's maps into what `postprocess` makes of each class's whole map.
+
+    Args:
+        maps: of an image, in blocks of any number and order.
+        rules: of the classes, in channel order.
+    """
+    height = maps.size_hw[0]
+    highest = [0.0] * len(rules)
+    runs: list[list[Int64]] = [[] for _ in rules]
+    for top, left, maps_chw in maps.blocks:
+        for at, (rule, map_hw) in enumerate(zip(rules, maps_chw, strict=True)):
+            here, threshold = confidence(map_hw), np.float32(rule.threshold)
+            highest[at] = max(highest[at], here)
+            if rule.enabled and here > threshold:
+                foreground_hw = (map_hw > threshold).view(np.uint8)
+                runs[at].append(_region_runs(foreground_hw, top, left, height))
+    return [
+        _predict(np.concatenate(of_class), sure, rule, height)
+        if of_class
+        else Prediction("", 0, sure)
+        for of_class, sure, rule in zip(runs, highest, rules, strict=True)
+    ]
 
 
 def is_open(confidences: npt.ArrayLike, gate: float) -> Bool:
@@ -103,20 +136,8 @@ def column_runs(foreground_hw: Uint8) -> ColumnRuns:
     Runs stand for pixels from here on: there are far fewer of them. Two are 8-connected where one,
     moved to the next column, overlaps the other or meets it at a corner.
     """
-    stride = foreground_hw.shape[0] + 2
-    # background above and below ends every run within its column
-    padded_wh = cv2.copyMakeBorder(
-        cv2.transpose(foreground_hw), 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=0
-    )
-    flat = padded_wh.ravel()
-    borders = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, stops = borders[::2], borders[1::2]  # (R,), both increasing
-    first = np.searchsorted(stops, starts + stride)
-    neighbours = np.searchsorted(starts, stops + stride, side="right") - first
-    columns = starts // stride
-    return ColumnRuns(
-        columns, starts - columns * stride - 1, stops - starts, first, np.maximum(neighbours, 0)
-    )
+    height = foreground_hw.shape[0]
+    return _graph(_find_runs(foreground_hw), height + BETWEEN)
 
 
 def label_runs(regions: Sequence[ColumnRuns]) -> Int64:
@@ -133,32 +154,63 @@ def label_runs(regions: Sequence[ColumnRuns]) -> Int64:
     return labels
 
 
-def _clean_runs(probability_hw: Float32, highest: float, rule: ClassRule) -> Int64:
-    threshold = np.float32(rule.threshold)
-    if not rule.enabled or not highest > threshold or not is_open(highest, rule.gate):
-        return np.zeros((0, 2), dtype=np.int64)
-    foreground_hw = (probability_hw > threshold).view(np.uint8)
+def _predict(runs: Int64, highest: float, rule: ClassRule, height: int) -> Prediction:
+    """Apply a rule to the foreground of an image of some height: runs as in `_region_runs`."""
+    if not is_open(highest, rule.gate):
+        return Prediction("", 0, highest)
+    stride = height + BETWEEN
+    runs = _join(runs[np.argsort(runs[:, 0], kind="stable")])
     if rule.min_component_area > 1:
-        runs = _large_component_runs(foreground_hw, rule.min_component_area)
-    else:
-        runs = rle.find_runs(foreground_hw)
-    return runs if runs[:, 1].sum() >= rule.min_area else runs[:0]
+        labels = label_runs([_graph(runs, stride)])
+        areas = np.bincount(labels, weights=runs[:, 1] - runs[:, 0])
+        runs = runs[areas[labels] >= rule.min_component_area]
+    area = int((runs[:, 1] - runs[:, 0]).sum())
+    if area < max(rule.min_area, 1):
+        return Prediction("", 0, highest)
+    columns = runs[:, :1] // stride
+    pixels = _join(runs - BETWEEN * columns - 1)  # a column's end is the next one's start
+    pixels[:, 1] -= pixels[:, 0]
+    return Prediction(rle.to_string(pixels), area, highest)
 
 
-def _large_component_runs(foreground_hw: Uint8, min_component_area: int) -> Int64:
-    left, top, width, height = cv2.boundingRect(foreground_hw)
-    runs = column_runs(foreground_hw[top : top + height, left : left + width])
-    labels = label_runs([runs])
-    areas = np.bincount(labels, weights=runs.lengths)
-    is_large = areas[labels] >= min_component_area
-    starts = (left + runs.columns) * foreground_hw.shape[0] + top + runs.rows
-    return _join(starts[is_large], runs.lengths[is_large])
+def _region_runs(foreground_hw: Uint8, top: int, left: int, height: int) -> Int64:
+    """Find the runs of a region that begins somewhere in an image of some height.
+
+    Returns:
+        (R, 2) starts and stops, as if the image's columns stood one below the other, `BETWEEN`
+        pixels of background between each two of them, and one above the first.
+    """
+    x, y, region_width, region_height = cv2.boundingRect(foreground_hw)
+    runs = _find_runs(foreground_hw[y : y + region_height, x : x + region_width])
+    columns = runs[:, :1] // (region_height + BETWEEN)
+    return runs + columns * (height - region_height) + (left + x) * (height + BETWEEN) + top + y
 
 
-def _join(starts: Int64, lengths: Int64) -> Int64:
-    """Join runs that touch: a run at a column's end goes on at the next column's start."""
-    stops = starts + lengths
-    is_gap = starts[1:] != stops[:-1]
-    first = np.concatenate([[True], is_gap])[: len(starts)]
-    last = np.concatenate([is_gap, [True]])[: len(starts)]
-    return np.column_stack([starts[first], stops[last] - starts[first]])
+def _find_runs(foreground_hw: Uint8) -> Int64:
+    """Find the runs of a non-empty region, as in `_region_runs` but counted in the region."""
+    # background above and below ends every run within its column
+    padded_wh = cv2.copyMakeBorder(
+        cv2.transpose(foreground_hw), 0, 0, 1, 1, cv2.BORDER_CONSTANT, value=0
+    )
+    flat = padded_wh.ravel()
+    borders: Int64 = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return borders.reshape(-1, 2)
+
+
+def _graph(runs: Int64, stride: int) -> ColumnRuns:
+    """Find which runs touch: (R, 2), sorted, as in `_region_runs`; columns are `stride` apart."""
+    starts, stops = np.ascontiguousarray(runs.T)
+    first = np.searchsorted(stops, starts + stride)
+    neighbours = np.searchsorted(starts, stops + stride, side="right") - first
+    columns = starts // stride
+    return ColumnRuns(
+        columns, starts - columns * stride - 1, stops - starts, first, np.maximum(neighbours, 0)
+    )
+
+
+def _join(runs: Int64) -> Int64:
+    """Join sorted runs, (R, 2) starts and stops, of which one begins where the last one ends."""
+    is_gap = runs[1:, 0] != runs[:-1, 1]
+    first = np.concatenate([[True], is_gap])[: len(runs)]
+    last = np.concatenate([is_gap, [True]])[: len(runs)]
+    return np.column_stack([runs[first, 0], runs[last, 1]])

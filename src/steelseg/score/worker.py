@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput
-from steelseg.data.images import decode_grey
+from steelseg.data.images import decode_grey, size_of
 from steelseg.predict.inference import InferenceConfig, ahead
 from steelseg.predict.model import Model
 from steelseg.predict.parts import rows_of
 from steelseg.predict.submission import PredictionRow
+from steelseg.predict.tiles import is_large
 from steelseg.score.source import read_bytes
 from steelseg.score.store import Place, ScoreStore
 
@@ -61,19 +62,24 @@ class Scorer:
         self.store.write(images, rows, errors)
         return Tally(len(images) - len(errors), len(errors))
 
-    def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Uint8 | BadInput]]:
-        """Decode images in their order, some ahead of the one that is asked for."""
+    def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Uint8 | bytes | BadInput]]:
+        """Decode images in their order, some ahead of the one that is asked for.
 
-        def decode(image: str) -> Uint8 | BadInput:
+        Large ones are read ahead only, since several of them would not fit into memory.
+        """
+
+        def decode(image: str) -> Uint8 | bytes | BadInput:
             try:
-                return decode_grey(read_bytes(self.folder, image))
+                data = read_bytes(self.folder, image)
+                return data if is_large(size_of(data)) else decode_grey(data)
             except BadInput as error:
                 return error
 
         yield from zip(images, ahead(images, decode, READERS), strict=True)
 
 
-def _sound(item: tuple[str, Uint8 | BadInput]) -> Uint8:
-    if isinstance(item[1], BadInput):
-        raise item[1]
-    return item[1]
+def _sound(item: tuple[str, Uint8 | bytes | BadInput]) -> Uint8:
+    _, image = item
+    if isinstance(image, BadInput):
+        raise image
+    return decode_grey(image) if isinstance(image, bytes) else image

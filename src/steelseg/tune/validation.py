@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Uint8
 from steelseg.data.cache import Cache
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.rules import PROBE_SIDE
+from steelseg.predict.tiles import Maps
 from steelseg.predict.views import ViewsConfig
 from steelseg.tune.components import ComponentTable, PairComponents, measure
 
@@ -50,8 +51,8 @@ def validate(
         progress: shows how many images are done.
     """
 
-    def look(row: int, maps_chw: Float32) -> list[PairComponents]:
-        return measure(cache.hide_ignored(row, maps_chw), cache.masks(row), thresholds)
+    def look(row: int, maps: Maps) -> list[PairComponents]:
+        return measure(cache.hide_ignored(row, maps.whole()), cache.masks(row), thresholds)
 
     rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
     rows = [row for of_fold in rows_of.values() for row in of_fold]
