@@ -12,7 +12,7 @@ from strategies import png
 
 from steelseg.core.errors import BadInput
 from steelseg.data.images import decode_grey
-from steelseg.data.mask_file import read_foreground, read_labels
+from steelseg.formats.mask_file import read_foreground, read_labels
 
 SIZE_HW = (6, 9)
 BLACK, WHITE, RED, GREEN = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0)
@@ -314,16 +314,17 @@ def test_hints_for_masks_name_what_is_likely(
 
 
 def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
-    """Colours without a palette, 16 bits, several pages, and what lost its values on the way."""
+    """Colours without a palette, floats, several pages, and what lost its values on the way."""
     refused = {
         "expected 8-bit grey values or a palette, but got RGB": Image.new("RGB", (9, 6)),
         "but got RGBA": Image.new("RGBA", (9, 6)),
-        "but got I;16": Image.new("I;16", (9, 6)),
+        "but got F; save it as grey": Image.new("F", (9, 6)),
     }
     for message, image in refused.items():
-        image.save(tmp_path / "a.png")
+        path = tmp_path / ("a.tif" if image.mode == "F" else "a.png")
+        image.save(path)
         with pytest.raises(BadInput, match=message):
-            labels(tmp_path / "a.png")
+            labels(path)
     spot = Image.fromarray(SPOT)
     spot.save(tmp_path / "a.tif", save_all=True, append_images=[spot])
     with pytest.raises(BadInput, match="expected one page"):

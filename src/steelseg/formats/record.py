@@ -29,12 +29,16 @@ class Options(NamedTuple):
     `classes` are the names of all classes, in the order of their ids 1, 2, ...; empty: those that
     the source names. A label that is none of them is a fault, unless it is ignored. `legend` says
     what colours ('#rrggbb', in lower case) and values ('7') of label images mean: a class's name.
-    Labels, colours and values in `ignore` are regions that count for nothing.
+    Labels, colours and values in `ignore` are regions that count for nothing. `images` is where the
+    images are, if not in the source itself: annotations often travel without them. `threshold` is
+    the highest grey of black and white masks that is black; None where all are 0 or 255.
     """
 
     classes: tuple[str, ...] = ()
     legend: Mapping[str, str] = NOTHING
     ignore: frozenset[str] = frozenset()
+    images: Path | None = None
+    threshold: int | None = None
 
 
 class Record(NamedTuple):
@@ -63,7 +67,8 @@ class Source(NamedTuple):
     `records` is read once, one image at a time, in the order of names. Whatever is not taken over
     (a file, an annotation) is put into `left_out` with its reason while the records are read;
     reasons are few and short, since they are counted. `colors` is '#rrggbb' by class name, where
-    the format has colours.
+    the format has colours. `test_images` is the source's folder of images without labels, and
+    `sample_submission` says which of their rows are to be answered.
     """
 
     classes: list[str]
@@ -71,3 +76,5 @@ class Source(NamedTuple):
     left_out: dict[str, str]
     colors: Mapping[str, str] = NOTHING
     ids: tuple[int, ...] = ()
+    test_images: Path | None = None
+    sample_submission: Path | None = None

@@ -1,4 +1,4 @@
-"""Masks as image files become the csv that the pipeline reads, or are refused by name."""
+"""Images and masks become a data set's folder, or are refused by name."""
 
 import unicodedata
 from pathlib import Path
@@ -10,7 +10,8 @@ from PIL import ExifTags, Image
 from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.data import label_csv, rle
-from steelseg.data.mask_import import read_masks
+from steelseg.formats import masks
+from steelseg.formats.record import Options
 
 SIZE_HW = (6, 9)
 
@@ -22,16 +23,32 @@ def save(path: Path, values: np.ndarray, **options: object) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data set of three training images and one test image, without labels."""
-    for name in ("train_images/a.jpg", "train_images/b.png", "train_images/c.bmp"):
+    """Three images of a mill, one more to predict, and a folder for masks."""
+    for name in ("images/a.jpg", "images/b.png", "images/c.bmp"):
         save(tmp_path / name, np.full(SIZE_HW, 120))
-    save(tmp_path / "test_images/t.jpg", np.full(SIZE_HW, 120))
+    save(tmp_path / "tests/t.jpg", np.full(SIZE_HW, 120))
     (tmp_path / "masks").mkdir()
     return tmp_path
 
 
-def pairs(folder: Path, classes: tuple[int, ...] = (1, 2, 3)) -> list:
-    return read_masks(folder / "train_images", folder / "masks", classes).rows
+def pairs(folder: Path, classes: tuple[str, ...] = ("1", "2", "3")) -> list[tuple]:
+    """Return each image with a class that it shows, and where."""
+    source = masks.read(folder / "masks", Options(classes, images=folder / "images"))
+    found = [(r.name, name, mask) for r in source.records for name, mask in r.masks.items()]
+    if not found:
+        raise BadInput("no mask")
+    return found
+
+
+def names(folder: Path) -> list[tuple[str, str]]:
+    return [pair[:2] for pair in pairs(folder)]
+
+
+def import_words(folder: Path, classes: str = "1,2,3") -> list[str]:
+    """The words of the command that imports the folder into `set`."""
+    words = ["import", str(folder / "masks"), "--images", str(folder / "images")]
+    words += ["--to", str(folder / "set"), "--format", "masks", "--test", str(folder / "tests")]
+    return [*words, "--classes", classes]
 
 
 def test_both_forms_come_back_from_the_csv(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -43,18 +60,24 @@ def test_both_forms_come_back_from_the_csv(folder: Path, capsys: pytest.CaptureF
     save(folder / "masks/b_1.png", binary[1] * 255)
     save(folder / "masks/b_2.png", binary[2])  # 0 and 1 do as well
     save(folder / "masks/b_3.png", np.zeros(SIZE_HW))
-    images = folder / "train_images"
-    main(["import-masks", str(images), str(folder / "masks"), "--classes", "1,2,3"])
-    rows = label_csv.read(folder / "train.csv").rows
+    main([*import_words(folder), "--unlabelled", "clean"])
+    rows = label_csv.read(folder / "set/train.csv").rows
     read_back = {(r.image, r.class_id): rle.decode(r.rle, SIZE_HW) for r in rows}
     wanted = {("a.jpg", 1): labels == 1, ("a.jpg", 3): labels == 3}
     wanted |= {("b.png", c): mask for c, mask in binary.items()}
     assert read_back.keys() == wanted.keys()
     for pair, mask in wanted.items():
         np.testing.assert_array_equal(read_back[pair], mask)
-    sample = label_csv.read(folder / "sample_submission.csv").rows
-    assert [(r.image, r.class_id) for r in sample] == [("t.jpg", 1), ("t.jpg", 2), ("t.jpg", 3)]
-    assert "4 masks of 2 images; 1 images are clean" in capsys.readouterr().out
+    assert (folder / "set/classes.csv").read_text().split() == [
+        "ClassId,name,color", "1,class", "1,", "2,class", "2,", "3,class", "3,"
+    ]  # fmt: skip
+    for name in ("train_images/a.jpg", "train_images/b.png", "train_images/c.bmp"):
+        assert (folder / "set" / name).is_file()
+    assert (folder / "set/test_images/t.jpg").is_file()
+    lines = " ".join(capsys.readouterr().out.split())
+    assert "3 images (6x9) class 1 2 " in lines
+    assert " class 2 1 " in lines
+    assert "clean 1 unlabelled 0 with several classes at one pixel 1 1 test images" in lines
 
 
 def test_palette_indices_are_classes(folder: Path) -> None:
@@ -62,14 +85,14 @@ def test_palette_indices_are_classes(folder: Path) -> None:
     image = Image.fromarray(np.eye(*SIZE_HW, dtype=np.uint8) * 2)
     image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     image.save(folder / "masks/a.png")
-    assert [(p.image, p.class_id) for p in pairs(folder)] == [("a.jpg", 2)]
+    assert names(folder) == [("a.jpg", "class 2")]
 
 
 def test_one_bit_masks_are_read(folder: Path) -> None:
     """A PNG of one bit a pixel is 0 and 1."""
     Image.fromarray(np.eye(*SIZE_HW, dtype=bool)).save(folder / "masks/a_1.png")
-    (pair,) = pairs(folder)
-    np.testing.assert_array_equal(rle.decode(pair.rle, SIZE_HW), np.eye(*SIZE_HW))
+    ((_, _, mask),) = pairs(folder)
+    np.testing.assert_array_equal(mask, np.eye(*SIZE_HW))
 
 
 SPOT = np.zeros(SIZE_HW)
@@ -87,9 +110,12 @@ SPOT[2, 3] = 1
         ("a_4.png", SPOT, "class '4' is none of --classes 1, 2, 3"),
         ("a_x.png", SPOT, "no such image"),
         ("z.png", SPOT, "no such image"),
-        ("a.png", np.zeros(SIZE_HW), "at least one mask that shows a defect"),
         ("a.png", np.zeros((*SIZE_HW, 3)), "but got RGB"),
         ("a.jpg", SPOT, "cannot be read as PNG"),
+        ("below/c_1.png", SPOT, r"below/c_1\.png': no such image"),
+        ("below/c.gif", SPOT, r"below/c\.gif': no such image"),
+        ("c_1.PNG.bak/c_1.png", SPOT, r"bak/c_1\.png': no such image"),
+        ("view/all.png", SPOT, r"view/all\.png': no such image"),
     ],
 )
 def test_what_means_nothing_is_refused(
@@ -114,36 +140,47 @@ def test_all_faults_are_named_and_nothing_is_written(folder: Path) -> None:
     save(folder / "masks/b.png", SPOT * 9)
     save(folder / "masks/b_1.png", SPOT)
     save(folder / "masks/z.png", SPOT)
-    images = folder / "train_images"
-    with pytest.raises(SystemExit, match=r"(?s)3 faults.*'b\.png'.*'b_1\.png'.*'z\.png'") as error:
-        main(["import-masks", str(images), str(folder / "masks"), "--classes", "1,2"])
+    there = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit, match=r"(?s)3 faults.*b_1\.png.*'z\.png'.*b\.png") as error:
+        main(import_words(folder, "1,2"))
     assert str(error.value).startswith("error: ")
-    assert not (folder / "train.csv").exists()
+    assert sorted(folder.rglob("*")) == there
+
+
+def test_masks_that_show_nothing_are_refused(folder: Path) -> None:
+    """There is nothing to learn from them, and most likely they were read wrongly."""
+    save(folder / "masks/a.png", np.zeros(SIZE_HW))
+    with pytest.raises(SystemExit, match="at least one mask that shows a defect, but found none"):
+        main(import_words(folder))
+    assert not (folder / "set").exists()
 
 
 def test_names_that_could_mean_two_images_are_refused(folder: Path) -> None:
     """`a_1.png` may be class 1 of `a` or the classes of `a_1`; `a.jpg` and `a.png` share masks."""
-    save(folder / "train_images/a_1.png", np.full(SIZE_HW, 120))
+    save(folder / "images/a_1.png", np.full(SIZE_HW, 120))
     save(folder / "masks/a_1.png", SPOT)
     with pytest.raises(BadInput, match=r"may belong to 'a_1\.png' or 'a\.jpg'"):
         pairs(folder)
-    save(folder / "train_images/a.png", np.full(SIZE_HW, 120))
+    save(folder / "images/a.png", np.full(SIZE_HW, 120))
     with pytest.raises(BadInput, match=r"expected names that differ before"):
         pairs(folder)
 
 
-def test_labels_that_are_there_stay(folder: Path) -> None:
-    """train.csv is replaced only when told to, a sample submission never."""
+def test_a_data_set_that_is_there_stays(folder: Path) -> None:
+    """It is replaced only when told to, and not where it holds what no import has written."""
     save(folder / "masks/a.png", SPOT)
-    for name in ("train.csv", "sample_submission.csv"):
-        (folder / name).write_text("mine\n")
-    words = ["import-masks", str(folder / "train_images"), str(folder / "masks"), "--classes", "1"]
+    (folder / "set").mkdir()
+    (folder / "set/train.csv").write_text("mine\n")
     with pytest.raises(SystemExit, match="--force"):
-        main(words)
-    assert (folder / "train.csv").read_text() == "mine\n"
-    main([*words, "--force"])
-    assert len(label_csv.read(folder / "train.csv").rows) == 1
-    assert (folder / "sample_submission.csv").read_text() == "mine\n"
+        main(import_words(folder))
+    assert (folder / "set/train.csv").read_text() == "mine\n"
+    (folder / "set/notes.txt").write_text("mine\n")
+    with pytest.raises(SystemExit, match=r"holds 'notes\.txt', which is no part of a data set"):
+        main([*import_words(folder), "--force"])
+    assert (folder / "set/train.csv").read_text() == "mine\n"
+    (folder / "set/notes.txt").unlink()
+    main([*import_words(folder), "--force"])
+    assert len(label_csv.read(folder / "set/train.csv").rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -154,7 +191,7 @@ def test_masks_of_every_lossless_format_are_read(folder: Path, suffix: str) -> N
     kind = {"tif": "TIFF"}.get(suffix.lower(), suffix)
     save(folder / f"masks/a_2.{suffix}", SPOT * 255, format=kind.upper())
     save(folder / f"masks/b.{suffix}", SPOT * 3, format=kind.upper())
-    assert [(p.image, p.class_id) for p in pairs(folder)] == [("a.jpg", 2), ("b.png", 3)]
+    assert names(folder) == [("a.jpg", "class 2"), ("b.png", "class 3")]
 
 
 @pytest.mark.parametrize(
@@ -186,18 +223,20 @@ def test_what_is_passed_over_is_counted(folder: Path, capsys: pytest.CaptureFixt
     over = ["a.json", "a.webp", "._a.png", ".old/c_1.png", "x.txt"]
     for name in ["a.png", *over]:
         save(folder / "masks" / name, SPOT, format="PNG")
-    save(folder / "train_images/more/d.png", SPOT)
-    save(folder / "test_images/.t.png", SPOT)
-    images, masks = folder / "train_images", folder / "masks"
-    main(["import-masks", str(images), str(masks), "--classes", "1"])
+    save(folder / "images/more/d.png", SPOT)
+    save(folder / "tests/.t.png", SPOT)
+    main(import_words(folder, "1"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == [
-        f"{images}: 4 files: 4 images (1 in folders below), 0 passed over",
-        f"{masks}: 6 files: 1 read, 5 passed over: 2 hidden, "
-        "3 of other suffixes (.json, .txt, .webp)",
-        f"{folder / 'train.csv'}: 1 masks of 1 images; 3 images are clean",
+    assert lines[-4:-1] == [
+        "5 left out",
+        "        3  of other suffixes (such as 'a.json')",
+        "        2  hidden (such as '._a.png')",
     ]
-    assert lines[3].endswith("test_images: 2 files: 1 images, 1 passed over: 1 hidden")
+    assert {line.split()[0]: line.split()[1] for line in lines[3:6]} == {
+        "class": "1", "clean": "0", "unlabelled": "3"
+    }  # fmt: skip
+    assert "--unlabelled clean" in lines[-1]
+    assert (folder / "set/train_images/more/d.png").is_file()
 
 
 def test_two_files_of_one_mask_are_refused(folder: Path) -> None:
@@ -212,7 +251,7 @@ def test_linked_masks_are_read(folder: Path) -> None:
     """A person put the links there."""
     save(folder / "elsewhere/mask", SPOT, format="PNG")
     (folder / "masks/a_1.png").symlink_to(folder / "elsewhere/mask")
-    assert [(p.image, p.class_id) for p in pairs(folder)] == [("a.jpg", 1)]
+    assert names(folder) == [("a.jpg", "class 1")]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -220,9 +259,9 @@ def test_masks_belong_to_images_in_any_unicode_form(folder: Path, form: str) -> 
     """Images from a Mac, masks from a labelling tool on a server."""
     other = {"NFC": "NFD", "NFD": "NFC"}[form]
     image = unicodedata.normalize(form, "blöße.png")
-    save(folder / "train_images" / image, np.full(SIZE_HW, 120))
+    save(folder / "images" / image, np.full(SIZE_HW, 120))
     save(folder / "masks" / unicodedata.normalize(other, "blöße_1.png"), SPOT)
-    assert [(p.image, p.class_id) for p in pairs(folder)] == [(image, 1)]
+    assert names(folder) == [(image, "class 1")]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
@@ -234,9 +273,9 @@ def test_masks_have_the_size_of_the_image_as_it_is_shown(
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     turned = orientation > 4
-    save(folder / f"train_images/t.{suffix}", np.full(SIZE_HW, 9), exif=exif)
+    save(folder / f"images/t.{suffix}", np.full(SIZE_HW, 9), exif=exif)
     save(folder / "masks/t_1.png", SPOT.T if turned else SPOT)
-    assert [(p.image, p.class_id) for p in pairs(folder)] == [(f"t.{suffix}", 1)]
+    assert names(folder) == [(f"t.{suffix}", "class 1")]
     save(folder / "masks/t_1.png", SPOT if turned else SPOT.T)
     with pytest.raises(BadInput, match="like its image, but got"):
         pairs(folder)

@@ -21,7 +21,7 @@ def explain_labels(values: Sequence[int], classes: Sequence[int], way: str) -> s
     if len(wrong) > _MANY:
         hint = _SMOOTH
     elif wrong == [255] and (len(positive) > 1 or way != "by grey"):
-        hint = "is 255 void, or unsure? Paint it 0: every pixel is trained on"
+        hint = "is 255 void, or unsure? Then add --ignore 255"
     elif positive == [255] or (len(positive) == 1 and step is None):
         hint = "is it one class in black and white? Then name it `<image>_<class>.png`"
     elif step and all(v // step in classes for v in positive):
@@ -48,7 +48,7 @@ def explain_binary(values: Sequence[int]) -> str:
     elif max(values) <= _FEW_CLASSES:
         hint = "are they class ids? Then name it `<image>.png`"
     else:
-        hint = _SMOOTH
+        hint = f"{_SMOOTH}; --threshold 127 takes what is nearer to white"
     return _unexpected(wrong, "0 and 255, or 0 and 1", hint)
 
 

@@ -10,26 +10,35 @@ are up to three ways to read a file:
     by its colour     where all colours are those of the Pascal VOC palette, in whatever order
 
 The one way in which every pixel means something is taken. A file in which two ways do, and say
-different things, is refused.
+different things, is refused. Files of 16 bits, and of RGB, have but one way.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from steelseg.core.arrays import Bool, Int64, Uint8
+from steelseg.core.arrays import Bool, Int32, Int64, Uint8
 from steelseg.core.errors import BadInput
-from steelseg.data import mask_hints
 from steelseg.data.images import TURNS, opened, orientation_of, read_bytes
+from steelseg.formats import mask_hints
 
 SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".gif"})  # of formats that keep each value
 FORMATS = ("PNG", "BMP", "TIFF", "GIF")
-MAX_CLASS = 255
 _MODES = frozenset({"1", "L", "P"})
+_DEEP = frozenset({"I;16", "I;16L", "I;16B", "I"})  # 16 bits, and TIFFs of 32
+_RGB = frozenset({"RGB", "RGBA"})
+_BINARY = ({0, 255}, {0, 1}, {0, 65535})
 _JPEG = b"\xff\xd8\xff"
+_SHOWN = 12  # colours in a message
+_TRANSPARENT = (
+    "expected no transparency but that of black; lay it on a black background and save it without "
+    "transparency"
+)
 _AMBIGUOUS = "save class ids as grey values, without a palette"
 
 Colour = tuple[int, ...]
@@ -48,22 +57,45 @@ class Stored(NamedTuple):
     step: int
 
 
+class _Opened(NamedTuple):
+    """A mask as it is stored, and as it is shown; for `step`, see `Stored`."""
+
+    image: Image.Image
+    upright: Image.Image
+    step: int
+
+
+class Look(NamedTuple):
+    """What a mask holds, before anyone has said what it means.
+
+    `marks` are the colours ('#rrggbb') of a mask that is black and one colour, `values` what its
+    pixels say as a label image, or None where they are colours, and `colours` their counts.
+    """
+
+    marks: set[str] | None
+    values: set[int] | None
+    colours: Counter[str]
+
+
 def read_labels(
     path: Path, size_hw: tuple[int, int], classes: Sequence[int], palette: dict[int, Colour]
-) -> Uint8:
-    """Read the class of every pixel: (H, W) uint8, 0 for none.
+) -> Uint8 | Int32:
+    """Read the class of every pixel: (H, W), 0 for none.
 
     Args:
         path: a file of one page.
         size_hw: of its image; one of another size is refused.
-        classes: all there are.
+        classes: all values there are.
         palette: the numbers and colours of the palettes that were read before, which those of this
             file are added to: in a folder, a number means one colour.
 
     Raises:
         BadInput: the file is no mask, or means nothing, or several things; without the path.
     """
-    stored = _read(path, size_hw)
+    with _upright(path, size_hw, _MODES | _DEEP) as file:
+        if file.image.mode in _DEEP:
+            return _read_deep(file.upright, classes)
+        stored = _store(file)
     readings = list(_ways(stored))
     legal = {way: values for way, values in readings if set(values) <= {0, *classes}}
     if len(set(legal.values())) > 1:
@@ -82,13 +114,71 @@ def read_labels(
     return _translate(stored, values)
 
 
-def read_foreground(path: Path, size_hw: tuple[int, int]) -> Uint8:
+def read_foreground(path: Path, size_hw: tuple[int, int], threshold: int | None = None) -> Uint8:
     """Read a black and white mask: (H, W) uint8, 1 where it is white, or of the only colour.
+
+    Args:
+        path: a file of one page.
+        size_hw: of its image; one of another size is refused.
+        threshold: the highest grey that is black, which allows for greys between, and JPEG.
 
     Raises:
         BadInput: as for `read_labels`.
     """
-    stored = _read(path, size_hw)
+    with _upright(path, size_hw, _MODES | _DEEP | _RGB, threshold) as file:
+        mode, upright = file.image.mode, file.upright
+        if threshold is not None:
+            grey_hw = np.asarray(upright if mode in _DEEP else upright.convert("L"))
+            return (grey_hw > threshold).astype(np.uint8)
+        if mode in _DEEP:
+            return _two_values(np.asarray(upright))
+        if mode in _RGB:
+            return _one_colour(_pack(upright))
+        return _foreground(_store(file))
+
+
+def read_colours(path: Path, size_hw: tuple[int, int]) -> Int32:
+    """Read what is shown at every pixel: (H, W) int32, red in the highest byte of three.
+
+    Raises:
+        BadInput: as for `read_labels`.
+    """
+    with _upright(path, size_hw, _MODES | _RGB) as file:
+        return _pack(file.upright)
+
+
+def look(path: Path) -> Look:
+    """Look at a mask of whatever size and meaning.
+
+    Raises:
+        BadInput: the file is no mask; without the path.
+    """
+    with _upright(path, None, _MODES | _DEEP | _RGB) as file:
+        if file.image.mode in _DEEP:
+            values = set(np.unique(np.asarray(file.upright)).tolist())
+            is_binary = any(values <= two for two in _BINARY)
+            return Look({"#ffffff"} if is_binary else None, values, Counter())
+        counts = _count_colours(_pack(file.upright))
+        colours = set(counts) - {"#000000"}
+        stored = None if file.image.mode in _RGB else _store(file)
+    if stored is None:
+        return Look(colours if len(colours) < 2 else None, None, counts)
+    marks: set[str] | None = colours
+    try:
+        _foreground(stored)
+    except BadInput:
+        marks = None
+    ways = dict(_ways(stored))
+    known = ways.get("by number", ways.get("by colour", ways.get("by grey")))
+    return Look(marks, None if known is None else set(known), counts)
+
+
+def hexadecimal(packed: int) -> str:
+    """Write a colour as `#rrggbb`."""
+    return f"#{packed:06x}"
+
+
+def _foreground(stored: Stored) -> Uint8:
     shown = stored.shown[stored.used]
     is_black = _is_black(shown)
     greys = shown[:, 0].tolist()
@@ -106,39 +196,97 @@ def read_foreground(path: Path, size_hw: tuple[int, int]) -> Uint8:
     )
 
 
-def _read(path: Path, size_hw: tuple[int, int]) -> Stored:
+@contextmanager
+def _upright(
+    path: Path,
+    size_hw: tuple[int, int] | None,
+    modes: frozenset[str],
+    threshold: int | None = None,
+) -> Iterator[_Opened]:
     data = read_bytes(path)
-    if data.startswith(_JPEG):
+    if data.startswith(_JPEG) and threshold is None:
         raise BadInput(
             "cannot be read as PNG, BMP, TIFF or GIF: it is a JPEG, which leaves values between; "
             "draw it anew, or apply a threshold, and save it as PNG"
         )
-    with opened(data, FORMATS) as image:
-        if image.mode not in _MODES:
+    with opened(data, FORMATS if threshold is None else (*FORMATS, "JPEG")) as image:
+        if image.mode not in modes or (image.mode in _RGB and ";16" in str(image.tile)):
             raise BadInput(
                 f"expected 8-bit grey values or a palette, but got {image.mode}; save it as grey"
+                + (", or say by --legend what its colours mean" if image.mode in _RGB else "")
             )
         if getattr(image, "n_frames", 1) > 1:
             raise BadInput("expected one page, but got several")
-        step = _step(str(image.tile), image.mode)
+        step = _step(str(image.tile), image.mode)  # loading takes `tile` away
         image.load()
         turn = TURNS.get(orientation_of(image))
-        upright = image if turn is None else image.transpose(turn)
+        upright: Image.Image = image if turn is None else image.transpose(turn)
         height, width = upright.height, upright.width
-        if (height, width) != size_hw:
+        if size_hw not in {None, (height, width)}:
+            assert size_hw is not None
             raise BadInput(
                 f"expected {size_hw[0]}x{size_hw[1]} like its image, but got {height}x{width}"
             )
-        numbers_hw = np.asarray(upright).astype(np.uint8)
-        if image.mode == "L":
-            numbers_hw //= step
-        used = np.unique(numbers_hw).astype(np.int64)
-        if image.mode == "P" and used[-1] >= len(image.getpalette() or []) // 3:
-            # so Pillow writes an image of mode P that was given no palette, losing its values
-            raise BadInput("has pixels beyond the end of its palette; save it as grey")
-        stored = Stored(numbers_hw, used, _shown(image, step), step)
+        yield _Opened(image, upright, step)
+
+
+def _store(file: _Opened) -> Stored:
+    image, upright, step = file
+    numbers_hw = np.asarray(upright).astype(np.uint8)
+    if image.mode == "L":
+        numbers_hw //= step
+    used = np.unique(numbers_hw).astype(np.int64)
+    if image.mode == "P" and used[-1] >= len(image.getpalette() or []) // 3:
+        # so Pillow writes an image of mode P that was given no palette, losing its values
+        raise BadInput("has pixels beyond the end of its palette; save it as grey")
+    stored = Stored(numbers_hw, used, _shown(image, step), step)
     _refuse_transparency(stored)
     return stored
+
+
+def _read_deep(upright: Image.Image, classes: Sequence[int]) -> Int32:
+    labels_hw: Int32 = np.asarray(upright).astype(np.int32)
+    values = np.unique(labels_hw).tolist()
+    if not set(values) <= {0, *classes}:
+        raise BadInput(mask_hints.explain_labels(values, classes, "by grey"))
+    return labels_hw
+
+
+def _two_values(grey_hw: Int32) -> Uint8:
+    values = np.unique(grey_hw).tolist()
+    if not any(set(values) <= two for two in _BINARY):
+        raise BadInput(mask_hints.explain_binary(values))
+    return (grey_hw > 0).astype(np.uint8)
+
+
+def _one_colour(packed_hw: Int32) -> Uint8:
+    colours = _count_colours(packed_hw)
+    if len(colours.keys() - {"#000000"}) > 1:
+        raise BadInput(
+            f"expected one colour on black, but got {describe_colours(colours)}; save a file for "
+            "each class, or say by --legend what the colours mean"
+        )
+    return (packed_hw > 0).astype(np.uint8)
+
+
+def describe_colours(counts: Counter[str]) -> str:
+    """Name the most frequent colours, with their pixels."""
+    shown = [f"{colour} ({count:,} pixels)" for colour, count in counts.most_common(_SHOWN)]
+    return ", ".join(shown) + (f" and {len(counts) - _SHOWN} more" * (len(counts) > _SHOWN))
+
+
+def _count_colours(packed_hw: Int32) -> Counter[str]:
+    values, counts = np.unique(packed_hw, return_counts=True)
+    return Counter(dict(zip(map(hexadecimal, values.tolist()), counts.tolist(), strict=True)))
+
+
+def _pack(upright: Image.Image) -> Int32:
+    """Return the colours of an image, (H, W); what shines through is refused, except on black."""
+    rgba = np.asarray(upright.convert("RGBA")).astype(np.int32)
+    packed_hw: Int32 = rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]
+    if ((rgba[..., 3] < 255) & (packed_hw > 0)).any():
+        raise BadInput(_TRANSPARENT)
+    return packed_hw
 
 
 def _step(tile: str, mode: str) -> int:
@@ -165,10 +313,7 @@ def _shown(image: Image.Image, step: int) -> Uint8:
 def _refuse_transparency(stored: Stored) -> None:
     shown = stored.shown[stored.used]
     if ((shown[:, 3] < 255) & ~_is_black(shown)).any():
-        raise BadInput(
-            "expected no transparency but that of black; lay it on a black background and save it "
-            "without transparency"
-        )
+        raise BadInput(_TRANSPARENT)
 
 
 def _ways(stored: Stored) -> Iterator[tuple[str, tuple[int, ...]]]:

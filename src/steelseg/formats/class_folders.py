@@ -1,0 +1,122 @@
+"""A folder per class, with a mask beside each image, as magnetic tiles are published:
+
+    MT_Blowhole/Imgs/exp1_num_108889.jpg    a tile with a defect of the class `Blowhole`
+    MT_Blowhole/Imgs/exp1_num_108889.png    where it is
+    MT_Free/Imgs/exp1_num_10181.jpg         clean
+
+Names of folders lose what they all begin with. One of them must say that its images are clean.
+
+Of magnetic tiles, the greys of masks above 127 are the defect, since they look as if they had been
+JPEGs. A tile was taken under up to six exposures, which the names count, as they count pictures:
+`exp1_num_262480` to `exp6_num_262705` are one tile, and one group.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data import images
+from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats.files import list_below
+from steelseg.formats.mask_items import Item
+from steelseg.formats.mask_names import image_keys, split, targets
+from steelseg.formats.record import Options, Record, Source
+
+SUFFIXES = mask_file.SUFFIXES | images.SUFFIXES
+CLEAN = re.compile(r"(^|[_ -])(free|good|ok|normal|clean|no_?defects?)$", re.I)
+TILE = re.compile(r"exp(?P<exposure>\d+)_num_(?P<number>\d+)")
+TILE_THRESHOLD = 127
+_EMPTY = "the mask shows nothing, though the folder names a class: unlabelled"
+_LAST_EXPOSURE = 6
+_TILE_PICTURES = 300  # numbers between two exposures of a tile; nearly all are below 120
+
+
+def recognises(source: Path) -> bool:
+    """Whether a folder says that its images are clean, and others hold images with masks."""
+    if not source.is_dir():
+        return False
+    folders = [path for path in sorted(source.iterdir()) if path.is_dir()]
+    if not any(CLEAN.search(path.name) for path in folders):
+        return False
+    return any(split(list_below(path, SUFFIXES).names)[1] for path in folders)
+
+
+def read(source: Path, options: Options) -> Source:
+    """Read all folders; see `formats.record`."""
+    listing = list_below(source, SUFFIXES)
+    pictures, masks = split([name for name in listing.names if "/" in name])
+    folders = sorted({name.split("/")[0] for name in pictures})
+    starts = {folder[: folder.find("_") + 1] for folder in folders}
+    start = starts.pop() if len(starts) == 1 and len(folders) > 1 else ""
+    labels = {f: "" if CLEAN.search(f) else f.removeprefix(start) for f in folders}
+    names = tuple(name for name in labels.values() if name)
+    classes = meaning.from_options(options._replace(classes=options.classes or names))
+    if classes is None:
+        raise BadInput(f"{source}: expected a folder for each class, but found none")
+    if unknown := [name for name in names if name not in classes.classes]:
+        raise BadInput(f"{source}: the folder of {quote(unknown[0])} is none of --classes")
+    tiles = find_tiles(pictures)
+    threshold = TILE_THRESHOLD if tiles and options.threshold is None else options.threshold
+    faults = Faults(str(source))
+    items = _items(source, pictures, masks, labels, tiles, faults)
+    left_out = {name: reason.replace("_", " ") for name, reason in listing.passed_over.items()}
+    records = _doubt_empty(
+        mask_items.read(items, classes, threshold, source, faults), labels, left_out
+    )
+    return Source(classes.classes, records, left_out, ids=classes.ids)
+
+
+def find_tiles(names: Sequence[str]) -> dict[str, str]:
+    """Return the tile of each image, or nothing if the names are not those of magnetic tiles.
+
+    The next tile begins with exposure 0 or 1, after the last exposure of the tile before or after
+    many other pictures. Tiles that were taken in turns, or miss exposures, are one group.
+    """
+    found = {name: TILE.fullmatch(Path(name).stem) for name in names}
+    parts = {n: (int(m["number"]), int(m["exposure"])) for n, m in found.items() if m}
+    if len(parts) < len(names):
+        return {}
+    tiles: dict[str, str] = {}
+    tile, last_number, last_exposure = "", 0, _LAST_EXPOSURE
+    for name, (number, exposure) in sorted(parts.items(), key=lambda item: item[1]):
+        is_apart = last_exposure == _LAST_EXPOSURE or number - last_number > _TILE_PICTURES
+        if (exposure <= 1 and is_apart) or not tile:
+            tile = f"tile {number}"
+        tiles[name] = tile
+        last_number, last_exposure = number, exposure
+    return tiles
+
+
+def _doubt_empty(
+    records: Iterator[Record], labels: dict[str, str], left_out: dict[str, str]
+) -> Iterator[Record]:
+    """Take an image for unlabelled whose folder says that it has a defect, and whose mask none."""
+    for record in records:
+        is_empty = labels[record.name.split("/")[0]] and not record.masks
+        if is_empty and record.labelled:
+            left_out[record.name] = _EMPTY
+        yield record._replace(labelled=record.labelled and not is_empty)
+
+
+def _items(
+    source: Path,
+    pictures: Sequence[str],
+    masks: Sequence[str],
+    labels: dict[str, str],
+    tiles: dict[str, str],
+    faults: Faults,
+) -> Iterator[Item]:
+    keys = image_keys(pictures, str(source))
+    own: dict[str, dict[Path, str | None]] = {}
+    for mask in masks:
+        owners = {target.image for target in targets(mask, keys)}
+        if len(owners) != 1:
+            faults.add(f"{quote(mask)}: expected the name of one image, but got {len(owners)}")
+            continue
+        (image,) = owners
+        own.setdefault(image, {})[source / mask] = labels[image.split("/")[0]]
+    for name in pictures:
+        label = labels[name.split("/")[0]]
+        is_labelled = not label or name in own
+        yield Item(source / name, name, own.get(name, {}), is_labelled, tiles.get(name))

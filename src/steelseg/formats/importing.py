@@ -1,0 +1,155 @@
+"""The command `import`: annotated images in any format become a data set's folder."""
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from steelseg.core.errors import BadInput, Faults
+from steelseg.formats import known
+from steelseg.formats.dataset_folder import SAMPLE, Writer, abspath, whole_folder
+from steelseg.formats.files import list_below
+from steelseg.formats.mask_names import without_masks
+from steelseg.formats.record import Options, Record, Source
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `import` to a parser and return what runs it."""
+    parser.description = (
+        "Turn annotated images into a data set for the pipeline. The format is recognised where "
+        "it can be. The source is never changed. docs/data.md has a recipe for each format."
+    )
+    parser.add_argument("source", type=Path, help="folder or file of annotations")
+    parser.add_argument("--to", type=Path, required=True, help="the data set, data/raw/<name>")
+    parser.add_argument("--format", choices=known.FORMATS, help="the format of the source")
+    parser.add_argument("--images", type=Path, help="folder of the images, if not in the source")
+    parser.add_argument(
+        "--classes", type=_words, default=(), help="all classes, such as scratch,dent or 1,2,3"
+    )
+    parser.add_argument(
+        "--legend",
+        type=_legend,
+        default={},
+        help="what colours or values of masks mean: '#ff0000=scratch,#00ff00=dent' or 7=scratch",
+    )
+    parser.add_argument(
+        "--ignore",
+        type=_words,
+        default=(),
+        help="labels, colours or values of regions that count for nothing, such as 255",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=int,
+        metavar="GREY",
+        help="black and white masks: above this grey is the defect",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        choices=["skip", "clean"],
+        default="skip",
+        help="images without any annotation: left out of training, or without defects",
+    )
+    parser.add_argument(
+        "--test",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of images to predict, in the source or elsewhere; their labels are not read",
+    )
+    parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
+    parser.add_argument("--force", action="store_true", help="replace a data set that is there")
+    return _run
+
+
+def _run(arguments: Namespace) -> Iterator[str]:
+    _check_apart(arguments.source, arguments.to)
+    options = Options(
+        arguments.classes,
+        arguments.legend,
+        frozenset(arguments.ignore),
+        arguments.images,
+        arguments.threshold,
+    )
+    with whole_folder(arguments.to, force=arguments.force) as folder:
+        name = arguments.format or known.recognise(arguments.source)
+        yield f"{arguments.source}: read as {name}"
+        source = known.load(name).read(arguments.source, options)
+        records = source.records
+        if arguments.unlabelled == "clean":
+            records = (record._replace(labelled=True) for record in records)
+        with Faults(str(arguments.source)) as faults:
+            writer = Writer(folder, source, copy=arguments.copy, faults=faults)
+            writer.write(_shown(records), [abspath(folder) for folder in arguments.test])
+            _add_tests(writer, source, arguments)
+        _check_complete(arguments, writer)
+        if source.sample_submission:
+            (folder / SAMPLE).write_bytes(source.sample_submission.read_bytes())
+    yield f"{arguments.to}:"
+    yield from writer.tally.lines()
+    if writer.tally.unlabelled:
+        yield "unlabelled images are not trained on; if they show no defects: --unlabelled clean"
+
+
+def _shown(records: Iterator[Record]) -> Iterator[Record]:
+    yield from tqdm(records, "importing", unit="image", disable=None)
+
+
+def _check_apart(source: Path, to: Path) -> None:
+    """Refuse a data set within its source, which would be read, or around it, which is replaced."""
+    inner, outer = abspath(source), abspath(to)
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise BadInput(f"--to {to}: expected a folder that is not in {source}, nor around it")
+
+
+def _add_tests(writer: Writer, source: Source, arguments: Namespace) -> None:
+    """Take the images of test folders over that are not in the source."""
+    own = [abspath(f) for f in (arguments.source, arguments.images) if f]
+    for folder in arguments.test:
+        if any(abspath(folder).is_relative_to(o) for o in own):
+            if not any(path.is_relative_to(abspath(folder)) for path in writer.test_paths):
+                raise BadInput(f"--test {folder}: no image of the source is in this folder")
+            continue
+        _add_folder(writer, folder)
+    if source.test_images and not arguments.test:
+        _add_folder(writer, source.test_images)
+
+
+def _add_folder(writer: Writer, folder: Path) -> None:
+    listing = list_below(folder)
+    names = without_masks(listing.names)
+    if not names:
+        raise BadInput(f"{folder}: expected images, but found none among {listing.describe()}")
+    for name in names:
+        writer.add_test(name, folder / name)
+
+
+def _check_complete(arguments: Namespace, writer: Writer) -> None:
+    if not writer.tally.images:
+        raise BadInput(f"{arguments.source}: expected images to train on, but found none")
+    if not writer.tally.shown:
+        raise BadInput(
+            f"{arguments.source}: expected at least one mask that shows a defect, but found none"
+        )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words) or len(set(words)) < len(words):
+        raise ArgumentTypeError(f"expected different words such as scratch,dent, got {text!r}")
+    return tuple(word.lower() if word.startswith("#") else word for word in words)
+
+
+def _legend(text: str) -> dict[str, str]:
+    """Read `#ff0000=scratch,7=dent`."""
+    legend = {}
+    for part in text.split(","):
+        key, _, name = (word.strip() for word in part.partition("="))
+        key = key.lower()
+        if not name or not re.fullmatch(r"#[0-9a-f]{6}|\d{1,5}", key) or key in legend:
+            raise ArgumentTypeError(f"expected '#rrggbb=name' or '7=name', got {part!r}")
+        legend[key] = name
+    return legend

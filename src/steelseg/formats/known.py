@@ -1,0 +1,52 @@
+"""The formats there are, and which of them a source is in."""
+
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from steelseg.core.classes import ClassInfo
+from steelseg.core.errors import BadInput
+from steelseg.formats.record import Options, Record, Source
+
+FORMATS = {  # by the name of their module; `masks` is what is left where no other one fits
+    "kaggle": "train.csv and train_images, as a data set of steelseg and Severstal's download are",
+    "voc": "JPEGImages and SegmentationClass: Pascal VOC, and segmentation masks from CVAT",
+    "mvtec": "train/good, test/<defect> and ground_truth/<defect>: MVTec AD",
+    "dagm": "Class1/Train and Class1/Train/Label: DAGM 2007",
+    "class_folders": "a folder per class, with a mask beside each image: magnetic tiles",
+    "masks": "images, and masks beside them or in a folder of their own",
+}
+_LAST = "masks"
+
+
+class Format(Protocol):
+    """A module of a format, see `formats.record`; only some can `write`."""
+
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Options], Source]
+    write: Callable[[Path, Iterable[Record], Sequence[ClassInfo]], None]
+
+
+def load(name: str) -> Format:
+    """Import the module of a format."""
+    return cast(Format, import_module(f"steelseg.formats.{name}"))
+
+
+def recognise(source: Path) -> str:
+    """Return the one format that a source looks like.
+
+    Raises:
+        BadInput: it looks like none of them, or like several.
+    """
+    if not source.exists():
+        raise BadInput(f"{source}: no such file or folder")
+    found = [name for name in FORMATS if name != _LAST and load(name).recognises(source)]
+    if not found and load(_LAST).recognises(source):
+        return _LAST
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput(f"{source}: looks like {' and '.join(found)}; say which by --format")
+    known = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
+    raise BadInput(f"{source}: looks like none of the formats; name one by --format:\n{known}")

@@ -1,0 +1,122 @@
+"""Masks as image files, beside their images or in a folder of their own.
+
+What a mask is called is told by `mask_names`, what its pixels mean by `meaning`. An image without
+a mask is unlabelled. A mask without an image is a fault, as is one that cannot be read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data import images
+from steelseg.data.listing import HIDDEN
+from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats.files import list_below
+from steelseg.formats.mask_items import Item
+from steelseg.formats.mask_names import (
+    IMAGE_FOLDERS,
+    Target,
+    image_keys,
+    match,
+    split,
+    targets,
+)
+from steelseg.formats.meaning import Meaning
+from steelseg.formats.record import Options, Source
+
+SUFFIXES = mask_file.SUFFIXES | images.SUFFIXES  # a JPEG is no mask, and is refused by name
+
+
+def recognises(source: Path) -> bool:
+    """Whether a folder holds images and masks that are named after them."""
+    if not source.is_dir():
+        return False
+    pictures, masks = split(list_below(source, SUFFIXES).names)
+    if not pictures or not masks:
+        return False
+    keys = image_keys(pictures, str(source))
+    return any(targets(mask, keys) for mask in masks)
+
+
+def read(source: Path, options: Options) -> Source:
+    """Read images and masks; see `formats.record`."""
+    listing = list_below(source, SUFFIXES)
+    left_out = {name: reason.replace("_", " ") for name, reason in listing.passed_over.items()}
+    if options.images is None:
+        folder, (pictures, masks) = source, split(listing.names)
+    else:
+        folder, masks = options.images, listing.names
+        others = list_below(folder)
+        pictures = others.names
+        left_out |= {n: reason.replace("_", " ") for n, reason in others.passed_over.items()}
+    faults = Faults(str(source))
+    given = meaning.from_options(options)
+    keys = image_keys(pictures, str(folder))
+    found: dict[Target, str] = {}
+    matched = list(match(masks, keys, list(given.labels()) if given else [], found, faults))
+    _refuse_losses(listing.passed_over, keys, found, given, faults)
+    if not matched:
+        faults.raise_if_any()
+        raise BadInput(f"{source}: expected masks that are named after images, but found none")
+    classes = given or _infer(source, matched, options)
+    items = _items(folder, source, pictures, matched, classes)
+    records = mask_items.read(items, classes, options.threshold, source, faults)
+    return Source(classes.classes, records, left_out, ids=classes.ids)
+
+
+def _infer(source: Path, matched: Sequence[tuple[Target, str]], options: Options) -> Meaning:
+    """Find out what classes there are, from names or pixels."""
+    words = {target.label for target, _ in matched if target.label is not None}
+    plain = [source / file for target, file in matched if target.label is None]
+    if words and plain:
+        raise BadInput(
+            f"{source}: some masks have a class in their name ({quote(sorted(words)[0])}), others "
+            f"have none ({quote(plain[0].name)}); name all classes by --classes"
+        )
+    return meaning.named(words) if words else meaning.survey(plain, options, source)
+
+
+def _items(
+    folder: Path,
+    source: Path,
+    pictures: Sequence[str],
+    matched: Sequence[tuple[Target, str]],
+    classes: Meaning,
+) -> Iterator[Item]:
+    labels = classes.labels()
+    masks: dict[str, dict[Path, str | None]] = {}
+    for target, file in matched:
+        label = None if target.label is None else labels[target.label]
+        masks.setdefault(target.image, {})[source / file] = label
+    start = _common_folder(pictures)
+    for name in pictures:
+        own = masks.get(name, {})
+        yield Item(folder / name, name.removeprefix(start), own, labelled=bool(own))
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """Return the folder that all images are in, if it only says that there are images in it."""
+    first = names[0].split("/")[0]
+    is_common = first.lower() in IMAGE_FOLDERS and all(n.startswith(f"{first}/") for n in names)
+    return f"{first}/" if is_common else ""
+
+
+def _refuse_losses(
+    passed_over: Mapping[str, str],
+    keys: Mapping[str, str],
+    found: Mapping[Target, str],
+    given: Meaning | None,
+    faults: Faults,
+) -> None:
+    """Note files that are passed over, but named like a mask that nothing else stands for."""
+    masked = {target.image for target in found}
+    for file, reason in passed_over.items():
+        for target in targets(file, keys):
+            known = given is None or target.label in {None, *given.labels()}
+            is_there = target.image in masked if target.label is None else target in found
+            whole = Target(target.image, None) in found
+            if reason != HIDDEN and known and not is_there and not whole:
+                faults.add(
+                    f"{quote(file)}: may be the mask of {quote(target.image)}; expected a PNG, "
+                    "BMP, TIFF or GIF"
+                )

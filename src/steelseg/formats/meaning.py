@@ -1,0 +1,190 @@
+"""What the pixels and the names of masks mean: which values, colours and words are which class."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from steelseg.core.arrays import Int32, Uint8
+from steelseg.core.errors import BadInput, Faults
+from steelseg.formats import mask_file
+from steelseg.formats.record import Options
+
+BACKGROUND = frozenset({"background", "_background_"})
+MAX_CLASS = 1000  # the table of annotations has a column for every class
+_MANY = 64  # values that are found and not given: more are no classes
+
+
+class Meaning(NamedTuple):
+    """The classes of a source by name, their ids, and what stands for them in masks.
+
+    `values` and `colours` (packed RGB) say of each the class, or None where nobody knows; values
+    for the background are 0 and whatever stands for "". Where there are colours, values mean
+    nothing. `is_binary`: a mask without a class in its name is black and white, of the only class.
+    """
+
+    classes: list[str]
+    ids: tuple[int, ...]
+    values: Mapping[int, str | None]
+    colours: Mapping[int, str | None]
+    is_binary: bool = False
+
+    def labels(self) -> dict[str, str]:
+        """Return the classes by what they are called in names: by name, and by id."""
+        by_id = {str(i): name for i, name in zip(self.ids, self.classes, strict=True)}
+        return by_id | {name: name for i, name in by_id.items() if name != f"class {i}"}
+
+
+DEFECT = Meaning(["defect"], (1,), {1: "defect"}, {}, is_binary=True)
+
+
+class Painted(NamedTuple):
+    """The classes that a mask shows, and what it says that nobody knows, if it does."""
+
+    masks: dict[str, Uint8]
+    ignored: Uint8 | None
+
+
+def from_options(options: Options) -> Meaning | None:
+    """Return what a person said that masks mean, or None if nothing was said."""
+    classes, legend = list(options.classes), dict(options.legend)
+    if not classes:
+        named = dict.fromkeys(legend.values())
+        classes = [n for n in named if n not in BACKGROUND and n not in options.ignore]
+    if not classes:
+        return None
+    by_id = all(word.isdecimal() for word in classes)
+    ids = sorted(set(map(int, classes))) if by_id else list(range(1, len(classes) + 1))
+    if ids[0] < 1 or ids[-1] > MAX_CLASS:
+        raise BadInput(f"--classes: expected ids from 1 to {MAX_CLASS}, but got {ids}")
+    names = [f"class {i}" for i in ids] if by_id else classes
+    if unknown := [n for n in legend.values() if n not in {*names, *BACKGROUND, *options.ignore}]:
+        raise BadInput(f"--legend: {unknown[0]!r} is none of --classes {', '.join(names)}")
+    if not legend:
+        legend = {str(i): name for i, name in zip(ids, names, strict=True)}
+    known = {word: _class(name, options.ignore) for word, name in legend.items()}
+    known |= dict.fromkeys(options.ignore)
+    is_binary = len(names) == 1 and not options.legend and not options.ignore
+    return Meaning(names, tuple(ids), _values(known), _colours(known), is_binary)
+
+
+def survey(paths: Sequence[Path], options: Options, where: Path) -> Meaning:
+    """Find out from the masks themselves what is in them, where nobody has said it.
+
+    Raises:
+        BadInput: a file is no mask, or they show colours, or values of which it is not clear what
+            they mean; the message says what there is, and how to say what it means.
+    """
+    if options.threshold is not None:
+        return DEFECT
+    marks: set[str] | None = set()
+    values: set[int] | None = set()
+    colours: Counter[str] = Counter()
+    with Faults(str(where)) as faults:
+        for path in paths:
+            try:
+                seen = mask_file.look(path)
+            except BadInput as error:
+                faults.add(f"{path}: {error}")
+                continue
+            marks = None if marks is None or seen.marks is None else marks | seen.marks
+            values = None if values is None or seen.values is None else values | seen.values
+            colours += seen.colours
+    if marks is not None and (len(marks) <= 1 or marks <= {"#ffffff", "#010101"}):
+        return DEFECT
+    if values is None:
+        raise BadInput(
+            f"{where}: the masks show colours; say by --legend '#rrggbb=name,...' what they mean, "
+            f"and by --ignore '#rrggbb' what counts for nothing. There are "
+            f"{mask_file.describe_colours(colours)}"
+        )
+    return _from_values(values, options, where)
+
+
+def named(names: Iterable[str]) -> Meaning:
+    """Return classes that are only known by words in the names of masks, in their order."""
+    words = sorted(set(names))
+    ids = [int(w) for w in words if w.isdecimal() and 1 <= int(w) <= MAX_CLASS]
+    if len(ids) == len(words):
+        ids = sorted(set(ids))
+        by_id = {i: f"class {i}" for i in ids}
+        return Meaning(list(by_id.values()), tuple(ids), dict(by_id), {})
+    return Meaning(words, tuple(range(1, len(words) + 1)), dict(enumerate(words, start=1)), {})
+
+
+def paint(
+    path: Path, size_hw: tuple[int, int], meaning: Meaning, palette: dict[int, mask_file.Colour]
+) -> Painted:
+    """Read a label image or a colour map.
+
+    Raises:
+        BadInput: see `mask_file`, or it has a colour that means nothing.
+    """
+    if meaning.colours:
+        labels_hw: Uint8 | Int32 = _known_colours(path, size_hw, meaning)
+    else:
+        labels_hw = mask_file.read_labels(path, size_hw, sorted(meaning.values), palette)
+    known = meaning.colours or meaning.values
+    masks: dict[str, Uint8] = {}
+    ignored = None
+    for value in np.unique(labels_hw).tolist():
+        if value not in known or known[value] == "":
+            continue
+        mask = (labels_hw == value).astype(np.uint8)
+        if (name := known[value]) is None:
+            ignored = mask if ignored is None else ignored | mask
+        else:
+            masks[name] = masks[name] | mask if name in masks else mask
+    return Painted(masks, ignored)
+
+
+def _known_colours(path: Path, size_hw: tuple[int, int], meaning: Meaning) -> Int32:
+    shown_hw = mask_file.read_colours(path, size_hw)
+    if not np.isin(shown_hw, [0, *meaning.colours]).all():
+        values, counts = np.unique(shown_hw, return_counts=True)
+        unknown = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        for colour in (0, *meaning.colours):
+            unknown.pop(colour, None)
+        found = Counter({mask_file.hexadecimal(v): n for v, n in unknown.items()})
+        raise BadInput(
+            f"expected black and the colours of the legend, but got "
+            f"{mask_file.describe_colours(found)}"
+        )
+    return shown_hw
+
+
+def _from_values(values: set[int], options: Options, where: Path) -> Meaning:
+    classes = sorted(values - {0} - {int(w) for w in options.ignore if w.isdecimal()})
+    if len(classes) > _MANY:
+        raise BadInput(
+            f"{where}: the masks have {len(classes)} values; name the classes by --classes or "
+            "--legend; JPEG, and resizing with smoothing, leave values between"
+        )
+    if 255 in classes and len(classes) > 1:
+        raise BadInput(
+            f"{where}: the masks have the values {', '.join(map(str, classes))}; is 255 void, or "
+            "unsure? Then add --ignore 255; else name all classes by --classes"
+        )
+    if not classes or classes[-1] > MAX_CLASS:
+        raise BadInput(
+            f"{where}: expected masks with values from 1 to {MAX_CLASS}, but got {classes[-3:]}; "
+            "say by --legend 7=name what they mean"
+        )
+    words = tuple(map(str, classes))
+    meaning = from_options(options._replace(classes=words))
+    assert meaning is not None
+    return meaning._replace(is_binary=False)
+
+
+def _class(name: str, ignore: frozenset[str]) -> str | None:
+    return None if name in ignore else "" if name in BACKGROUND else name
+
+
+def _values(known: Mapping[str, str | None]) -> dict[int, str | None]:
+    return {int(word): name for word, name in known.items() if word.isdecimal()}
+
+
+def _colours(known: Mapping[str, str | None]) -> dict[int, str | None]:
+    return {int(word[1:], 16): name for word, name in known.items() if word.startswith("#")}

@@ -1,0 +1,81 @@
+"""What an import took over and what it left out, counted and printed as one table."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from steelseg.core.arrays import Uint8
+from steelseg.core.errors import quote
+from steelseg.core.sizes import Size, describe_sizes
+from steelseg.formats.record import Record, Source
+
+
+class Tally:
+    """Counts of the records of a source."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        ids = source.ids or range(1, len(source.classes) + 1)
+        self.ids = dict(zip(source.classes, ids, strict=True))
+        self.images = self.test = self.clean = self.unlabelled = 0
+        self.ignored = self.overlaps = self.overruled = 0
+        self.shown: Counter[str] = Counter()
+        self.pixels: Counter[str] = Counter()
+        self.sizes: set[Size] = set()
+        self.groups: set[str] = set()
+
+    def add(self, record: Record, masks: Mapping[str, Uint8]) -> None:
+        """Count a record, and its masks where the ignored pixels are taken out."""
+        self.images += 1
+        self.sizes.add(record.size_hw)
+        self.groups |= {record.group} if record.group else set()
+        self.unlabelled += not record.labelled
+        self.clean += record.labelled and not masks
+        self.shown.update(masks.keys())
+        for name, mask in masks.items():
+            self.pixels[name] += int(np.count_nonzero(mask))
+        if record.ignored is not None and record.ignored.any():
+            self.ignored += 1
+            self.overruled += any((m & record.ignored).any() for m in record.masks.values())
+        self.overlaps += _overlap(masks)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table, and below it what was left out, by reason."""
+        groups = f", {len(self.groups)} groups" if self.groups else ""
+        yield f"{self.images} images ({describe_sizes(sorted(self.sizes))}{groups})"
+        rows = [
+            (f"class {i}" + (f": {name}" if name != f"class {i}" else ""), self.shown[name], name)
+            for name, i in self.ids.items()
+        ]
+        rows += [("clean", self.clean, ""), ("unlabelled", self.unlabelled, "")]
+        rows += [(text, n, "") for text, n in self._remarks() if n]
+        width = max(len(text) for text, _, _ in rows)
+        for text, images, name in rows:
+            pixels = f"  {self.pixels[name]:>12,} pixels" if name else ""
+            yield f"  {text:<{width}}  {images:>7}{pixels}"
+        if self.test:
+            yield f"{self.test} test images"
+        yield from self._left_out()
+
+    def _remarks(self) -> Iterator[tuple[str, int]]:
+        yield "with ignored regions", self.ignored
+        yield "where an ignored region covers a class", self.overruled
+        yield "with several classes at one pixel", self.overlaps
+
+    def _left_out(self) -> Iterator[str]:
+        first: dict[str, str] = {}
+        for what, reason in self.source.left_out.items():
+            first.setdefault(reason, what)
+        counts = Counter(self.source.left_out.values())
+        if counts:
+            yield f"{counts.total()} left out"
+        for reason, count in counts.most_common():
+            yield f"  {count:>7}  {reason} (such as {quote(first[reason])})"
+
+
+def _overlap(masks: Mapping[str, Uint8]) -> bool:
+    total = None
+    for mask in masks.values():
+        total = (mask > 0).astype(np.uint8) if total is None else total + (mask > 0)
+    return total is not None and bool((total > 1).any())

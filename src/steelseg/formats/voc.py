@@ -1,0 +1,116 @@
+"""Pascal VOC: images in JPEGImages, label images of the same name in SegmentationClass.
+
+CVAT's and datumaro's `labelmap.txt` says which colour is which class, labelme's `class_names.txt`
+which value; without either, the values that are found are the classes. 255 is void: ignored.
+ImageSets are not used, since folds are made anew.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data.listing import name_key
+from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats.files import list_below
+from steelseg.formats.mask_items import Item
+from steelseg.formats.meaning import BACKGROUND, Meaning
+from steelseg.formats.record import Options, Source
+
+IMAGES = "JPEGImages"
+MASKS = ("SegmentationClass", "SegmentationClassPNG")  # the second is labelme's
+VOID, VOID_COLOUR = 255, 0xE0E0C0
+_UNUSED = "not used: only images and masks of classes are"
+
+
+def recognises(source: Path) -> bool:
+    """Whether there is a folder for the masks of classes."""
+    return any((source / folder).is_dir() for folder in MASKS)
+
+
+def read(source: Path, options: Options) -> Source:
+    """Read images and masks; see `formats.record`."""
+    folder = options.images or source / IMAGES
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; say by --images where the images are")
+    pictures = list_below(folder)
+    masks = _mask_files(source)
+    left_out = dict(pictures.passed_over)
+    used = {IMAGES, *MASKS, "labelmap.txt", "class_names.txt"}
+    left_out |= {p.name: _UNUSED for p in sorted(source.iterdir()) if p.name not in used}
+    classes, colors = _classes(source, list(masks.values()), options)
+    faults = Faults(str(source))
+    items = _items(folder, pictures.names, masks, faults)
+    records = mask_items.read(items, classes, None, source, faults)
+    return Source(classes.classes, records, left_out, colors, classes.ids)
+
+
+def _mask_files(source: Path) -> dict[str, Path]:
+    """Return the masks by what their images are called without suffix."""
+    found: dict[str, Path] = {}
+    for name in MASKS:
+        if (source / name).is_dir():
+            for path in list_below(source / name, mask_file.SUFFIXES).names:
+                found[_stem(path)] = source / name / path
+    return found
+
+
+def _items(
+    folder: Path, names: list[str], masks: dict[str, Path], faults: Faults
+) -> Iterator[Item]:
+    for name in names:
+        mask = masks.pop(_stem(name), None)
+        yield Item(folder / name, name, {} if mask is None else {mask: None}, mask is not None)
+    for path in masks.values():
+        faults.add(f"{path}: no image of this name in {folder}")
+
+
+def _classes(source: Path, masks: list[Path], options: Options) -> tuple[Meaning, dict[str, str]]:
+    """Return what masks mean, and the colour of each class, where the source says it."""
+    if given := meaning.from_options(options):
+        return _with_void(given), {}
+    if (path := source / "labelmap.txt").is_file():
+        legend = _read_labelmap(path)
+        colors = {name: color for color, name in legend.items() if name not in BACKGROUND}
+        known = meaning.from_options(options._replace(legend=legend))
+        assert known is not None
+        return _with_void(known), colors
+    if (path := source / "class_names.txt").is_file():
+        lines = path.read_text(encoding="utf-8").split()
+        names = tuple(n for n in lines if n not in {"__ignore__", *BACKGROUND})
+        known = meaning.from_options(options._replace(classes=names))
+        assert known is not None
+        return _with_void(known), {}
+    ignore = options.ignore | {str(VOID)}
+    return _with_void(meaning.survey(masks, options._replace(ignore=ignore), source)), {}
+
+
+def _with_void(classes: Meaning) -> Meaning:
+    """Add what VOC means by 255, unless it means something else."""
+    if classes.colours:
+        return classes._replace(colours={VOID_COLOUR: None} | dict(classes.colours))
+    values = {VOID: None} | dict(classes.values)
+    return classes._replace(values=values, is_binary=False)
+
+
+def _read_labelmap(path: Path) -> dict[str, str]:
+    """Read lines such as `scratch:255,0,0::` into the names of the classes by colour."""
+    legend: dict[str, str] = {}
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        levels = rest.split(":")[0].split(",")
+        if len(levels) != 3 or not all(v.strip().isdecimal() and int(v) < 256 for v in levels):
+            raise BadInput(f"{path}: line {number}: expected `name:r,g,b::`, but got {quote(line)}")
+        color = "#" + bytes(map(int, levels)).hex()
+        if color in legend:
+            raise BadInput(f"{path}: line {number}: {legend[color]!r} has the colour {color} too")
+        legend[color] = name
+    if not legend:
+        raise BadInput(f"{path}: expected a line for each class, but there are none")
+    return legend
+
+
+def _stem(name: str) -> str:
+    return name_key(name).rpartition(".")[0]
