@@ -83,20 +83,29 @@ def list_files(
         BadInput: the folder is missing, holds no image but other files, or holds two images whose
             names differ only in how Unicode writes an accent.
     """
-    try:
-        if not folder.is_dir():
-            if may_be_empty and not folder.exists():
-                return Listing([], {})
-            raise BadInput(f"{folder}: no such folder of images")
-        paths = list(_walk(folder, suffixes, {folder.resolve()}))
-    except OSError as error:
-        raise BadInput(f"{folder}: cannot be read: {error.strerror}") from error
-    listing = sort_out((path.relative_to(folder).as_posix() for path in paths), suffixes)
+    if may_be_empty and not folder.exists():
+        return Listing([], {})
+    listing = list_below(folder, suffixes)
     if not listing.names and not (may_be_empty and SUFFIX not in listing.passed_over.values()):
         found = f"found none among {listing.describe()}" if listing.passed_over else "found none"
         raise BadInput(f"{folder}: expected images ({', '.join(sorted(suffixes))}), but {found}")
     _refuse_twins(folder, listing.names)
     return listing
+
+
+def list_below(folder: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
+    """List the files of a folder and of the folders below it, whatever they are; see `list_files`.
+
+    Raises:
+        BadInput: the folder is missing, or cannot be read.
+    """
+    try:
+        if not folder.is_dir():
+            raise BadInput(f"{folder}: no such folder of images")
+        paths = list(_walk(folder, suffixes, {folder.resolve()}))
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be read: {error.strerror}") from error
+    return sort_out((path.relative_to(folder).as_posix() for path in paths), suffixes)
 
 
 def sort_out(paths: Iterable[str], suffixes: Set[str] = SUFFIXES) -> Listing:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data import images
+from steelseg.data.listing import list_below
 from steelseg.formats import mask_file, mask_items, meaning
-from steelseg.formats.files import list_below
 from steelseg.formats.mask_items import Item
 from steelseg.formats.mask_names import image_keys, split, targets
 from steelseg.formats.record import Options, Record, Source

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steelseg.core.errors import BadInput, Faults
+from steelseg.data.listing import list_below
 from steelseg.formats import mask_items, meaning
-from steelseg.formats.files import list_below
 from steelseg.formats.mask_items import Item
 from steelseg.formats.record import Options, Source
 

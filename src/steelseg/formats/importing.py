@@ -8,9 +8,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from steelseg.core.errors import BadInput, Faults
+from steelseg.data.listing import list_below
 from steelseg.formats import known
 from steelseg.formats.dataset_folder import SAMPLE, Writer, abspath, whole_folder
-from steelseg.formats.files import list_below
 from steelseg.formats.mask_names import without_masks
 from steelseg.formats.record import Options, Record, Source
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data import images
-from steelseg.data.listing import HIDDEN
+from steelseg.data.listing import HIDDEN, list_below
 from steelseg.formats import mask_file, mask_items, meaning
-from steelseg.formats.files import list_below
 from steelseg.formats.mask_items import Item
 from steelseg.formats.mask_names import (
     IMAGE_FOLDERS,

@@ -65,7 +65,7 @@ class Tally:
 
     def _left_out(self) -> Iterator[str]:
         first: dict[str, str] = {}
-        for what, reason in self.source.left_out.items():
+        for what, reason in sorted(self.source.left_out.items()):
             first.setdefault(reason, what)
         counts = Counter(self.source.left_out.values())
         if counts:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steelseg.core.errors import BadInput, Faults, quote
-from steelseg.data.listing import name_key
+from steelseg.data.listing import list_below, name_key
 from steelseg.formats import mask_file, mask_items, meaning
-from steelseg.formats.files import list_below
 from steelseg.formats.mask_items import Item
 from steelseg.formats.meaning import BACKGROUND, Meaning
 from steelseg.formats.record import Options, Source
