@@ -58,7 +58,7 @@ faults: setup ## kill, damage and starve a tiny pipeline, and tabulate the outco
 bench: setup ## measure speed against the starter notebook's way (ARGS='--only loading')
 	PYTHONPATH=src python -m benchmarks $(ARGS)
 
-bench-gpu: setup ## the same for what a GPU changes, where there is one
+bench-gpu: setup ## measure what a GPU changes; needs one (ARGS='--tiny' shows on a CPU that it runs)
 	PYTHONPATH=src python -m benchmarks --gpu --out benchmarks/results-gpu.json $(ARGS)
 
 check: setup ## lint, format and type checks

@@ -15,8 +15,9 @@ import numpy as np
 
 from steelseg.core.arrays import Float32, Uint8
 from steelseg.core.classes import default_classes
+from steelseg.core.sealed import read_sealed_json, write_sealed_json
 from steelseg.data import annotations, cache_writer, label_csv, rle
-from steelseg.data.cache import Cache
+from steelseg.data.cache import MANIFEST, Cache
 from steelseg.data.inspection import inspect_folder
 from steelseg.sample.dataset import SampleConfig, generate
 from steelseg.sample.scene import CLASSES, make_scene
@@ -40,13 +41,28 @@ class Scale(NamedTuple):
     """images of the data sets that show how time and memory grow"""
     n_stages: int | None = None
     """stages whose start-up is measured; None for all"""
+    n_copies: int = 1
+    """times that the GPU's data set holds each of its images"""
+    n_steps: int = 250
+    """calls of the network that a timing on a GPU has at least"""
     rounds: int = 5
     arch_options: Mapping[str, Any] = MappingProxyType({})
     """of the Unet that prediction is measured with"""
 
 
 FULL = Scale()
-TINY = Scale((64, 96), 8, 4, (4, 8), 2, 1, {"encoder_depth": 3, "decoder_channels": [16, 8, 8]})
+LARGE = Scale(n_images=256, n_copies=49, rounds=3)  # as many images as Severstal's 12,568, but 24
+TINY = Scale(
+    size_hw=(64, 96),
+    n_images=8,
+    n_validation=4,
+    n_growth=(4, 8),
+    n_stages=2,
+    n_copies=2,
+    n_steps=2,
+    rounds=1,
+    arch_options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]},
+)
 
 
 class DataSet(NamedTuple):
@@ -76,6 +92,19 @@ def build_cache(folder: Path, out: Path) -> Cache:
     for _ in cache_writer.write(out, folder / "train_images", table, 128):
         pass
     return Cache(out)
+
+
+def many_times(cache: Cache, n_copies: int, folder: Path) -> Cache:
+    """Return a cache that holds another's images so many times: its shards have as many names."""
+    folder.mkdir()
+    manifest, shards = read_sealed_json(cache.folder / MANIFEST), {}
+    for number in range(n_copies):
+        for name, digest in manifest["shards"].items():
+            (folder / f"{number:03d}-{name}").hardlink_to(cache.folder / name)
+            shards[f"{number:03d}-{name}"] = digest
+    n_images = n_copies * manifest["images"]
+    write_sealed_json(folder / MANIFEST, {**manifest, "images": n_images, "shards": shards})
+    return Cache(folder)
 
 
 @cache

@@ -37,7 +37,8 @@ def rows(scale: Scale) -> Iterator[Row]:
         table = ImageTable(table.table.slice(0, N_IMAGES), table.class_infos)
         images = [data.cache.image(row)[None, None] for row in range(N_IMAGES)]
         segmenter = untrained(data.cache, dict(scale.arch_options))
-        model = finish(segmenter, data.cache, scale, Path(temporary))
+        model = finish(segmenter, data.cache, scale, Path(temporary), {})
+        onnx.export(segmenter, model.folder / EXPORT)
         run = model.runtime(many=False)
         batches = [torch.from_numpy(image) for image in images]
 
@@ -73,14 +74,15 @@ def network_config(arch_options: dict[str, Any]) -> ModelConfig:
     )
 
 
-def finish(segmenter: Segmenter, cache: Cache, scale: Scale, folder: Path) -> Model:
-    """Write a network as a finished model, and open it."""
+def finish(
+    segmenter: Segmenter, cache: Cache, scale: Scale, folder: Path, training: dict[str, Any]
+) -> Model:
+    """Write a network as a model that was trained so, with rules, and open it."""
     config = network_config(dict(scale.arch_options))
-    facts = {"classes": cache.classes, "size_hw": cache.typical_size_hw}
+    facts = {"classes": cache.classes, "size_hw": cache.typical_size_hw, "training": training}
     card = network.save_model(folder, segmenter, config, **facts)
     rules = Rules(dict.fromkeys(cache.classes, RULE), card.weights_sha256)
     write_rules(folder, rules)
-    onnx.export(segmenter, folder / EXPORT)
     return Model.open(folder)
 
 

@@ -7,28 +7,30 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One comparison; `ratio` is the other way's value divided by ours."""
+    """One value, and mostly another way's to compare it with."""
 
     what: str
     ours: float
     """median of the rounds, in `unit`"""
-    other: str
+    other: str = ""
     """what it is compared with"""
-    theirs: float
+    theirs: float | None = None
     """its median, in `unit`"""
     target: float | None = None
     """the smallest ratio to reach; None without a target"""
     unit: str = "s"
 
     @property
-    def ratio(self) -> float:
-        """Theirs divided by ours: above 1 is better than the other way."""
-        return self.theirs / self.ours
+    def ratio(self) -> float | None:
+        """Theirs divided by ours, and of a rate the reverse: above 1 is better than the other."""
+        if self.theirs is None:
+            return None
+        return self.ours / self.theirs if self.unit.endswith("/s") else self.theirs / self.ours
 
     @property
     def verdict(self) -> str:
         """Whether the ratio reaches the target."""
-        if self.target is None:
+        if self.target is None or self.ratio is None:
             return ""
         return "yes" if self.ratio >= self.target else "NO"
 
@@ -40,7 +42,8 @@ def cells(row: Row) -> tuple[str, ...]:
     """Write a row as the cells of the table."""
     target = "" if row.target is None else f"{row.target:g}"
     ours, theirs = (_amount(value, row.unit) for value in (row.ours, row.theirs))
-    return row.what, ours, row.other, theirs, f"{row.ratio:.2f}", target, row.verdict
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    return row.what, ours, row.other, theirs, ratio, target, row.verdict
 
 
 def as_markdown(rows: Iterable[Row]) -> str:
@@ -58,7 +61,9 @@ def write_json(path: Path, rows: Iterable[Row], machine: str) -> None:
     path.write_text(json.dumps({"machine": machine, "rows": entries}, indent=1) + "\n")
 
 
-def _amount(value: float, unit: str) -> str:
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
     if unit != "s":
         return f"{value:.3g} {unit}"
     for factor, name in ((1, "s"), (1e3, "ms")):
