@@ -1,0 +1,132 @@
+"""Confidences that mean what they say: of those near 0.7, seven in ten are right.
+
+Beta calibration (Kull, Silva Filho and Flach, AISTATS 2017): the log odds of being right are
+a ln(s) - b ln(1 - s) + c for a score s, with a and b not negative. It needs far fewer images than
+isotonic regression and keeps the order of any two scores, which isotonic regression makes equal by
+the hundred, so that a threshold can still be set between them. What is kept is a short list of
+knots to interpolate between.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from steelseg.core.arrays import Float64
+
+_KNOTS = 33
+_EDGE = 1e-6  # scores nearer to 0 or 1 have no finite logarithm
+
+
+class Calibration(NamedTuple):
+    """Knots of a function from scores to confidences, both in 0..1 and increasing."""
+
+    scores: tuple[float, ...]
+    confidences: tuple[float, ...]
+
+    def __call__(self, scores: npt.ArrayLike) -> Float64:
+        """Return the confidences of scores of any shape."""
+        at = np.asarray(scores, dtype=np.float64)
+        return np.asarray(np.interp(at, self.scores, self.confidences))
+
+
+AS_IT_IS = Calibration((0.0, 1.0), (0.0, 1.0))
+
+
+class Reliability(NamedTuple):
+    """Scores in (B,) bins: the mean of each, the share that is right, and how many there are."""
+
+    confidence: Float64
+    share: Float64
+    total: Float64
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean of |confidence - share| over all scores.
+
+        Naeini, Cooper and Hauskrecht, AAAI 2015.
+        """
+        gaps = np.abs(self.confidence - self.share)
+        return float(np.sum(gaps * self.total) / np.sum(self.total))
+
+
+def fit(
+    scores: npt.ArrayLike, right: npt.ArrayLike, total: npt.ArrayLike | None = None
+) -> Calibration:
+    """Fit the function that turns scores into confidences, by maximum likelihood.
+
+    Platt's targets (1999) stand for 0 and 1, so that scores that separate perfectly do not become
+    certainties. Where nothing, or everything, is right there is nothing to learn from, and scores
+    stay as they are.
+
+    Args:
+        scores: (N,) in 0..1, of images; or the middles of the bins of a histogram of pixels.
+        right: (N,) whether the image shows the class; or how many of the bin's pixels do.
+        total: (N,) how many pixels there are in each bin; 1 for images.
+    """
+    score = np.asarray(scores, dtype=np.float64)
+    positive = np.asarray(right, dtype=np.float64)
+    negative = (np.ones(len(score)) if total is None else np.asarray(total)) - positive
+    n_positive, n_negative = positive.sum(), negative.sum()
+    if not n_positive or not n_negative:
+        return AS_IT_IS
+    sure, unsure = (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2)
+    weight = (positive + negative) / (n_positive + n_negative)
+    target = (sure * positive + unsure * negative) / np.maximum(positive + negative, 1e-300)
+    features = _features(score)  # (N, 3)
+
+    def loss(abc: Float64) -> tuple[float, Float64]:
+        odds = features @ abc
+        value = np.sum(weight * (np.logaddexp(0, odds) - target * odds))
+        return float(value), features.T @ (weight * (expit(odds) - target))
+
+    bounds = [(0, None), (0, None), (None, None)]
+    abc = minimize(loss, [1.0, 1.0, 0.0], jac=True, bounds=bounds, method="L-BFGS-B").x
+    knots = _spread(score)
+    return Calibration(tuple(knots.tolist()), tuple(expit(_features(knots) @ abc).tolist()))
+
+
+def cross_fit(scores: npt.ArrayLike, right: npt.ArrayLike, parts: npt.ArrayLike) -> Float64:
+    """Return N images' confidences by functions that were fitted without the image's part."""
+    score, truth, part = np.asarray(scores, dtype=np.float64), np.asarray(right), np.asarray(parts)
+    confidences = score.copy()
+    for one in np.unique(part):
+        confidences[part == one] = fit(score[part != one], truth[part != one])(score[part == one])
+    return confidences
+
+
+def reliability(
+    confidences: npt.ArrayLike,
+    right: npt.ArrayLike,
+    total: npt.ArrayLike | None = None,
+    n_bins: int = 10,
+) -> Reliability:
+    """Compare confidences with how often they are right, in bins of equal width.
+
+    The arguments are as in `fit`. Bins that hold nothing are left out.
+    """
+    confidence = np.asarray(confidences, dtype=np.float64)
+    count = np.ones(len(confidence)) if total is None else np.asarray(total, dtype=np.float64)
+    index = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+
+    def add_up(weights: npt.ArrayLike) -> Float64:
+        return np.asarray(np.bincount(index, np.asarray(weights, np.float64), n_bins))
+
+    counts = add_up(count)
+    filled = counts > 0
+    mean = add_up(confidence * count)[filled] / counts[filled]
+    return Reliability(mean, add_up(right)[filled] / counts[filled], counts[filled])
+
+
+def _features(score: Float64) -> Float64:
+    inside = np.clip(score, _EDGE, 1 - _EDGE)
+    return np.stack([np.log(inside), -np.log1p(-inside), np.ones_like(inside)], axis=1)
+
+
+def _spread(score: Float64) -> Float64:
+    """Choose knots where the function bends or scores lie: even in log odds, and at quantiles."""
+    even = expit(np.linspace(-9, 9, _KNOTS))
+    often = np.quantile(np.clip(score, _EDGE, 1 - _EDGE), np.linspace(0, 1, _KNOTS))
+    return np.unique(np.concatenate([[0.0, 1.0], even, often]).round(7))

@@ -1,0 +1,180 @@
+"""Confidence intervals where images come in groups (coils, parts, exposures of one tile).
+
+Images of a group are alike, so that each says less than one of its own would. All intervals are
+about groups that nobody has seen yet, drawn like those that were; what is in no group is a group
+of its own, and then they are the textbook's. How often they cover the truth is simulated in
+tests/test_quality_intervals.py, beside what ignoring the groups does.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv, expit, logit, stdtrit
+
+from steelseg.core.arrays import Float64
+
+CONFIDENCE = 0.95
+_FEW = 5  # groups with (or without) an event, below which their variance is not to be relied on
+
+
+class Estimate(NamedTuple):
+    """A figure and the interval that holds it at some confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Sums(NamedTuple):
+    """Numerators and denominators of a ratio, summed by group: (G,) each, no denominator 0."""
+
+    top: Float64
+    bottom: Float64
+
+    @property
+    def ratio(self) -> float:
+        """The sum of the numerators over that of the denominators."""
+        return float(self.top.sum() / self.bottom.sum())
+
+    @property
+    def error(self) -> float:
+        """The ratio's standard error, from how the groups differ (NaN for a single group).
+
+        That of a jackknife that leaves out one group at a time, to first order: CR3 of Bell and
+        McCaffrey, Survey Methodology 28 (2002). Unlike the plain sum of squares it is not too small
+        where a few groups hold most of the images.
+        """
+        n, whole = len(self.top), self.bottom.sum()
+        if n < 2:
+            return float("nan")
+        residuals = (self.top - self.ratio * self.bottom) / (1 - self.bottom / whole)
+        return float(np.sqrt((n - 1) / n * np.sum(residuals**2)) / whole)
+
+    @property
+    def effective(self) -> float:
+        """How many groups of one size there would be: (sum of sizes)^2 / sum of squared sizes.
+
+        So many independent images are what the groups are worth at the least, namely where all
+        images of a group are the same (Kish, Survey Sampling, 1965); Student's degrees of freedom
+        are one fewer.
+        """
+        return float(self.bottom.sum() ** 2 / np.sum(self.bottom**2))
+
+
+def sum_groups(top: npt.ArrayLike, bottom: npt.ArrayLike, groups: npt.ArrayLike) -> Sums:
+    """Sum numerators and denominators, (N,) each, by group; groups of nothing are left out."""
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    n = int(group.max(initial=-1)) + 1
+    tops: Float64 = np.bincount(group, np.asarray(top, np.float64), n).astype(np.float64)
+    bottoms: Float64 = np.bincount(group, np.asarray(bottom, np.float64), n).astype(np.float64)
+    return Sums(tops[bottoms > 0], bottoms[bottoms > 0])
+
+
+def binomial(events: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the exact interval of a probability after so many events in n independent trials.
+
+    Clopper and Pearson (1934), by quantiles of the beta distribution, so that effective numbers
+    that are not whole can be given as well. (0, 1) for no trials.
+    """
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(events, n - events + 1, tail)) if events > 0 else 0.0
+    return low, upper_bound(events, n, 1 - tail)
+
+
+def upper_bound(events: float, n: float, confidence: float = CONFIDENCE) -> float:
+    """Return the probability that is not exceeded, at a (one-sided) confidence: see `binomial`.
+
+    Without events it is 1 - (1 - confidence)^(1/n), at 95% nearly 3/n (the rule of three).
+    """
+    return float(betaincinv(events + 1, n - events, confidence)) if events < n else 1.0
+
+
+def rate(
+    events: npt.ArrayLike, groups: npt.ArrayLike, confidence: float = CONFIDENCE
+) -> Estimate | None:
+    """Estimate how often something happens: the share of N images, and its interval.
+
+    Clopper and Pearson's with the number of independent images that would tell as much: Korn and
+    Graubard, Survey Methodology 24 (1998), which the US health statistics are published by. It is
+    the variance among groups that says how many those are, or, where fewer than five groups have
+    (or lack) an event, the number of groups. Where every image is its own group it is exact.
+
+    Args:
+        events: (N,) whether it happened in the image.
+        groups: (N,) labels.
+        confidence: of the interval.
+
+    Returns:
+        None without images.
+    """
+    happened = np.asarray(events, dtype=bool)
+    if not happened.size:
+        return None
+    sums = sum_groups(happened, np.ones(len(happened)), groups)
+    size = _effective_size(sums, confidence)
+    return Estimate(sums.ratio, *binomial(sums.ratio * size, size, confidence))
+
+
+def ratio(
+    top: npt.ArrayLike,
+    bottom: npt.ArrayLike,
+    groups: npt.ArrayLike,
+    confidence: float = CONFIDENCE,
+) -> Estimate | None:
+    """Estimate a ratio of sums that lies in 0..1, such as a mean Dice or a share of pixels.
+
+    Student's interval of its logit, from the variance among groups. That covers better than the
+    percentiles of a bootstrap over groups, which are too narrow for few groups, and as well as the
+    bootstrap's corrected forms, which need a thousand times the work. Where the groups do not
+    differ, it is as in `rate` with the groups as units.
+
+    Args:
+        top: (N,) numerators, such as the Dice of the images that show a defect, and 0 of others.
+        bottom: (N,) denominators, such as 1 for images that show a defect, and 0.
+        groups: (N,) labels.
+        confidence: of the interval.
+
+    Returns:
+        None where the denominators are all 0.
+    """
+    sums = sum_groups(top, bottom, groups)
+    if not len(sums.top):
+        return None
+    value, error = sums.ratio, sums.error
+    if not 0 < value < 1 or not error > 0:
+        return Estimate(value, *binomial(value * sums.effective, sums.effective, confidence))
+    reach = _student(confidence, sums.effective - 1) * error / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-reach, reach])).tolist()
+    return Estimate(value, low, high)
+
+
+def mean(
+    values: npt.ArrayLike, groups: npt.ArrayLike, confidence: float = CONFIDENCE
+) -> Estimate | None:
+    """Estimate the mean of N values of any size and sign, such as paired differences.
+
+    Student's interval, from the variance among groups. Of a single group nothing is known but the
+    value: the interval is infinite. None without values.
+    """
+    sums = sum_groups(values, np.ones(len(np.asarray(values))), groups)
+    if not len(sums.top):
+        return None
+    is_alone = len(sums.top) < 2
+    reach = np.inf if is_alone else _student(confidence, sums.effective - 1) * sums.error
+    return Estimate(sums.ratio, sums.ratio - reach, sums.ratio + reach)
+
+
+def _effective_size(sums: Sums, confidence: float) -> float:
+    """Return between `sums.effective` and the number of images: what they are worth."""
+    n, n_groups = float(sums.bottom.sum()), len(sums.top)
+    with_events, without = np.sum(sums.top > 0), np.sum(sums.top < sums.bottom)
+    if n_groups == n or min(with_events, without) < _FEW:
+        return sums.effective
+    size = sums.ratio * (1 - sums.ratio) / sums.error**2
+    size *= (_student(confidence, n - 1) / _student(confidence, sums.effective - 1)) ** 2
+    return float(np.clip(size, sums.effective, n))
+
+
+def _student(confidence: float, degrees: float) -> float:
+    return float(stdtrit(degrees, (1 + confidence) / 2))

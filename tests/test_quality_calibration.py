@@ -1,0 +1,98 @@
+"""Confidences after calibration mean what they say, keep their order, and survive JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steelseg.quality.calibration import AS_IT_IS, Calibration, cross_fit, fit, reliability
+
+
+def draw(seed, n):
+    """Draw scores of which one of 0.95 is right a third of the time, and whether they are."""
+    rng = np.random.default_rng(seed)
+    probability = rng.beta(0.4, 1.2, n)
+    scores = 1 - (1 - probability) ** 6.5
+    return scores, rng.random(n) < probability, probability
+
+
+def test_confidences_come_to_mean_what_they_say():
+    """Out of fold the error falls from a third to what chance alone would leave."""
+    scores, right, probability = draw(0, 2000)
+    parts = np.arange(2000) % 5
+    before = reliability(scores, right)
+    after = reliability(cross_fit(scores, right, parts), right)
+    assert before.error > 0.2
+    assert after.error < 0.03
+    assert (
+        np.abs(fit(scores, right)(scores) - probability).mean()
+        < 0.03
+        < np.abs(scores - probability).mean()
+    )
+
+
+def test_few_images_are_not_made_certain():
+    """Scores that separate a dozen images perfectly do not become 0 and 1."""
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.99, 0.999])
+    confidences = fit(scores, scores > 0.6)(scores)
+    assert confidences.min() > 0.05
+    assert confidences.max() < 0.95
+    assert fit(scores, scores > 2) == fit(scores, scores > 0) == AS_IT_IS
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=30))
+def test_order_is_kept(pairs):
+    """A higher score never gets a lower confidence, and all lie in 0..1."""
+    scores, right = np.array(pairs, dtype=float).T
+    calibration = fit(scores, right)
+    confidences = calibration(np.linspace(0, 1, 101))
+    assert np.all(np.diff(confidences) >= 0)
+    assert confidences.min() >= 0
+    assert confidences.max() <= 1
+
+
+def test_thresholds_can_still_be_set_between_neighbours():
+    """Unlike isotonic regression it makes no two scores equal, at the ends neither."""
+    scores, right, _ = draw(1, 400)
+    confidences = fit(scores, right)([0.001, 0.002, 0.3, 0.31, 0.998, 0.999, 0.9999])
+    assert np.all(np.diff(confidences) > 0)
+
+
+def test_json_keeps_all_of_it():
+    """What is kept is two short lists of numbers."""
+    scores, right, _ = draw(2, 300)
+    calibration = fit(scores, right)
+    assert Calibration(*json.loads(json.dumps(calibration))) == (
+        list(calibration.scores),
+        list(calibration.confidences),
+    )
+    assert len(calibration.scores) < 100
+    assert AS_IT_IS([0.25]) == [0.25]
+
+
+def test_histograms_of_pixels_are_the_pixels():
+    """Bins with their counts give what their pixels one by one would."""
+    rng = np.random.default_rng(3)
+    middles = (np.arange(20) + 0.5) / 20
+    bins = rng.integers(0, 20, 3000)
+    right = rng.random(3000) < middles[bins] ** 2
+    total, hits = np.bincount(bins, minlength=20), np.bincount(bins, right, 20)
+    one_by_one, together = fit(middles[bins], right), fit(middles, hits, total)
+    grid = np.linspace(0, 1, 50)
+    assert together(grid) == pytest.approx(one_by_one(grid), abs=1e-3)
+    assert reliability(middles, hits, total).error == pytest.approx(
+        reliability(middles[bins], right).error
+    )
+
+
+def test_reliability_by_hand():
+    """Two bins: 0.2 said where 1 of 2 is right, 0.9 where both are."""
+    found = reliability([0.2, 0.2, 0.9, 0.9], [1, 0, 1, 1], n_bins=2)
+    assert found.confidence.tolist() == [0.2, 0.9]
+    assert found.share.tolist() == [0.5, 1]
+    assert found.total.tolist() == [2, 2]
+    assert found.error == pytest.approx((0.3 + 0.1) / 2)
+    assert reliability([1.0], [1]).error == 0
