@@ -86,7 +86,8 @@ def training(data: DataSet, scale: Scale) -> Iterator[Row]:
 
 
 def resolved(cache: Cache, network: ModelConfig, **changes: Any) -> TrainConfig:
-    """Return what params.yaml, with changes, and `auto` make of a cache on this machine."""
+    """Return what params.yaml, with changes, and `auto` make of a cache, for one GPU."""
+    changes |= {"devices": 1, "num_nodes": 1}
     params = load(TrainParams, "train", ROOT / "params.yaml").model_copy(update=changes)
     data = fingerprint(params, cache, np.arange(len(cache)))
     return resolve(params, data, Setting(gpus(), network.encoder, pretrained=False))[0]

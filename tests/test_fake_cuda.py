@@ -1,5 +1,6 @@
 """What a GPU would be given to do, on tensors that only claim to be on one: not run on a GPU."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+from saved_models import change_card
 from tiny_training import ROOT, config
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,6 +25,7 @@ from steelseg.core.params import load
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
+from steelseg.predict import inference
 from steelseg.predict.inference import make_ready, maps_on_device
 from steelseg.train import loop
 from steelseg.train.batch import Batch, PackedBatch
@@ -244,3 +247,19 @@ def test_answers_of_the_torch_runtime_stay_on_the_gpu(
     assert weights == set(convolved) == {dtype or torch.float32}
     assert (maps.shape, maps.dtype, maps.device) == ((2, 2, 64, 96), torch.float16, CUDA)
     assert waiting.found == []
+
+
+def test_a_model_is_opened_on_the_gpu_in_the_type_of_its_training(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its card says; two threads call it, so that one reads images while the GPU works."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    change_card(folder, training={"precision": "bf16-mixed"})
+    given: list[Any] = []
+    monkeypatch.setattr(inference, "has_gpu", lambda: True)
+    monkeypatch.setattr(models.Segmenter, "to", lambda self, *to: given.extend(to) or self)
+    monkeypatch.setattr(inference, "torch_network", lambda _, *how: given.extend(how) or len)
+    runtime = inference.open_torch(folder)
+    assert given == ["cuda", torch.device("cuda"), torch.bfloat16]
+    assert (runtime.calls, inference.InferenceConfig().batch_size) == (2, 8)
