@@ -17,6 +17,7 @@ COMMANDS = {
     "ablation": ("experiments.ablation", "try the switches of a plan, and tabulate what they gain"),
     "champion": ("registry.champion", "name the best registered model, or another, the champion"),
     "demo": ("demo.command", "try the model on images of your own, in a browser"),
+    "export": ("formats.exporting", "write labels or predictions in a format of other tools"),
     "import": ("formats.importing", "turn annotated images in any format into a data set"),
     "kfold": ("experiments.kfold", "train on every fold, and predict by all of the models"),
     "member": ("registry.member", "collect a model as a member of an ensemble"),

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 Bool = npt.NDArray[np.bool_]
 Uint8 = npt.NDArray[np.uint8]
+Uint16 = npt.NDArray[np.uint16]
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]

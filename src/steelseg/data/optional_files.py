@@ -1,5 +1,7 @@
 """The files that a data set's folder may hold or not: classes.csv and images.csv."""
 
+import csv
+import io
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -67,6 +69,15 @@ def read_classes(path: Path) -> list[ClassInfo]:
         if not names and not faults.count:
             faults.add("expected a row for each class, but there are none")
     return _with_colors(names, colors)
+
+
+def classes_text(classes: Iterable[tuple[int, str, str]]) -> str:
+    """Write classes.csv from ids, names and colours, which may be empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([CLASS, "name", "color"])
+    writer.writerows(classes)
+    return text.getvalue()
 
 
 def read_images(path: Path) -> dict[str, ImageFacts]:

@@ -107,7 +107,7 @@ def _items(
     tiles: dict[str, str],
     faults: Faults,
 ) -> Iterator[Item]:
-    keys = image_keys(pictures, str(source))
+    keys = image_keys(pictures)
     own: dict[str, dict[Path, str | None]] = {}
     for mask in masks:
         owners = {target.image for target in targets(mask, keys)}

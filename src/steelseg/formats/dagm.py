@@ -51,15 +51,14 @@ def read(source: Path, options: Options) -> Source:
 
 def _items(source: Path, names: list[str], faults: Faults) -> Iterator[Item]:
     masks = {name for name in names if Path(name).parent.name == LABELS}
+    lonely = set(masks)
     for name in names:
         if name in masks:
             continue
         path = Path(name)
-        label = path.parent / LABELS / f"{path.stem}_label{path.suffix}"
-        own: dict[Path, str | None] = {}
-        if label.as_posix() in masks:
-            masks.remove(label.as_posix())
-            own[source / label] = path.parts[0]
+        label = (path.parent / LABELS / f"{path.stem}_label{path.suffix}").as_posix()
+        own: dict[Path, str | None] = {source / label: path.parts[0]} if label in masks else {}
+        lonely.discard(label)
         yield Item(source / name, name, own, labelled=True)
-    for mask in sorted(masks):
+    for mask in sorted(lonely):
         faults.add(f"{source / mask}: no image of this name in the folder above")

@@ -5,15 +5,18 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from steelseg.core.errors import BadInput, Faults, SteelsegError, quote
+from steelseg.core.files import write_text
 from steelseg.data import rle
 from steelseg.data.listing import check_image_name, name_key
+from steelseg.data.optional_files import CLASSES, classes_text
+from steelseg.formats import files
 from steelseg.formats.record import Record, Source
 from steelseg.formats.tally import Tally
 
@@ -22,9 +25,8 @@ HEADERS = {
     "train.csv": ["ImageId", "ClassId", "EncodedPixels"],
     "ignored.csv": ["ImageId", "EncodedPixels"],
     "images.csv": ["ImageId", "group", "label"],
-    "classes.csv": ["ClassId", "name", "color"],
 }
-PARTS = frozenset({TRAIN, TEST, SAMPLE, *HEADERS})
+PARTS = frozenset({TRAIN, TEST, SAMPLE, CLASSES, *HEADERS})
 
 
 class Writer:
@@ -71,8 +73,7 @@ class Writer:
     def _take(self, part: str, name: str, path: Path) -> bool:
         """Link or copy an image; whether its name is free and legal."""
         try:
-            for step in name.split("/"):
-                check_image_name(step)
+            check_image_name(name)
         except BadInput as error:
             self._faults.add(f"{path}: {error}")
             return False
@@ -80,7 +81,7 @@ class Writer:
         if other != path:
             self._faults.add(f"{path} and {other}: both would be {quote(name)} in {part}")
             return False
-        _link(path, self._folder / part / name, copy=self._copy)
+        files.place(path, self._folder / part / name, copy=self._copy)
         return True
 
     def _finish(self) -> None:
@@ -90,9 +91,9 @@ class Writer:
             with _csv(self._folder / "images.csv") as images:
                 for name, group, labelled in self._info:
                     images.writerow([name, group, "labelled" if labelled else "unlabelled"])
-        with _csv(self._folder / "classes.csv") as classes:
-            for name, class_id in self.tally.ids.items():
-                classes.writerow([class_id, name, self.tally.source.colors.get(name, "")])
+        colors = self.tally.source.colors
+        classes = [(i, name, colors.get(name, "")) for name, i in self.tally.ids.items()]
+        write_text(self._folder / CLASSES, classes_text(classes))
 
 
 def abspath(path: Path) -> Path:
@@ -101,14 +102,12 @@ def abspath(path: Path) -> Path:
 
 
 @contextmanager
-def whole_folder(folder: Path, *, force: bool) -> Iterator[Path]:
+def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, which takes the place of `folder` when the block succeeds.
 
     Raises:
-        BadInput: `folder` is there and may not be replaced, or holds what is no part of a data set.
         SteelsegError: it cannot be written.
     """
-    _check_replaceable(folder, force=force)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -125,7 +124,12 @@ def whole_folder(folder: Path, *, force: bool) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path, *, force: bool) -> None:
+def check_replaceable(folder: Path, *, force: bool) -> None:
+    """Refuse to replace what is there, unless that is wanted and it is a data set.
+
+    Raises:
+        BadInput: `folder` is there and may not be replaced, or holds what is no part of a data set.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -137,20 +141,6 @@ def _check_replaceable(folder: Path, *, force: bool) -> None:
         raise BadInput(
             f"{folder}: holds {quote(other[0])}, which is no part of a data set; move it away"
         )
-
-
-def _link(path: Path, to: Path, *, copy: bool) -> None:
-    """Link an image, or copy it where that is wanted, or the file system has no links."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    path = path.resolve()  # of a symbolic link, what it leads to
-    if not copy:
-        with suppress(OSError):  # another file system, or a file of another person
-            os.link(path, to)
-            return
-    try:
-        shutil.copyfile(path, to)
-    except OSError as error:
-        raise SteelsegError(f"{path}: cannot be copied to {to}: {error.strerror}") from error
 
 
 @contextmanager

@@ -10,7 +10,13 @@ from tqdm import tqdm
 from steelseg.core.errors import BadInput, Faults
 from steelseg.data.listing import list_below
 from steelseg.formats import known
-from steelseg.formats.dataset_folder import SAMPLE, Writer, abspath, whole_folder
+from steelseg.formats.dataset_folder import (
+    SAMPLE,
+    Writer,
+    abspath,
+    check_replaceable,
+    whole_folder,
+)
 from steelseg.formats.mask_names import without_masks
 from steelseg.formats.record import Options, Record, Source
 
@@ -74,7 +80,8 @@ def _run(arguments: Namespace) -> Iterator[str]:
         arguments.images,
         arguments.threshold,
     )
-    with whole_folder(arguments.to, force=arguments.force) as folder:
+    check_replaceable(arguments.to, force=arguments.force)
+    with whole_folder(arguments.to) as folder:
         name = arguments.format or known.recognise(arguments.source)
         yield f"{arguments.source}: read as {name}"
         source = known.load(name).read(arguments.source, options)

@@ -2,17 +2,21 @@
 
 train.csv, train_images/                   masks as run lengths; an image in no row is clean
 test_images/, sample_submission.csv        images to predict, and in which rows
+classes.csv, images.csv, ignored.csv       what only data sets of ours have
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput, Faults, quote
-from steelseg.data import label_csv, rle
-from steelseg.data.label_csv import LabelCsv, Row
+from steelseg.data import ignored, label_csv, optional_files, rle
+from steelseg.data.csv_records import read_table
+from steelseg.data.label_csv import IMAGE, PIXELS, Row
 from steelseg.data.listing import list_files, name_key
+from steelseg.data.optional_files import ImageFacts
 from steelseg.formats.files import size_of
-from steelseg.formats.record import Options, Record, Source
+from steelseg.formats.record import NOTHING, Options, Record, Source
 
 LABELS, IMAGES, TESTS, SAMPLE = "train.csv", "train_images", "test_images", "sample_submission.csv"
 
@@ -28,20 +32,99 @@ def read(source: Path, options: Options) -> Source:
     folder = options.images or source / IMAGES
     listing = list_files(folder)
     sample, tests = source / SAMPLE, source / TESTS
-    ids = {row.class_id for row in labels.rows}
-    if sample.is_file():
-        ids |= {row.class_id for row in label_csv.read(sample).rows}
-    names = {class_id: f"class {class_id}" for class_id in sorted(ids)}
+    asked = label_csv.read(sample).rows if sample.is_file() else []
+    infos = optional_files.find_classes(
+        source, {row.class_id for row in asked}, {row.class_id for row in labels.rows}
+    )
+    names = {info.id: info.name for info in infos}
     if options.classes:
         names = _rename(names, options.classes)
+    has_colors = (source / optional_files.CLASSES).exists() and not options.classes
+    facts = optional_files.read_images(source / optional_files.IMAGES)
+    regions = _read_ignored(source / ignored.FILE)
     return Source(
         list(names.values()),
-        _records(source, folder, listing.names, labels, names),
+        read_rows(source / LABELS, folder, listing.names, labels.rows, names, facts, regions),
         {name: reason.replace("_", " ") for name, reason in listing.passed_over.items()},
+        colors={info.name: info.color for info in infos} if has_colors else NOTHING,
         ids=tuple(names),
         test_images=tests if tests.is_dir() else None,
         sample_submission=sample if sample.is_file() else None,
     )
+
+
+def read_rows(
+    where: Path,
+    folder: Path,
+    images: Sequence[str],
+    rows: Iterable[Row],
+    names: Mapping[int, str],
+    facts: Mapping[str, ImageFacts],
+    regions: Mapping[str, Row],
+) -> Iterator[Record]:
+    """Read the records of images whose masks stand in rows.
+
+    Args:
+        where: the file of the rows, for messages.
+        folder: of the images.
+        images: their names.
+        rows: in any order.
+        names: of the classes, by id.
+        facts: what images.csv says, see `optional_files.read_images`.
+        regions: where images are ignored, by the key of their names.
+
+    Raises:
+        BadInput: at the end, if rows are illegal, or of images that are not there.
+    """
+    by_image: dict[str, list[Row]] = {}
+    for row in (*rows, *regions.values()):
+        by_image.setdefault(name_key(row.image), []).append(row)
+    with Faults(str(where)) as faults:
+        for name in images:
+            own = by_image.pop(name_key(name), [])
+            try:
+                size_hw = size_of(folder / name)
+            except BadInput as error:
+                faults.add(str(error))
+                continue
+            masks = _decode(own, size_hw, faults)
+            fact = facts.get(name_key(name), ImageFacts())
+            yield Record(
+                folder / name,
+                name,
+                size_hw,
+                {names[c]: mask for c, mask in masks.items() if c},
+                masks.get(0),
+                fact.labelled,
+                fact.group or None,
+            )
+        for row in (row for rows in by_image.values() for row in rows):
+            faults.add(f"line {row.line}: image {quote(row.image)}: no such file in {folder}")
+
+
+def _decode(rows: Iterable[Row], size_hw: tuple[int, int], faults: Faults) -> dict[int, Uint8]:
+    masks = {}
+    for row in rows:
+        try:
+            if row.rle.strip():
+                masks[row.class_id] = rle.decode(row.rle, size_hw)
+        except BadInput as error:
+            file = f"{ignored.FILE}: " if not row.class_id else ""
+            faults.add(f"{file}line {row.line}: image {quote(row.image)}: {error}")
+    return masks
+
+
+def _read_ignored(path: Path) -> dict[str, Row]:
+    """Return the ignored regions by image, as rows of no class."""
+    regions: dict[str, Row] = {}
+    if not path.exists():
+        return regions
+    with Faults(str(path)) as faults:
+        for line, fields in read_table(path, [IMAGE, PIXELS], [], faults):
+            row = Row(fields[IMAGE], 0, fields[PIXELS], line)
+            if regions.setdefault(name_key(row.image), row) != row:
+                faults.add(f"line {line}: image {quote(row.image)} is there twice")
+    return regions
 
 
 def _rename(names: Mapping[int, str], classes: tuple[str, ...]) -> dict[int, str]:
@@ -50,33 +133,3 @@ def _rename(names: Mapping[int, str], classes: tuple[str, ...]) -> dict[int, str
     if unknown := sorted(names.keys() - given.keys()):
         raise BadInput(f"--classes: expected a name for class {unknown[0]} too")
     return given
-
-
-def _records(
-    source: Path,
-    folder: Path,
-    images: list[str],
-    labels: LabelCsv,
-    names: Mapping[int, str],
-) -> Iterator[Record]:
-    by_image: dict[str, list[Row]] = {}
-    for row in labels.rows:
-        by_image.setdefault(name_key(row.image), []).append(row)
-    with Faults(str(source / LABELS)) as faults:
-        for name in images:
-            rows = by_image.pop(name_key(name), [])
-            try:
-                size_hw = size_of(folder / name)
-            except BadInput as error:
-                faults.add(str(error))
-                continue
-            masks = {}
-            for row in rows:
-                try:
-                    if row.rle:
-                        masks[names[row.class_id]] = rle.decode(row.rle, size_hw)
-                except BadInput as error:
-                    faults.add(f"line {row.line}: image {quote(name)}: {error}")
-            yield Record(folder / name, name, size_hw, masks)
-        for row in (row for rows in by_image.values() for row in rows):
-            faults.add(f"line {row.line}: image {quote(row.image)}: no such file in {folder}")

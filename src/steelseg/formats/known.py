@@ -17,6 +17,7 @@ FORMATS = {  # by the name of their module; `masks` is what is left where no oth
     "class_folders": "a folder per class, with a mask beside each image: magnetic tiles",
     "masks": "images, and masks beside them or in a folder of their own",
 }
+WRITABLE = ("masks",)  # those that `export` writes
 _LAST = "masks"
 
 

@@ -8,14 +8,14 @@ from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.formats import mask_file, meaning
 from steelseg.formats.files import size_of
-from steelseg.formats.meaning import Meaning
+from steelseg.formats.meaning import IGNORED, Meaning
 from steelseg.formats.record import Record
 
 
 class Item(NamedTuple):
     """An image and its masks: each file, and its class, or None where its pixels say it.
 
-    The class of a mask that must show nothing is "".
+    The class of a mask that must show nothing is "", that of regions nobody knows is `IGNORED`.
     """
 
     path: Path
@@ -63,5 +63,6 @@ def read(
                     faults.add(f"{quote(path.relative_to(root).as_posix())}: {error}")
             if "" in masks and masks.pop("").any():
                 faults.add(f"{item.path}: has a mask, but its folder says that it is clean")
+            ignored = masks.pop(IGNORED, ignored)
             masks = {name: mask for name, mask in masks.items() if mask.any()}
             yield Record(item.path, item.name, size_hw, masks, ignored, item.labelled, item.group)

@@ -12,9 +12,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from steelseg.core.errors import BadInput, Faults, quote
-from steelseg.data.listing import check_image_name, name_key
+from steelseg.core.errors import Faults, quote
+from steelseg.data.listing import name_key
 from steelseg.formats.mask_file import SUFFIXES
+from steelseg.formats.meaning import IGNORED
 
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "train_images"})
 MASK_FOLDERS = frozenset(
@@ -35,11 +36,13 @@ class Target(NamedTuple):
 def split(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell the images of one folder from their masks.
 
-    Masks are what lies in a folder for masks, or has a suffix for masks beside its image. Where
-    there is neither, of two files that differ in their suffix only the JPEG is the image.
+    Masks are what lies in folders for masks; where there are none, what has a suffix for masks
+    beside its image; else, of two files that differ in their suffix only, what is no JPEG.
     """
-    stems = {_stem(name) for name in names}
-    masks = {n for n in names if _is_in(n, MASK_FOLDERS) or stems & _owners(_bare(_stem(n)))}
+    masks = {name for name in names if _kind(name) in MASK_FOLDERS}
+    if not masks:
+        stems = {_stem(name) for name in names}
+        masks = {n for n in names if stems & _owners(_bare(_stem(n)))}
     if not masks:
         lossy = {_stem(name) for name in names if _suffix(name) in _LOSSY}
         masks = {n for n in names if _suffix(n) in SUFFIXES and lossy & _owners(_stem(n))}
@@ -51,43 +54,30 @@ def without_masks(names: Sequence[str]) -> list[str]:
     return split(names)[0]
 
 
-def image_keys(images: Sequence[str], where: str) -> dict[str, str]:
-    """Return the images by what their masks are named after, with and without suffix.
-
-    Raises:
-        BadInput: two images would have the same mask, or a name that cannot stand in a csv.
-    """
-    keys: dict[str, str] = {}
-    with Faults(where) as faults:
-        for name in images:
-            try:
-                for step in name.split("/"):
-                    check_image_name(step)
-            except BadInput as error:
-                faults.add(str(error))
-            other = keys.setdefault(_key(_stem(name)), name)
-            if other != name:
-                faults.add(
-                    f"{quote(name)} and {quote(other)}: expected names that differ before `.`"
-                )
-    return {_key(name): name for name in images} | keys
+def image_keys(images: Sequence[str]) -> dict[str, list[str]]:
+    """Return the images by what their masks are named after, with and without suffix."""
+    keys: dict[str, list[str]] = {}
+    for name in images:
+        for key in (_key(_stem(name)), _key(name)):
+            keys.setdefault(key, []).append(name)
+    return keys
 
 
-def targets(mask: str, keys: Mapping[str, str]) -> list[Target]:
+def targets(mask: str, keys: Mapping[str, list[str]]) -> list[Target]:
     """Return what a file of this name can be the mask of.
 
     Args:
         mask: its path in the source.
         keys: see `image_keys`.
     """
-    stem = _key(_stem(mask))
-    return list(dict.fromkeys(_targets(stem, keys)))
+    named = _targets(_key(_stem(mask)), keys)
+    return list(dict.fromkeys(Target(image, label) for key, label in named for image in keys[key]))
 
 
 def match(
     masks: Sequence[str],
-    keys: Mapping[str, str],
-    labels: Collection[str],
+    keys: Mapping[str, list[str]],
+    labels: Mapping[str, str],
     found: dict[Target, str],
     faults: Faults,
 ) -> Iterator[tuple[Target, str]]:
@@ -96,16 +86,19 @@ def match(
     Args:
         masks: their paths in the source.
         keys: see `image_keys`.
-        labels: what a class can be called in a name; if there are none, every word is a class.
+        labels: the class by what it can be called in a name; empty: every word is a class.
         found: of which masks the files were seen.
         faults: where to note those that belong to no image, or to several.
     """
+    known = {name: word for word, name in labels.items() if name != IGNORED}.values()
     for file in masks:
         possible = targets(file, keys)
         likely = [t for t in possible if not labels or t.label in {None, *labels}] or possible
         if len(likely) > 1:
             owners = " or ".join(quote(target.image) for target in likely)
-            faults.add(f"{quote(file)}: may belong to {owners}")
+            faults.add(
+                f"{quote(file)}: may belong to {owners}; expected names that differ before `.`"
+            )
         elif not likely:
             faults.add(
                 f"{quote(file)}: no such image as `<image>.png` or `<image>_<class>.png` name"
@@ -113,7 +106,7 @@ def match(
         elif labels and likely[0].label not in {None, *labels}:
             faults.add(
                 f"{quote(file)}: no such image, or class {likely[0].label!r} is none of --classes "
-                f"{', '.join(labels)}"
+                f"{', '.join(known)}"
             )
         elif other := found.get(likely[0]) or found.get(Target(likely[0].image, None)):
             faults.add(f"{quote(file)}: {quote(other)} has the classes of that image already")
@@ -122,28 +115,36 @@ def match(
             yield likely[0], file
 
 
-def _targets(stem: str, keys: Mapping[str, str]) -> Iterator[Target]:
+def _targets(stem: str, keys: Collection[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield the keys that a mask can be named after, each with the class that its name then has."""
     for whole in dict.fromkeys((stem, _bare(stem))):
         if whole is None:
             continue
         if whole in keys:
-            yield Target(keys[whole], None)
+            yield whole, None
         *folders, name = whole.split("/")
         for at, sign in enumerate(name):
             image = "/".join([*folders, name[:at]])
-            if sign in "_-" and image in keys and name[at + 1 :]:
-                yield Target(keys[image], name[at + 1 :])
+            if sign in "_-" and image in keys and name[at + 1 :] and not _is_suffix(name[at:]):
+                yield image, name[at + 1 :]
         for i, folder in enumerate(folders):
             image = "/".join([*folders[:i], *folders[i + 1 :], name])
             if image in keys:
-                yield Target(keys[image], folder)
+                yield image, folder
 
 
 def _key(path: str) -> str:
-    """Return a path without the folders that only say that images or masks are in them."""
-    *folders, name = name_key(path).split("/")
-    kept = [f for f in folders if f.lower() not in IMAGE_FOLDERS | MASK_FOLDERS]
-    return "/".join([*kept, name])
+    """Return a path without the folder that only says that images or masks are in it."""
+    steps = name_key(path).split("/")
+    kind = _kind(path)
+    at = next((i for i, step in enumerate(steps[:-1]) if step.lower() == kind), len(steps))
+    return "/".join([*steps[:at], *steps[at + 1 :]])
+
+
+def _kind(path: str) -> str | None:
+    """Return the first folder of a path that says whether images or masks are in it, if any."""
+    folders = map(str.lower, path.split("/")[:-1])
+    return next((f for f in folders if f in IMAGE_FOLDERS | MASK_FOLDERS), None)
 
 
 def _stem(path: str) -> str:
@@ -160,13 +161,13 @@ def _bare(stem: str) -> str | None:
     return bare if bare != stem else None
 
 
+def _is_suffix(text: str) -> bool:
+    return _MASK_SUFFIX.fullmatch(text) is not None
+
+
 def _owners(stem: str | None) -> set[str]:
     """Return what images of a folder may be called to which a mask of this stem belongs."""
     if stem is None:
         return set()
     start = stem.rfind("/") + 1
     return {stem} | {stem[:at] for at in range(start + 1, len(stem)) if stem[at] in "_-"}
-
-
-def _is_in(path: str, folders: Collection[str]) -> bool:
-    return any(step.lower() in folders for step in path.split("/")[:-1])

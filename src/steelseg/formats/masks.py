@@ -4,13 +4,20 @@ What a mask is called is told by `mask_names`, what its pixels mean by `meaning`
 a mask is unlabelled. A mask without an image is a fault, as is one that cannot be read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from steelseg.core.arrays import Uint8, Uint16
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, Faults, quote
-from steelseg.data import images
+from steelseg.core.files import write_text
+from steelseg.data import images, optional_files
 from steelseg.data.listing import HIDDEN, list_below
 from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats.files import place
 from steelseg.formats.mask_items import Item
 from steelseg.formats.mask_names import (
     IMAGE_FOLDERS,
@@ -20,8 +27,9 @@ from steelseg.formats.mask_names import (
     split,
     targets,
 )
-from steelseg.formats.meaning import Meaning
-from steelseg.formats.record import Options, Source
+from steelseg.formats.meaning import IGNORED, Meaning
+from steelseg.formats.record import NOTHING, Options, Record, Source
+from steelseg.formats.tally import overlap
 
 SUFFIXES = mask_file.SUFFIXES | images.SUFFIXES  # a JPEG is no mask, and is refused by name
 
@@ -33,7 +41,7 @@ def recognises(source: Path) -> bool:
     pictures, masks = split(list_below(source, SUFFIXES).names)
     if not pictures or not masks:
         return False
-    keys = image_keys(pictures, str(source))
+    keys = image_keys(pictures)
     return any(targets(mask, keys) for mask in masks)
 
 
@@ -49,10 +57,10 @@ def read(source: Path, options: Options) -> Source:
         pictures = others.names
         left_out |= {n: reason.replace("_", " ") for n, reason in others.passed_over.items()}
     faults = Faults(str(source))
-    given = meaning.from_options(options)
-    keys = image_keys(pictures, str(folder))
+    given, colors = _given(source, options)
+    keys = image_keys(pictures)
     found: dict[Target, str] = {}
-    matched = list(match(masks, keys, list(given.labels()) if given else [], found, faults))
+    matched = list(match(masks, keys, given.labels() if given else {}, found, faults))
     _refuse_losses(listing.passed_over, keys, found, given, faults)
     if not matched:
         faults.raise_if_any()
@@ -60,19 +68,65 @@ def read(source: Path, options: Options) -> Source:
     classes = given or _infer(source, matched, options)
     items = _items(folder, source, pictures, matched, classes)
     records = mask_items.read(items, classes, options.threshold, source, faults)
-    return Source(classes.classes, records, left_out, ids=classes.ids)
+    return Source(classes.classes, records, left_out, colors, classes.ids)
+
+
+def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
+    """Write images, a label image for each that is labelled, and the names of the classes.
+
+    A label image has the ids of classes as grey values, and the highest value where it is ignored;
+    it has 16 bits where 8 are too few. Where classes overlap, there is a file for each. All are
+    named after the whole name of their image, since two may differ in their suffix only.
+    """
+    ids = {info.name: info.id for info in classes}
+    for record in records:
+        place(record.path, folder / "images" / record.name)
+        if record.labelled:
+            path = folder / "masks" / f"{record.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for label, values_hw in _files(record, ids):
+                Image.fromarray(values_hw).save(path.with_stem(path.stem + label))
+    write_text(folder / optional_files.CLASSES, optional_files.classes_text(classes))
+
+
+def _files(record: Record, ids: Mapping[str, int]) -> Iterator[tuple[str, Uint8 | Uint16]]:
+    """Yield what is written of an image: what the name ends with, and the values of pixels."""
+    if overlap(record.masks):
+        for name, mask in record.masks.items():
+            yield f"_{ids[name]}", (mask > 0).astype(np.uint8) * 255
+        if record.ignored is not None:
+            yield f"_{IGNORED}", (record.ignored > 0).astype(np.uint8) * 255
+        return
+    kind = np.uint8 if max(ids.values()) < np.iinfo(np.uint8).max else np.uint16
+    labels_hw = np.zeros(record.size_hw, kind)
+    for name, mask in record.masks.items():
+        labels_hw[mask > 0] = ids[name]
+    if record.ignored is not None:
+        labels_hw[record.ignored > 0] = np.iinfo(kind).max
+    yield "", labels_hw
+
+
+def _given(source: Path, options: Options) -> tuple[Meaning | None, Mapping[str, str]]:
+    """Return what a person, or the source's classes.csv, says of classes, and their colours."""
+    given = meaning.from_options(options)
+    if given is None and (path := source / optional_files.CLASSES).is_file():
+        classes = optional_files.read_classes(path)
+        return meaning.from_classes(classes), {info.name: info.color for info in classes}
+    return given, NOTHING
 
 
 def _infer(source: Path, matched: Sequence[tuple[Target, str]], options: Options) -> Meaning:
     """Find out what classes there are, from names or pixels."""
     words = {target.label for target, _ in matched if target.label is not None}
+    words -= {IGNORED, *options.ignore}
     plain = [source / file for target, file in matched if target.label is None]
     if words and plain:
         raise BadInput(
             f"{source}: some masks have a class in their name ({quote(sorted(words)[0])}), others "
             f"have none ({quote(plain[0].name)}); name all classes by --classes"
         )
-    return meaning.named(words) if words else meaning.survey(plain, options, source)
+    known = meaning.named(words) if words else meaning.survey(plain, options, source)
+    return known._replace(ignored=options.ignore | {IGNORED})
 
 
 def _items(
@@ -102,7 +156,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 def _refuse_losses(
     passed_over: Mapping[str, str],
-    keys: Mapping[str, str],
+    keys: Mapping[str, list[str]],
     found: Mapping[Target, str],
     given: Meaning | None,
     faults: Faults,

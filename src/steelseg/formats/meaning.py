@@ -8,12 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from steelseg.core.arrays import Int32, Uint8
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, Faults
 from steelseg.formats import mask_file
 from steelseg.formats.record import Options
 
+IGNORED = "ignored"  # in a mask's name: where nobody knows
 BACKGROUND = frozenset({"background", "_background_"})
 MAX_CLASS = 1000  # the table of annotations has a column for every class
+HIGHEST = (255, 65535)  # grey values of 8 and of 16 bits
 _MANY = 64  # values that are found and not given: more are no classes
 
 
@@ -23,6 +26,7 @@ class Meaning(NamedTuple):
     `values` and `colours` (packed RGB) say of each the class, or None where nobody knows; values
     for the background are 0 and whatever stands for "". Where there are colours, values mean
     nothing. `is_binary`: a mask without a class in its name is black and white, of the only class.
+    `ignored` are the words that say in a name that nobody knows.
     """
 
     classes: list[str]
@@ -30,11 +34,13 @@ class Meaning(NamedTuple):
     values: Mapping[int, str | None]
     colours: Mapping[int, str | None]
     is_binary: bool = False
+    ignored: frozenset[str] = frozenset({IGNORED})
 
     def labels(self) -> dict[str, str]:
-        """Return the classes by what they are called in names: by name, and by id."""
+        """Return the classes, and `IGNORED`, by what they are called in names: by name or id."""
         by_id = {str(i): name for i, name in zip(self.ids, self.classes, strict=True)}
-        return by_id | {name: name for i, name in by_id.items() if name != f"class {i}"}
+        by_name = {name: name for i, name in by_id.items() if name != f"class {i}"}
+        return by_id | by_name | dict.fromkeys(self.ignored, IGNORED)
 
 
 DEFECT = Meaning(["defect"], (1,), {1: "defect"}, {}, is_binary=True)
@@ -67,7 +73,15 @@ def from_options(options: Options) -> Meaning | None:
     known = {word: _class(name, options.ignore) for word, name in legend.items()}
     known |= dict.fromkeys(options.ignore)
     is_binary = len(names) == 1 and not options.legend and not options.ignore
-    return Meaning(names, tuple(ids), _values(known), _colours(known), is_binary)
+    ignored = options.ignore | {IGNORED}
+    return Meaning(names, tuple(ids), _values(known), _colours(known), is_binary, ignored)
+
+
+def from_classes(classes: Sequence[ClassInfo]) -> Meaning:
+    """Return what is meant where classes have ids, and the highest value is for ignored pixels."""
+    by_id = {info.id: info.name for info in classes}
+    values: dict[int, str | None] = dict.fromkeys(HIGHEST) | dict(by_id)
+    return Meaning(list(by_id.values()), tuple(by_id), values, {})
 
 
 def survey(paths: Sequence[Path], options: Options, where: Path) -> Meaning:

@@ -38,7 +38,7 @@ class Tally:
         if record.ignored is not None and record.ignored.any():
             self.ignored += 1
             self.overruled += any((m & record.ignored).any() for m in record.masks.values())
-        self.overlaps += _overlap(masks)
+        self.overlaps += overlap(masks)
 
     def lines(self) -> Iterator[str]:
         """Yield the table, and below it what was left out, by reason."""
@@ -74,7 +74,8 @@ class Tally:
             yield f"  {count:>7}  {reason} (such as {quote(first[reason])})"
 
 
-def _overlap(masks: Mapping[str, Uint8]) -> bool:
+def overlap(masks: Mapping[str, Uint8]) -> bool:
+    """Whether two classes are shown at one pixel."""
     total = None
     for mask in masks.values():
         total = (mask > 0).astype(np.uint8) if total is None else total + (mask > 0)
