@@ -8,11 +8,11 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
 from steelseg.core.arrays import Uint8
-from steelseg.core.classes import hexadecimal
+from steelseg.core.classes import default_classes
 from steelseg.core.params import read_yaml
 from steelseg.data import image_table, label_csv, rle
 from steelseg.data.images import read_grey
-from steelseg.report.drawing import class_colours, draw
+from steelseg.report.drawing import draw
 
 HERE = Path(__file__).parent
 DATA = Path("data/raw/sample")
@@ -87,13 +87,13 @@ def draw_predictions(path: Path, n_images: int = 3) -> None:
     for row in label_csv.read(Path("submission.csv")).rows:
         masks.setdefault(row.image, {})[row.class_id] = rle.decode(row.rle, sizes_hw[row.image])
     most = sorted(masks, key=lambda name: -sum(mask.any() for mask in masks[name].values()))
+    classes = default_classes(masks[most[0]])
     figure, axes = plt.subplots(n_images, 1, figsize=(9, 1.55 * n_images), layout="compressed")
     for axis, name in zip(axes, most, strict=False):
         image_hw = read_grey(DATA / "test_images" / name).image_hw
-        axis.imshow(draw(image_hw, masks[name]))
+        axis.imshow(draw(image_hw, classes, masks[name]))
         axis.axis("off")
-    colours = class_colours(list(masks[most[0]]))
-    legend = [Patch(color=hexadecimal(c), label=f"class {k}") for k, c in colours.items()]
+    legend = [Patch(color=one.color, label=one.name) for one in classes]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), frameon=False)
     figure.savefig(path, dpi=90, facecolor="white", pil_kwargs={"quality": 80})
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from steelseg.core.files import write_json
 from steelseg.core.params import load
 from steelseg.core.sealed import write_sealed_json
-from steelseg.data import annotations, image_table, label_csv
+from steelseg.data import annotations, ignored, image_table, label_csv
 from steelseg.data.annotations import PivotConfig
 from steelseg.data.inspection import inspect_folder
 from steelseg.data.listing import list_files
@@ -33,14 +33,16 @@ def main() -> None:
     )
     test = inspect_folder(raw / "test_images", skip_bad=False, may_be_empty=True)
     table = annotations.build(train, labels, classes, raw / config.csv, facts)
+    table, train = ignored.mark(table, raw / ignored.FILE, train)
     test_table = annotations.build_unannotated(test)
 
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)
     write_sealed_json(Path("data/skipped_images.json"), {"images": train.left_out})
     report = annotations.report(table, test_table, (train, test), labels, sample)
+    report |= ignored.report(table)
     write_json(Path("metrics/pivot_csv.json"), report)
-    for line in annotations.describe(report, (train, test)):
+    for line in (*annotations.describe(report, (train, test), classes), *ignored.describe(report)):
         print(line)
 
 

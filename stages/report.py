@@ -38,7 +38,7 @@ def main() -> None:
     trained_on = np.flatnonzero(folds != training.fold)
     table = outcome.read_validation(DATA / "validation.parquet")
     landscape = outcome.read_landscape(DATA / "landscape.json")
-    rules = model.rules.by_class
+    rules, classes = model.rules.by_class, cache.class_infos
     models = by_fold(model.folders, training.fold, cache.identity, sha256(FOLDS))
 
     predict = partial(page.out_of_fold_findings, model, models, folds, cache, inference)
@@ -50,7 +50,7 @@ def main() -> None:
             "network": network,
             "validated": page.validated_on(models, len(table) // len(rules)),
             "metrics": metrics,
-            "advice": advice.advise(metrics, history, rules, model.card.pretrained),
+            "advice": advice.advise(metrics, history, rules, classes, model.card.pretrained),
             "facts": data_figures.class_facts(images),
             "data_figures": data_figures.data_figures(images),
             "skipped": sealed.read_sealed_json(DATA / "skipped_images.json")["images"],
@@ -58,12 +58,12 @@ def main() -> None:
             "crops": page.crop_pictures(cache, trained_on, training, config.crops),
             "curves": model_figures.training_curves(history),
             "class_scores": page.class_scores(table, rules),
-            "landscapes": model_figures.landscapes(landscape, rules),
-            "confidence_figures": model_figures.confidence_figures(table),
+            "landscapes": model_figures.landscapes(landscape, rules, classes),
+            "confidence_figures": model_figures.confidence_figures(table, classes),
             "gallery": page.gallery_pictures(cache, table, predict, config.gallery_images),
             "submission_figure": data_figures.submission_shares(images, metrics["predict"]),
         }
-        write_text(OUT, page.render(cache.classes, sections))
+        write_text(OUT, page.render(classes, sections))
         tracker.artifact(OUT)
     print(f"report: {OUT}")
 

@@ -41,7 +41,8 @@ def main() -> None:
             return
         segmenter.network.load_state_dict(keeper.best_weights)
         of_data = {"classes": cache.classes, "size_hw": cache.typical_size_hw}
-        models.save_model(MODEL, segmenter, network, **of_data, **planned.facts)
+        facts = {**of_data, "class_infos": cache.class_infos, **planned.facts}
+        models.save_model(MODEL, segmenter, network, **facts)
         write_history(Path("plots/train.csv"), keeper.history)
         scores = {"best_epoch": keeper.best_epoch, **without_timings(keeper.kept_scores)}
         write_json(Path("metrics/train.json"), scores)

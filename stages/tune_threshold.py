@@ -66,7 +66,7 @@ def main() -> None:
         outcome.write_validation(VALIDATION, names, by_class, table, honest)
         outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
         log_model(tracker, folders, cache.image(rows[0]), scores)
-    if note := caveat(scores, cache.classes):
+    if note := caveat(scores, cache.class_infos):
         print(f"warning: {note}")
     print(f"MLflow runs: {ui_command()}")
 

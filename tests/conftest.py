@@ -180,7 +180,7 @@ def ignored_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
         region[top : top + 25, left : left + 30] = 1
         lines.append(f"{name},{rle.encode(region)}")
     (folder / ignored.FILE).write_text("\n".join(lines))
-    table = ignored.mark(table, folder / ignored.FILE, inspection)
+    table, _ = ignored.mark(table, folder / ignored.FILE, inspection)
     for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
         pass
     return Cache(folder)

@@ -103,7 +103,8 @@ def test_the_report_counts_images_and_classes(root: Path) -> None:
     assert report["images_per_class"] == {"1": 2, "2": 1}
     assert report["images_per_combination"] == {"1": 1, "1+2": 1, "clean": 1}
     assert report["all_empty_pair_dice"] == pytest.approx(3 / 6)
-    assert "class 1: 2, class 2: 1, clean: 1" in next(annotations.describe(report, (train, test)))
+    lines = annotations.describe(report, (train, test), default_classes([1, 2]))
+    assert "class 1: 2, class 2: 1, clean: 1" in next(lines)
 
 
 def test_rows_of_skipped_images_are_passed_over(root: Path) -> None:

@@ -19,7 +19,7 @@ from servers import free_port, wait_until_up
 from tables import fill_table
 
 import steelseg
-from steelseg.core.classes import PALETTE, default_classes
+from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.data import annotations, image_table, label_csv, rle
 from steelseg.data.inspection import inspect_folder
@@ -28,11 +28,11 @@ from steelseg.model.card import EXPORT
 from steelseg.predict import tiles
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
-from steelseg.report.drawing import class_colours
 from steelseg.report.gallery import MAX_SIDE, shrink
 from steelseg.tune import outcome
 
 pytest.importorskip("streamlit", reason="needs `make setup-extras`")
+from streamlit import cache_data
 from streamlit.testing.v1 import AppTest
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -286,6 +286,7 @@ def test_a_large_image_is_answered_by_the_tuned_rules(
 ) -> None:
     """Without the controls: its maps are too large to keep for them."""
     monkeypatch.setattr(tiles, "WHOLE", 0)
+    cache_data.clear()  # other tests have asked for the same image
     page = click(open_page(repository, tiny_model), repository, "0012.png")
     found = steelseg.Model.open(tiny_model).predict(repository_image(repository, "0012.png"))
     assert page.dataframe[0].value["pixels"].tolist() == [f.area for f in found]
@@ -354,7 +355,10 @@ def test_findings_are_tabled_by_class() -> None:
     mask_hw[0, 0] = mask_hw[1, 1] = mask_hw[3, 3:] = 1
     truth_hw = np.zeros_like(mask_hw)
     truth_hw[0:2, 0:2] = 1
-    found = [Finding(3, rle.encode(mask_hw), 4, 0.75, (4, 5)), Finding(7, "", 0, 0.1, (4, 5))]
+    found = [
+        Finding(3, rle.encode(mask_hw), 4, 0.75, (4, 5), "class 3"),
+        Finding(7, "", 0, 0.1, (4, 5), "class 7"),
+    ]
     row = {"class": 3, "pixels": 4, "share": 0.2, "confidence": 0.75, "components": 2}
     empty = {"class": 7, "pixels": 0, "share": 0.0, "confidence": 0.1, "components": 0}
     assert table_of(found, None) == [row, empty]
@@ -378,11 +382,3 @@ def test_large_pictures_are_shown_smaller(
 ) -> None:
     """Wide and tall ones, never below a pixel; others stay as they are."""
     assert shrink(np.zeros((*size_hw, 3), dtype=np.uint8)).shape == (*expected, 3)
-
-
-def test_classes_have_colours_of_their_own() -> None:
-    """Whatever their ids, in their order; none is grey as steel is."""
-    colours = class_colours([7, 2, 4])
-    assert list(colours) == [2, 4, 7]
-    assert len(set(colours.values())) == 3
-    assert all(cv2.cvtColor(np.uint8([[c]]), cv2.COLOR_RGB2HSV)[0, 0, 1] > 40 for c in PALETTE)

@@ -20,6 +20,7 @@ from steelseg.data.cache import Cache
 from steelseg.data.image_table import IGNORED, ImageTable
 from steelseg.data.inspection import inspect_folder
 from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.tiles import Block, Maps, as_maps
 from steelseg.predict.views import ViewsConfig
 from steelseg.tune import outcome, search, validation
 from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
@@ -40,7 +41,7 @@ def marked(root: Path, text: str | None, *, skip_bad: bool = False) -> ImageTabl
     labels = label_csv.read(root / "train.csv")
     inspection = inspect_folder(root / "train_images", skip_bad=skip_bad)
     table = annotations.build(inspection, labels, default_classes([1, 2]), root / "train.csv")
-    return ignored.mark(table, root / ignored.FILE, inspection)
+    return ignored.mark(table, root / ignored.FILE, inspection)[0]
 
 
 def test_a_region_wins_over_the_classes(root: Path) -> None:
@@ -52,6 +53,21 @@ def test_a_region_wins_over_the_classes(root: Path) -> None:
     assert table.combinations() == ["1", "1", "clean"]
     found = ignored.report(table)
     assert found == {"images_ignored_in_part": 2, "ignored_pixels": pytest.approx(15 / 144)}
+
+
+def test_an_image_of_which_nothing_is_left_is_unlabelled(root: Path) -> None:
+    """It would count as clean and rightly found so; where all images are so, that is a fault."""
+    (root / ignored.FILE).write_text("ImageId,EncodedPixels\nb.png,1 48\na.png,1 47\n")
+    labels = label_csv.read(root / "train.csv")
+    found = inspect_folder(root / "train_images", skip_bad=False)
+    table = annotations.build(found, labels, default_classes([1, 2]), root / "train.csv")
+    table, found = ignored.mark(table, root / ignored.FILE, found)
+    assert table.names == [one.image for one in found.images] == ["a.png", "c.png"]
+    assert found.left_out == {"b.png": "unlabelled"}
+    assert table.thumbnails.shape[0] == 2
+    assert table.rles(2) == ["48 1", None]
+    with pytest.raises(BadInput, match="all of all images"):
+        marked(root, "a.png,1 48\nb.png,1 48\nc.png,1 48")
 
 
 @pytest.mark.parametrize("text", [None, "", "a.png,"])
@@ -94,6 +110,7 @@ def test_what_is_drawn_where_it_is_ignored_changes_nothing(
     """Two label files that differ there alone give one table."""
     bits = np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(2, 6, 8)
     ignored_hw = np.unpackbits(np.frombuffer(region, np.uint8)).reshape(6, 8)
+    ignored_hw[0, 0] = 0  # something is left
     tables = []
     for mask_hw in (bits[0], np.where(ignored_hw == 1, bits[1], bits[0])):
         (root / "train.csv").write_text(
@@ -123,24 +140,27 @@ def test_what_is_ignored_comes_back_from_the_cache(ignored_cache: Cache, tiny_ca
 
 
 def test_maps_are_hidden_where_pixels_are_ignored(ignored_cache: Cache) -> None:
-    """In all classes, and nowhere else; a map of an image without any stays the very same."""
-    maps = np.full((2, 48, 80), 0.7, np.float32)
-    hidden = ignored_cache.hide_ignored(3, maps)
+    """In all classes, and nowhere else, whole or by blocks; those of an image without stay."""
+    whole = np.full((2, 48, 80), 0.7, np.float32)
+    blocks = [Block(0, 0, whole[:, :30]), Block(30, 0, whole[:, 30:, :50])]
+    blocks.append(Block(30, 50, whole[:, 30:, 50:]))
     ignored_hw = ignored_cache.ignored(3)
     assert ignored_hw is not None
-    assert hidden.dtype == np.float32
-    np.testing.assert_array_equal(hidden == 0, np.stack([ignored_hw == 1] * 2))
-    assert (maps == np.float32(0.7)).all()
-    assert ignored_cache.hide_ignored(11, maps) is maps
+    for maps in (as_maps(whole), Maps((48, 80), blocks)):
+        hidden = maps.outside(ignored_hw).whole()
+        assert hidden.dtype == np.float32
+        np.testing.assert_array_equal(hidden == 0, np.stack([ignored_hw == 1] * 2))
+        assert maps.outside(ignored_cache.ignored(11)) is maps
+    assert (whole == np.float32(0.7)).all()
 
 
 def tuned(cache: Cache, maps: Float32, monkeypatch: pytest.MonkeyPatch) -> validation.Validation:
     """Validate the images of fold 0 by maps (N, C, H, W) that stand for a network's."""
 
     def answer(
-        _: Any, rows: dict[int, list[int]], *rest: Callable[[int, Float32], Any]
+        _: Any, rows: dict[int, list[int]], *rest: Callable[[int, Maps], Any]
     ) -> Iterator[Any]:
-        return ((row, rest[-1](row, maps[row])) for row in rows[0])
+        return ((row, rest[-1](row, as_maps(maps[row]))) for row in rows[0])
 
     monkeypatch.setattr(validation, "out_of_fold_maps", answer)
     models, configs = {0: [Path("models")]}, (InferenceConfig(), ViewsConfig())

@@ -8,7 +8,10 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import f1_score, jaccard_score
 
 from steelseg.core.arrays import Int64
+from steelseg.core.classes import default_classes
 from steelseg.tune import metrics
+
+CLASSES = default_classes([3, 7])
 
 MASKS = hnp.arrays(np.uint8, (3, 2, 4, 5), elements=st.integers(0, 1))
 
@@ -114,10 +117,10 @@ def test_a_class_that_no_image_shows_is_named() -> None:
     counts = np.zeros((3, 2, 3), dtype=np.int64)
     scores = metrics.summarise(counts, [3, 7])
     assert scores["pair_dice"] == 1
-    assert metrics.caveat(scores, [3, 7]).startswith("No validation image shows a defect")
+    assert metrics.caveat(scores, CLASSES).startswith("No validation image shows a defect")
     counts[1, 0] = (1, 2, 3)
     scores = metrics.summarise(counts, [3, 7])
-    assert metrics.caveat(scores, [3, 7]).startswith("No validation image shows class 7:")
-    assert metrics.caveat(scores, ["3"]) == ""  # as JSON has them
+    assert metrics.caveat(scores, CLASSES).startswith("No validation image shows class 7:")
+    assert metrics.caveat(scores, default_classes([3])) == ""
     counts[2, 1] = (0, 0, 3)
-    assert metrics.caveat(metrics.summarise(counts, [3, 7]), [3, 7]) == ""
+    assert metrics.caveat(metrics.summarise(counts, [3, 7]), CLASSES) == ""

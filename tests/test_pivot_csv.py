@@ -66,6 +66,24 @@ def test_the_lines_add_up_and_the_report_has_their_figures(raw: Path, run: Run) 
     assert report["test_files"]["files"] == report["test_images"] == 3
 
 
+def test_names_and_ignored_regions_are_told(raw: Path, run: Run) -> None:
+    """Of classes.csv and ignored.csv; the keys of the report stay ids."""
+    (raw / "classes.csv").write_text("ClassId,name\n1,scratch\n2,\n3,pit\n")
+    (raw / "ignored.csv").write_text("ImageId,EncodedPixels\na.png,48 1\nb.png,1 48\n")
+    report, lines = run()
+    assert lines[0] == (
+        "2 training images of 6x8 (scratch: 1, class 2: 0, pit: 0, clean: 1), 2 test images; "
+        "1 unlabelled images left out"
+    )
+    assert "warning: no training image shows class 2, pit, which will not be learnt" in lines[3]
+    assert lines[4] == "ignored.csv: a part of 1 training images is ignored, 1.04% of all pixels"
+    assert report["images_per_class"] == {"1": 1, "2": 0, "3": 0}
+    assert (report["images_ignored_in_part"], report["unlabelled_images"]) == (1, 1)
+    table = image_table.read(Path("data/annotations.parquet"))
+    assert table.ignored == ["48 1", None]
+    assert [one.name for one in table.class_infos] == ["scratch", "class 2", "pit"]
+
+
 @pytest.mark.parametrize(
     ("file", "reason"),
     [(".x.png", "hidden"), ("more/.x.png", "hidden"), ("x.webp", "of other suffixes")],

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tiny_training import config
 
-from steelseg.core.classes import Colour, default_classes, hexadecimal, perceived
+from steelseg.core.classes import Colour, default_classes, palette, perceived
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_metrics
 from steelseg.data import annotations, label_csv
@@ -21,7 +21,7 @@ from steelseg.predict.postprocess import ClassRule
 from steelseg.report import advice, data_figures, gallery, model_figures
 from steelseg.report import page as report_page
 from steelseg.report.config import ReportConfig
-from steelseg.report.drawing import OPACITY, class_colours, draw
+from steelseg.report.drawing import OPACITY, draw
 from steelseg.report.gallery import Picture
 from steelseg.tune import outcome
 from steelseg.tune.components import ComponentTable, PairComponents
@@ -37,6 +37,8 @@ PAIRS = {
     "half": [(10, 10, 5, 0.9), (0, 0, 0, 0.1)],
     "sure of nothing": [(0, 0, 0, 0.99), (0, 0, 0, 0.1)],
 }
+
+CLASSES = default_classes([1, 2])
 
 
 def pair_components(
@@ -80,7 +82,7 @@ def test_images_are_chosen_by_how_they_are_predicted(table: pd.DataFrame) -> Non
 
 def test_captions_say_what_is_there_and_what_was_found(table: pd.DataFrame) -> None:
     """Pixels and Dice of what is there or was found, and confidence that came to nothing."""
-    texts = gallery.captions(table)
+    texts = gallery.captions(table, CLASSES)
     assert texts["half"] == "class 1: Dice 0.50 (10 px found, 10 true)"
     assert texts["clean"] == "clean, and predicted clean"
     assert texts["sure of nothing"] == "class 1: correctly empty, at confidence 0.99"
@@ -122,7 +124,7 @@ def test_truth_is_tinted_and_what_was_found_is_outlined() -> None:
     truth, found = np.zeros((2, 20, 20), dtype=np.uint8)
     truth[2:8, 2:8] = 1
     found[12:18, 12:18] = 1
-    picture = draw(image, {1: found}, filled={1: truth})
+    picture = draw(image, CLASSES, {1: found}, filled={1: truth})
     colour = np.array((230, 159, 0))
     assert np.array_equal(picture[12, 12], colour)
     assert np.array_equal(picture[15, 15], (100, 100, 100))
@@ -141,21 +143,22 @@ def lab_of(colours: list[Colour]) -> np.ndarray:
 @pytest.mark.parametrize(("n_classes", "least"), [(7, 26), (8, 26), (12, 25), (25, 16), (100, 5.9)])
 def test_any_number_of_classes_is_told_apart(n_classes: int, least: float) -> None:
     """From one another, and from all greys of steel; 2.3 is a difference that is just seen."""
-    colours = class_colours(range(1, n_classes + 1))
-    lab = lab_of(list(colours.values()))
+    colours = palette(n_classes)
+    lab = lab_of(list(colours))
     greys = lab_of([(grey,) * 3 for grey in range(256)])
     between = np.linalg.norm(lab[:, None] - lab, axis=2)[np.triu_indices(n_classes, 1)]
     assert between.min() > least
     assert np.linalg.norm(lab[:, None] - greys, axis=2).min() > min(least, 16)
-    assert [hexadecimal(colours[c]) for c in range(1, 8)] == OKABE_ITO
-    first = class_colours(range(1, n_classes))
-    assert {c: colours[c] for c in first} == first  # a further class changes none
+    classes = default_classes(range(1, n_classes + 1))
+    assert [one.color for one in classes[:7]] == OKABE_ITO
+    assert [one.rgb for one in classes] == list(colours)
+    assert palette(n_classes - 1) == colours[:-1]  # a further class changes none
 
 
 @pytest.mark.parametrize(("n_classes", "least"), [(7, 17), (25, 13.9), (50, 8.9)])
 def test_eyes_without_red_or_green_tell_classes_apart_too(n_classes: int, least: float) -> None:
     """Not much worse than the first seven, which were made for them."""
-    for seen in perceived(np.array(list(class_colours(range(n_classes)).values()))):
+    for seen in perceived(np.array(palette(n_classes))):
         between = np.linalg.norm(seen[:, None] - seen, axis=2)
         assert between[np.triu_indices(n_classes, 1)].min() > least
 
@@ -179,7 +182,8 @@ def test_many_classes_have_their_number_beside_them() -> None:
         masks = {c: np.zeros_like(image) for c in range(1, n_classes + 1)}
         masks[1][30:50, 20:60] = 1
         none = {c: np.zeros_like(image) for c in masks}
-        picture = draw(image, none, filled=masks) if filled else draw(image, masks)
+        classes = default_classes(masks)
+        picture = draw(image, classes, none, masks) if filled else draw(image, classes, masks)
         return np.any(picture != 100, axis=2)
 
     for filled in (False, True):
@@ -187,7 +191,7 @@ def test_many_classes_have_their_number_beside_them() -> None:
         assert drawn(8, filled)[15:29, 18:40].any()
     corner = {c: np.zeros_like(image) for c in range(100, 108)}
     corner[107][0:6, 74:80] = 1
-    label = np.any(draw(image, corner) != 100, axis=2)
+    label = np.any(draw(image, default_classes(corner), corner) != 100, axis=2)
     assert label[:14, 50:74].any()
     assert not label[14:].any()
 
@@ -233,7 +237,7 @@ def test_advice_follows_from_the_figures(
     }
     history = pd.DataFrame({"val_loss": losses})
     rules = {1: ClassRule(), 2: ClassRule()}
-    lines = advice.advise(metrics, history, rules, weights)
+    lines = advice.advise(metrics, history, rules, CLASSES, weights)
     assert len(lines) == len(expected), lines
     assert all(part in line for part, line in zip(expected, lines, strict=True)), lines
 
@@ -242,7 +246,7 @@ def test_a_disabled_class_is_named() -> None:
     """It would be missed in the submission otherwise."""
     metrics = {"tune_threshold": SCORES, "pivot_csv": DATA, "predict": PREDICTED}
     rules = {1: ClassRule(enabled=False), 2: ClassRule()}
-    lines = advice.advise(metrics, pd.DataFrame({"val_loss": [1, 2]}), rules, "x")
+    lines = advice.advise(metrics, pd.DataFrame({"val_loss": [1, 2]}), rules, CLASSES, "x")
     assert any("Class 1 is disabled" in line for line in lines)
 
 
@@ -302,8 +306,8 @@ def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict
         "crops": [bad],
         "curves": model_figures.training_curves(history),
         "class_scores": report_page.class_scores(table, rules),
-        "landscapes": model_figures.landscapes(landscape, rules),
-        "confidence_figures": model_figures.confidence_figures(table),
+        "landscapes": model_figures.landscapes(landscape, rules, CLASSES),
+        "confidence_figures": model_figures.confidence_figures(table, CLASSES),
         "gallery": {"best": [bad], "worst": [], "surprising": []},
         "submission_figure": data_figures.submission_shares(images, shares),
     }
@@ -311,7 +315,7 @@ def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict
 
 def test_a_page_escapes_what_the_data_says(sections: dict[str, Any], tiny_cache: Cache) -> None:
     """Names of files and reasons are text on it, whatever they hold; our own figures are drawn."""
-    page = report_page.render(tiny_cache.classes, sections)
+    page = report_page.render(tiny_cache.class_infos, sections)
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;.png") >= 10
     assert page.count("<svg") == 5 + 3 + 2 + 2 + 1
@@ -326,7 +330,7 @@ CLEAN = {"pair_dice": 1.0, "all_empty_pair_dice": 1.0, "optimistic_pair_dice": 1
 def test_a_page_without_a_defect_says_so(sections: dict[str, Any], tiny_cache: Cache) -> None:
     """Where no validation image shows one, there is no figure to believe."""
     sections["metrics"]["tune_threshold"] = CLEAN
-    page = report_page.render(tiny_cache.classes, sections)
+    page = report_page.render(tiny_cache.class_infos, sections)
     assert "since no validation image shows a defect" in page
     assert "the figure to believe" not in page
     assert "<b>\N{EN DASH}</b><span>Dice where there is a defect" in page
@@ -377,7 +381,7 @@ def test_advice_begins_with_what_the_figures_do_not_tell(shown: list[int], expec
     scores = CLEAN | {f"positive_dice_class_{c}": 0.4 for c in shown}
     metrics = {"tune_threshold": scores, "pivot_csv": DATA, "predict": PREDICTED}
     rules = {c: ClassRule(enabled=c in shown) for c in (1, 2)}
-    lines = advice.advise(metrics, pd.DataFrame({"val_loss": [2, 1, 1.05]}), rules, "x")
+    lines = advice.advise(metrics, pd.DataFrame({"val_loss": [2, 1, 1.05]}), rules, CLASSES, "x")
     assert len(lines) == 1
     assert lines[0].startswith(expected)
 

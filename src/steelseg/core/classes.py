@@ -1,6 +1,6 @@
 """What the classes are: their ids, names and colours, which colour-blind eyes tell apart too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -36,12 +36,45 @@ class ClassInfo(NamedTuple):
     name: str
     color: str
 
+    @property
+    def label(self) -> str:
+        """Its name where `class` is written beside it already: the id, if it has no other."""
+        return self.name if self.is_named else str(self.id)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether somebody has given it a name."""
+        return self.name != default_name(self.id)
+
+    @property
+    def rgb(self) -> Colour:
+        """Its colour as (red, green, blue), 0 to 255."""
+        red, green, blue = bytes.fromhex(self.color[1:])
+        return red, green, blue
+
+
+def default_name(class_id: int) -> str:
+    """Return what a class without a name is called."""
+    return f"class {class_id}"
+
+
+def enumerated(classes: Sequence[ClassInfo]) -> str:
+    """Name classes in a sentence: `class 3`, `classes 3, 7`, or `scratch, pit`."""
+    if any(one.is_named for one in classes):
+        return ", ".join(one.name for one in classes)
+    return f"class{'es' * (len(classes) > 1)} {', '.join(one.label for one in classes)}"
+
+
+def capitalised(text: str) -> str:
+    """Begin a sentence, and leave what follows as it is."""
+    return text[:1].upper() + text[1:]
+
 
 def default_classes(ids: Iterable[int]) -> list[ClassInfo]:
     """Name classes `class 3` and give each the colour of its place among the sorted ids."""
     ordered = sorted(ids)
     colors = map(hexadecimal, palette(len(ordered)))
-    return [ClassInfo(c, f"class {c}", color) for c, color in zip(ordered, colors, strict=True)]
+    return [ClassInfo(c, default_name(c), color) for c, color in zip(ordered, colors, strict=True)]
 
 
 @cache

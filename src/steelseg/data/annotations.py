@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from steelseg.core.classes import ClassInfo
+from steelseg.core.classes import ClassInfo, enumerated
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.params import Config
 from steelseg.core.sizes import describe_sizes, usual_size
@@ -162,10 +162,13 @@ def report(
 
 
 def describe(
-    report: Mapping[str, Any], inspections: tuple[Inspection, Inspection]
+    report: Mapping[str, Any],
+    inspections: tuple[Inspection, Inspection],
+    classes: Sequence[ClassInfo],
 ) -> Iterator[str]:
     """Put a report into lines for the terminal: one for the data and for each folder, warnings."""
-    per_class = ", ".join(f"class {c}: {n}" for c, n in report["images_per_class"].items())
+    shown = report["images_per_class"]
+    per_class = ", ".join(f"{one.name}: {shown[str(one.id)]}" for one in classes)
     skipped, unlabelled = report["skipped_bad_images"], report["unlabelled_images"]
     yield (
         f"{report['images']} training images of {report['sizes']} "
@@ -178,10 +181,10 @@ def describe(
     if report["test_files"]["files"]:
         unasked = report["test_images_in_no_row"]
         yield f"test_images: {test}; {unasked} in no row, and so not asked for"
-    yield from _warn(report)
+    yield from _warn(report, classes)
 
 
-def _warn(report: Mapping[str, Any]) -> Iterator[str]:
+def _warn(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[str]:
     n_images = report["images"] + report["test_images"]
     for loss, text in LOSSES.items():
         if n_lost := report["images_reduced"][loss]:
@@ -191,15 +194,15 @@ def _warn(report: Mapping[str, Any]) -> Iterator[str]:
             f"warning: {odd} training images are not of the size of all others; they are used as "
             "they are, and their masks must be of their own size"
         )
-    unseen = [c for c, n in report["images_per_class"].items() if n == 0]
-    if len(unseen) == len(report["images_per_class"]):
+    unseen = [one for one in classes if not report["images_per_class"][str(one.id)]]
+    if unseen == list(classes):
         yield (
             "warning: no training image shows a defect, so that nothing can be learnt; "
             "is the right csv of masks in place?"
         )
     elif unseen:
         yield (
-            f"warning: no training image shows class {', '.join(unseen)}, which will not be "
+            f"warning: no training image shows {enumerated(unseen)}, which will not be "
             "learnt; annotate images of it, or take it out of classes.csv or sample_submission.csv"
         )
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from steelseg.core.arrays import Float32, Int64, Uint8
+from steelseg.core.arrays import Int64, Uint8
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
@@ -139,11 +139,6 @@ class Cache:
         if packed_hw is None or not packed_hw.any():
             return None
         return np.unpackbits(packed_hw, axis=-1, count=self.sizes_hw[row][1])
-
-    def hide_ignored(self, row: int, maps_chw: Float32) -> Float32:
-        """Return probability maps (C, H, W) for scoring: 0 where the row's pixels are ignored."""
-        ignored_hw = self.ignored(row)
-        return maps_chw if ignored_hw is None else maps_chw * (1 - ignored_hw)
 
     def _read(self, shard: int, offset: int, n_bytes: int) -> Uint8:
         if shard not in self._files:

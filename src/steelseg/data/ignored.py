@@ -4,7 +4,7 @@ It has the columns `ImageId,EncodedPixels`, one row per image. Such a region win
 the masks nothing is left there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from steelseg.data.listing import name_key
 FILE = "ignored.csv"
 
 
-def mark(images: ImageTable, path: Path, inspection: Inspection) -> ImageTable:
+def mark(images: ImageTable, path: Path, inspection: Inspection) -> tuple[ImageTable, Inspection]:
     """Add the regions of a file to a table, and cut its masks where they are.
 
-    Without the file, or without a region in it, the table is returned as it is.
+    Without the file, or without a region in it, the table is returned as it is. An image of which
+    everything is ignored is unlabelled, and left out.
 
     Args:
         images: the annotated images.
@@ -32,19 +33,28 @@ def mark(images: ImageTable, path: Path, inspection: Inspection) -> ImageTable:
         inspection: of their folder.
 
     Raises:
-        BadInput: rows name an image twice or one that is not there, or an RLE is illegal.
+        BadInput: rows name an image twice or one that is not there, an RLE is illegal, or nothing
+            of any image is left.
     """
     regions = _read(path, images, inspection) if path.exists() else []
     if not any(regions):
-        return images
-    table = images.table
+        return images, inspection
+    table, sizes_hw = images.table, images.sizes_hw
     for class_id in images.classes:
-        texts = map(_cut, images.rles(class_id), regions, images.sizes_hw)
+        texts = map(_cut, images.rles(class_id), regions, sizes_hw)
         name = f"rle_{class_id}"
         column = pa.array(texts, pa.string())
         table = table.set_column(table.column_names.index(name), name, column)
     table = table.append_column(IGNORED, pa.array(regions, pa.string()))
-    return ImageTable(table, images.class_infos)
+    kept = [_is_left(*pair) for pair in zip(regions, sizes_hw, strict=True)]
+    if not any(kept):
+        raise BadInput(f"{path}: expected something to be left, but all of all images is ignored")
+    covered = {name for name, is_kept in zip(images.names, kept, strict=True) if not is_kept}
+    inspection = inspection._replace(
+        images=[one for one in inspection.images if one.image not in covered],
+        unlabelled=sorted([*inspection.unlabelled, *covered]),
+    )
+    return ImageTable(table.filter(kept).combine_chunks(), images.class_infos), inspection
 
 
 def report(images: ImageTable) -> dict[str, Any]:
@@ -54,6 +64,13 @@ def report(images: ImageTable) -> dict[str, Any]:
         return {}
     n_pixels = sum(height * width for height, width in images.sizes_hw)
     return {"images_ignored_in_part": len(areas), "ignored_pixels": sum(areas) / n_pixels}
+
+
+def describe(report: Mapping[str, Any]) -> Iterator[str]:
+    """Put what `report` counted, among other things, into a line for the terminal."""
+    if n_images := report.get("images_ignored_in_part"):
+        share = report["ignored_pixels"]
+        yield f"{FILE}: a part of {n_images} training images is ignored, {share:.2%} of all pixels"
 
 
 def _read(path: Path, images: ImageTable, inspection: Inspection) -> Sequence[str | None]:
@@ -78,6 +95,10 @@ def _read(path: Path, images: ImageTable, inspection: Inspection) -> Sequence[st
             elif key not in left_out:
                 faults.add(f"{place}: no such image in the training folder")
     return regions
+
+
+def _is_left(region: str | None, size_hw: tuple[int, int]) -> bool:
+    return region is None or rle.area(region) < size_hw[0] * size_hw[1]
 
 
 def _cut(text: str | None, region: str | None, size_hw: tuple[int, int]) -> str | None:

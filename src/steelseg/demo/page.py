@@ -10,9 +10,9 @@ import pandas as pd
 import streamlit as st
 
 from steelseg.core.arrays import Float32, Uint8
-from steelseg.core.classes import hexadecimal
+from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.core.errors import BadInput, SteelsegError
-from steelseg.data import label_csv
+from steelseg.data import label_csv, rle
 from steelseg.data.images import SUFFIXES, decode_grey, read_bytes
 from steelseg.data.label_csv import Row
 from steelseg.demo.samples import Sample, find_samples, table_of, to_masks, to_thumbnail
@@ -21,10 +21,11 @@ from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.tiles import is_large
 from steelseg.report import gallery
-from steelseg.report.drawing import class_colours, draw
+from steelseg.report.drawing import draw
 
 AREA_STEP = 25  # pixels
 COLUMNS = 3
+DARK = 200  # of red, green and blue together; white letters are read on it
 CHOSEN = "chosen"  # in the session: the path of a sample; none for the uploaded image
 # tall pictures fit on the screen; the button below a thumbnail reaches over it, so that a click on
 # the image is one on the button
@@ -40,11 +41,12 @@ MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 class Chosen(NamedTuple):
-    """The image to predict: its name, its file's bytes, and the RLE of each class if annotated."""
+    """The image to predict: its name, its file's bytes, and its RLEs if annotated."""
 
     name: str
     data: bytes
     truth: dict[int, str] | None = None
+    ignored: str = ""
 
 
 def predict(data: bytes, _model: Model) -> tuple[Uint8, Float32 | list[Finding]]:
@@ -81,7 +83,7 @@ def choose_image(samples: Mapping[str, Sequence[Sample]]) -> Chosen | None:
                 _offer(column, sample)
     for sample in (s for offered in samples.values() for s in offered):
         if str(sample.path) == state.get(CHOSEN):
-            return Chosen(sample.path.name, read_bytes(sample.path), sample.truth)
+            return Chosen(sample.path.name, read_bytes(sample.path), sample.truth, sample.ignored)
     return Chosen(file.name, file.getvalue()) if file else None
 
 
@@ -99,15 +101,14 @@ def _offer(column: Any, sample: Sample) -> None:
     box.button(label, path, type="tertiary", on_click=state.__setitem__, args=(CHOSEN, path))
 
 
-def choose_rules(tuned: Mapping[int, ClassRule], n_pixels: int) -> dict[int, ClassRule]:
+def choose_rules(model: Model, n_pixels: int) -> dict[int, ClassRule]:
     """Show the controls of each class in the sidebar, and return the rules that they stand at."""
-    colours = class_colours(list(tuned))
     chosen = {}
-    for class_id, rule in tuned.items():
+    for one in model.class_infos:
         box = st.sidebar.container(border=True)
-        box.markdown(f"**Class {class_id}**")
-        box.html(f'<div style="height:4px;background:{hexadecimal(colours[class_id])}"></div>')
-        chosen[class_id] = _choose_rule(box, class_id, rule, n_pixels)
+        box.markdown(f"**{plain(capitalised(one.name))}**")
+        box.html(f'<div style="height:4px;background:{one.color}"></div>')
+        chosen[one.id] = _choose_rule(box, one.id, model.rules.by_class[one.id], n_pixels)
     return chosen
 
 
@@ -135,29 +136,34 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
 def show(
     name: str,
     image_hw: Uint8,
+    classes: Sequence[ClassInfo],
     findings: Sequence[Finding],
     truth: Mapping[int, Uint8] | None,
+    ignored_hw: Uint8 | None,
 ) -> None:
     """Show the picture, a row for each class, and the button that downloads the rows."""
     masks = {found.class_id: found.mask for found in findings}
     meaning = "outlined what the model finds" + ", tinted what is annotated" * (truth is not None)
-    picture = gallery.shrink(draw(image_hw, masks, filled=truth))
+    meaning += ", hatched what is ignored" * (ignored_hw is not None)
+    picture = gallery.shrink(draw(image_hw, classes, masks, truth, ignored_hw))
     st.image(picture, caption=f"{plain(name)}: {meaning}", width="stretch")
-    st.dataframe(_coloured(pd.DataFrame(table_of(findings, truth))), hide_index=True)
+    table = pd.DataFrame(table_of(findings, truth, ignored_hw))
+    st.dataframe(_coloured(table, classes), hide_index=True)
     text = label_csv.to_text(Row(name, found.class_id, found.rle) for found in findings)
     file_name = f"{Path(name).stem}.csv"
     st.download_button("Download the RLE rows", text, file_name, "text/csv", on_click="ignore")
 
 
-def _coloured(table: pd.DataFrame) -> Any:
+def _coloured(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> Any:
     """Give the cells of the classes their colours."""
     styles: dict[object, str] = {
-        class_id: f"background-color:{hexadecimal(colour)};color:black"
-        for class_id, colour in class_colours(list(table["class"])).items()
+        one.id: f"background-color:{one.color};color:{'black' if sum(one.rgb) > DARK else 'white'}"
+        for one in classes
     }
     styled = table.style.map(styles.get, subset=["class"])
     formats = {"share": "{:.2%}", "confidence": "{:.3f}", "Dice": "{:.3f}"}
-    return styled.format({name: formats.get(name, "{:,}") for name in table.columns})
+    columns = [name for name in table.columns if name != "name"]
+    return styled.format({name: formats.get(name, "{:,}") for name in columns})
 
 
 def page(folder: str, runtime: str) -> None:
@@ -177,7 +183,7 @@ def page(folder: str, runtime: str) -> None:
         samples = {}
     image = choose_image(samples)
     if image is None:
-        choose_rules(model.rules.by_class, 0)
+        choose_rules(model, 0)
         return
     try:
         cached = st.cache_data(max_entries=4, show_spinner="predicting")(predict)
@@ -189,8 +195,9 @@ def page(folder: str, runtime: str) -> None:
     if isinstance(found, list):
         st.info("The image is too large to try other rules on it: these are the tuned ones.")
     else:
-        found = model.findings(found, choose_rules(model.rules.by_class, image_hw.size))
-    show(image.name, image_hw, found, truth)
+        found = model.findings(found, choose_rules(model, image_hw.size))
+    ignored_hw = rle.decode(image.ignored, image_hw.shape) if image.ignored else None
+    show(image.name, image_hw, model.class_infos, found, truth, ignored_hw)
 
 
 if __name__ == "__main__":

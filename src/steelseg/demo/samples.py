@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from steelseg.core.arrays import Uint8
+from steelseg.core.classes import default_name
 from steelseg.core.params import Config, load
 from steelseg.data import image_table, rle
 from steelseg.data.images import decode_grey
@@ -32,10 +33,11 @@ class DemoConfig(Config):
 
 
 class Sample(NamedTuple):
-    """An image file, and the RLE of each class where it is annotated."""
+    """An image file, and where it is annotated the RLE of each class and of what is ignored."""
 
     path: Path
     truth: dict[int, str] | None = None
+    ignored: str = ""
 
 
 def find_samples(root: Path, classes: Sequence[int]) -> dict[str, list[Sample]]:
@@ -60,19 +62,22 @@ def find_samples(root: Path, classes: Sequence[int]) -> dict[str, list[Sample]]:
         names = gallery.choose(read_validation(root / VALIDATION), N_SURPRISING)["surprising"]
         images = image_table.read(root / ANNOTATIONS)
         found["Most surprising validation images"] = [
-            Sample(raw / "train_images" / name, _truth(images, name, classes)) for name in names
+            Sample(raw / "train_images" / name, *_annotation(images, name, classes))
+            for name in names
         ]
     here = {kind: [s for s in samples if s.path.is_file()] for kind, samples in found.items()}
     return {kind: samples for kind, samples in here.items() if samples}
 
 
-def _truth(
+def _annotation(
     images: image_table.ImageTable, name: str, classes: Sequence[int]
-) -> dict[int, str] | None:
+) -> tuple[dict[int, str] | None, str]:
+    """Return an image's RLEs, of the classes if there are any, and of what is ignored."""
     if images.classes != list(classes) or name not in images.names:
-        return None
+        return None, ""
     row = images.names.index(name)
-    return {class_id: images.rles(class_id)[row] or "" for class_id in classes}
+    truth = {class_id: images.rles(class_id)[row] or "" for class_id in classes}
+    return truth, images.ignored[row] or ""
 
 
 def to_masks(truth: Mapping[int, str], size_hw: tuple[int, int]) -> dict[int, Uint8]:
@@ -90,22 +95,31 @@ def to_thumbnail(data: bytes) -> Uint8:
 
 
 def table_of(
-    findings: Sequence[Finding], truth: Mapping[int, Uint8] | None
-) -> list[dict[str, int | float]]:
-    """Table the findings: a row for each class, with its Dice where the annotation is known."""
+    findings: Sequence[Finding],
+    truth: Mapping[int, Uint8] | None,
+    ignored_hw: Uint8 | None = None,
+) -> list[dict[str, int | float | str]]:
+    """Table the findings: a row for each class, with its Dice where the annotation is known.
+
+    What is found where pixels are ignored does not count in the Dice.
+    """
     rows = []
     for found in findings:
         n_labels, _ = cv2.connectedComponents(found.mask, connectivity=8)
-        row: dict[str, int | float] = {
+        is_named = found.class_name != default_name(found.class_id)
+        row: dict[str, int | float | str] = {
             "class": found.class_id,
+            **({"name": found.class_name} if is_named else {}),
             "pixels": found.area,
             "share": found.area / math.prod(found.size_hw),
             "confidence": found.confidence,
             "components": n_labels - 1,  # one label is the background
         }
         if truth is not None:
-            mask_hw = truth[found.class_id]
-            counts = [int((mask_hw & found.mask).sum()), found.area, int(mask_hw.sum())]
+            mask_hw, found_hw = truth[found.class_id], found.mask
+            if ignored_hw is not None:
+                found_hw[ignored_hw == 1] = 0
+            counts = [int(hw.sum()) for hw in (mask_hw & found_hw, found_hw, mask_hw)]
             row |= {"annotated": counts[TRUE], "Dice": float(pair_dice(np.array(counts)))}
         rows.append(row)
     return rows

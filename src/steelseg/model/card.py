@@ -7,8 +7,9 @@ checksum, and the tuned rules. Nothing here needs torch.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_serializer
 
+from steelseg.core.classes import ClassInfo, default_classes
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.core.params import Config
@@ -52,6 +53,8 @@ class Card(BaseModel, frozen=True, extra="forbid"):
     """of grey levels from 0 to 1"""
     classes: list[int]
     """class ids in channel order"""
+    class_infos: list[ClassInfo] = []
+    """their names and colours; older cards have none"""
     size_hw: tuple[int, int]
     """of the training images, in pixels"""
     cache: str | None = None
@@ -64,6 +67,15 @@ class Card(BaseModel, frozen=True, extra="forbid"):
     """the weights that the encoder began with"""
     training: dict[str, Any] = {}
     """the training's configuration, with every `auto` resolved"""
+
+    @field_serializer("class_infos")
+    def _by_field(self, class_infos: list[ClassInfo]) -> list[dict[str, Any]]:
+        return [one._asdict() for one in class_infos]
+
+    @property
+    def named_classes(self) -> list[ClassInfo]:
+        """The classes in channel order, with the default names and colours if it has none."""
+        return self.class_infos or default_classes(self.classes)
 
     @property
     def name(self) -> str:

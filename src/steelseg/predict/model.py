@@ -13,6 +13,7 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 
 from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, quote
 from steelseg.core.files import sha256
 from steelseg.data import rle
@@ -39,7 +40,8 @@ Image = Path | str | bytes | Uint8
 class Finding(NamedTuple):
     """One class of one image: its mask, and how sure the model is that the image shows the class.
 
-    `rle` is empty where nothing was found; `area` is in pixels, `confidence` from 0 to 1.
+    `rle` is empty where nothing was found; `area` is in pixels, `confidence` from 0 to 1;
+    `class_name` is `class 3` where nobody has named the class.
     """
 
     class_id: int
@@ -47,6 +49,7 @@ class Finding(NamedTuple):
     area: int
     confidence: float
     size_hw: tuple[int, int]
+    class_name: str
 
     @property
     def mask(self) -> Uint8:
@@ -113,6 +116,11 @@ class Model:
     def classes(self) -> list[int]:
         """The class ids, in channel order."""
         return self.card.classes
+
+    @property
+    def class_infos(self) -> list[ClassInfo]:
+        """The classes with their names and colours, in channel order."""
+        return self.card.named_classes
 
     @property
     def files(self) -> dict[str, Path]:
@@ -183,11 +191,11 @@ class Model:
         By the tuned rules, or by others.
         """
         maps = as_maps(maps) if isinstance(maps, np.ndarray) else maps
-        by_class = rules or self.rules.by_class
-        found = postprocess_maps(maps, list(by_class.values()))
+        by_class, classes = rules or self.rules.by_class, self.class_infos
+        found = postprocess_maps(maps, [by_class[one.id] for one in classes])
         return [
-            Finding(class_id, *prediction, maps.size_hw)
-            for class_id, prediction in zip(by_class, found, strict=True)
+            Finding(one.id, *prediction, maps.size_hw, one.name)
+            for one, prediction in zip(classes, found, strict=True)
         ]
 
     def runtime(self, *, many: bool) -> Runtime:

@@ -36,14 +36,29 @@ class Maps(NamedTuple):
         """Put the blocks together: (C, H, W) float32."""
         maps_chw: Float32 | None = None
         for top, left, block_chw in self.blocks:
-            n_classes, height, width = block_chw.shape
-            if (height, width) == self.size_hw:
+            if block_chw.shape[1:] == self.size_hw:
                 return block_chw
             if maps_chw is None:
-                maps_chw = np.empty((n_classes, *self.size_hw), dtype=np.float32)
-            maps_chw[:, top : top + height, left : left + width] = block_chw
+                maps_chw = np.empty((len(block_chw), *self.size_hw), dtype=np.float32)
+            maps_chw[:, *_window(top, left, block_chw)] = block_chw
         assert maps_chw is not None
         return maps_chw
+
+    def outside(self, ignored_hw: Uint8 | None) -> "Maps":
+        """Set probabilities to 0 where a mask (H, W) of 0 and 1 is 1: maps to be scored."""
+        if ignored_hw is None:
+            return self
+        return self._replace(
+            blocks=(
+                Block(top, left, maps_chw * (1 - ignored_hw[_window(top, left, maps_chw)]))
+                for top, left, maps_chw in self.blocks
+            )
+        )
+
+
+def _window(top: int, left: int, maps_chw: Float32) -> tuple[slice, slice]:
+    height, width = maps_chw.shape[1:]
+    return slice(top, top + height), slice(left, left + width)
 
 
 def is_large(size_hw: Sequence[int]) -> bool:

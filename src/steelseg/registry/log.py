@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from steelseg.core.arrays import Uint8
+from steelseg.core.classes import ClassInfo
+from steelseg.model.card import read_card
 from steelseg.predict.ensemble import files_of
 from steelseg.predict.inference import has_export
 from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
     from steelseg.registry import served  # noqa: F401
 
 REGISTERED = "steelseg"
+NOTE = "mlflow.note.content"  # a run's description, in Markdown
 PACKAGE = Path(__file__).parents[1]
 REQUIREMENTS = [
     *("mlflow", "numpy", "onnxruntime", "opencv-python-headless", "pandas"),
@@ -50,11 +53,15 @@ def log_model(
     logged: Any = None
     with survived("did not get the model"):
         logged = _log(tracker.run_id, folders, example_hw)
+    text = describe_classes(read_card(folders[0]).named_classes)
+    with survived("did not get the names of the classes"):
+        if text and NOTE not in tracker.client.get_run(tracker.parent_id).data.tags:
+            tracker.client.set_tag(tracker.parent_id, NOTE, text)
     # not before: MLflow gives a model the scores that its run has, but not the data they are of
     tracker.summary(scores, logged.model_id if logged else None)
     if logged:
         with survived("has the model, but did not register it"):  # a store may have no registry
-            register(tracker.client, tracker.run_id, logged.model_uri)
+            register(tracker.client, tracker.run_id, logged.model_uri, text)
 
 
 def _log(run_id: str, folders: Sequence[Path], example_hw: Uint8) -> Any:
@@ -90,7 +97,15 @@ def _gather(folders: Sequence[Path], target: Path) -> Path:
     return target
 
 
-def register(client: Any, run_id: str, uri: str) -> str:
+def describe_classes(classes: Sequence[ClassInfo]) -> str:
+    """Say what the numbers in the names of metrics mean; nothing where classes have no names.
+
+    MLflow describes runs and models, and no metrics.
+    """
+    return "\n".join(f"- class {one.id}: {one.name}" for one in classes if one.is_named)
+
+
+def register(client: Any, run_id: str, uri: str, description: str = "") -> str:
     """Make a logged model the next version of the registered model, and return its number."""
     from mlflow.exceptions import MlflowException
 
@@ -105,7 +120,9 @@ def register(client: Any, run_id: str, uri: str) -> str:
     if "pair_dice" in run.data.metrics:
         tags["pair_dice"] = f"{run.data.metrics['pair_dice']:.4f}"
     model_id = uri.rpartition("/")[2]
-    version = client.create_model_version(REGISTERED, uri, run_id, tags, model_id=model_id)
+    version = client.create_model_version(
+        REGISTERED, uri, run_id, tags, description=description or None, model_id=model_id
+    )
     return str(version.version)
 
 
@@ -113,8 +130,8 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    output = [("long", "image"), ("long", "class_id"), ("string", "rle"), ("long", "area")]
-    output += [("double", "confidence")]
+    output = [("long", "image"), ("long", "class_id"), ("string", "class_name")]
+    output += [("string", "rle"), ("long", "area"), ("double", "confidence")]
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([ColSpec(kind, name) for kind, name in output]),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.metrics import caveat
 
@@ -18,6 +19,7 @@ def advise(
     metrics: Mapping[str, Mapping[str, Any]],
     history: pd.DataFrame,
     rules: Mapping[int, ClassRule],
+    classes: Sequence[ClassInfo],
     encoder_weights: str | None,
 ) -> list[str]:
     """List what to try next, the most promising first.
@@ -26,10 +28,12 @@ def advise(
         metrics: what each stage reported, by its name.
         history: of the training, one row per epoch.
         rules: the tuned rule of each class.
+        classes: what they are called.
         encoder_weights: what the encoder began with.
     """
     scores = metrics["tune_threshold"]
-    advice = [note] if (note := caveat(scores, rules)) else []
+    names = {one.id: capitalised(one.name) for one in classes}
+    advice = [note] if (note := caveat(scores, classes)) else []
     if scores["pair_dice"] <= scores["all_empty_pair_dice"] < 1:
         advice.append(
             "It scores no better than predicting nothing: check in the crops below that the masks "
@@ -43,9 +47,9 @@ def advise(
     return [
         *advice,
         *_of_curves(history["val_loss"].tolist()),
-        *_of_classes(scores, rules),
+        *_of_classes(scores, rules, names),
         *_of_tuning(scores),
-        *_of_submission(metrics["pivot_csv"], metrics["predict"]),
+        *_of_submission(metrics["pivot_csv"], metrics["predict"], names),
     ]
 
 
@@ -63,16 +67,18 @@ def _of_curves(losses: Sequence[float]) -> Iterator[str]:
         )
 
 
-def _of_classes(scores: Mapping[str, float], rules: Mapping[int, ClassRule]) -> Iterator[str]:
+def _of_classes(
+    scores: Mapping[str, float], rules: Mapping[int, ClassRule], names: Mapping[int, str]
+) -> Iterator[str]:
     for class_id, rule in rules.items():
         if not rule.enabled and f"{POSITIVE}_class_{class_id}" in scores:
-            yield f"Class {class_id} is disabled: no threshold beats predicting nothing."
+            yield f"{names[class_id]} is disabled: no threshold beats predicting nothing."
     name = f"{POSITIVE}_class_"
     found = {int(k.removeprefix(name)): v for k, v in scores.items() if k.startswith(name)}
     if len(found) > 1:
         worst = min(found, key=lambda c: found[c])
         yield (
-            f"Class {worst} is found worst (Dice {found[worst]:.2f} where it occurs): look at its "
+            f"{names[worst]} is found worst (Dice {found[worst]:.2f} where it occurs): look at its "
             "images below; more crops on defects help rare classes (`-S train.crop_on_defect=0.9`)."
         )
 
@@ -86,7 +92,9 @@ def _of_tuning(scores: Mapping[str, float]) -> Iterator[str]:
         )
 
 
-def _of_submission(data: Mapping[str, Any], predicted: Mapping[str, Any]) -> Iterator[str]:
+def _of_submission(
+    data: Mapping[str, Any], predicted: Mapping[str, Any], names: Mapping[int, str]
+) -> Iterator[str]:
     """Name the classes predicted far more or less often than training images show them."""
     n_trained, n_predicted = data["images"], predicted["test_images"]
     if not n_predicted:
@@ -98,6 +106,6 @@ def _of_submission(data: Mapping[str, Any], predicted: Mapping[str, Any]) -> Ite
         one, other = n_shown / n_trained, n_found / n_predicted
         if abs(one - other) > DEVIATIONS * error:
             yield (
-                f"Class {class_id} is predicted on {other:.0%} of the test images but shown by "
-                f"{one:.0%} of the training images: the test images differ, or its rule is off."
+                f"{names[int(class_id)]} is predicted on {other:.0%} of the test images but shown "
+                f"by {one:.0%} of the training images: the test images differ, or its rule is off."
             )

@@ -8,11 +8,9 @@ import numpy as np
 from markupsafe import Markup
 
 from steelseg.core.arrays import Float32, Float64, Int64
-from steelseg.core.classes import hexadecimal
 from steelseg.data import rle
 from steelseg.data.cache import BLACK
 from steelseg.data.image_table import CLEAN, ImageTable
-from steelseg.report.drawing import class_colours
 from steelseg.report.figures import (
     MANY,
     NEUTRAL,
@@ -20,6 +18,7 @@ from steelseg.report.figures import (
     in_page_style,
     name_bars,
     name_colours,
+    plain,
     to_svg,
 )
 
@@ -35,37 +34,37 @@ def data_figures(images: ImageTable) -> list[Markup]:
 
 def class_counts(images: ImageTable) -> Markup:
     """Draw how many images show each class."""
-    colours = class_colours(images.classes)
     drawing, axes = figure("Images that show the class", "class", "images")
-    for at, class_id in enumerate(images.classes):
-        n_shown = sum(text is not None for text in images.rles(class_id))
-        bar = axes.bar(at, n_shown, color=hexadecimal(colours[class_id]))
+    for at, one in enumerate(images.class_infos):
+        n_shown = sum(text is not None for text in images.rles(one.id))
+        bar = axes.bar(at, n_shown, color=one.color)
         if len(images.classes) <= MANY:
             axes.bar_label(bar)
-    name_bars(axes, images.classes)
+    name_bars(axes, images.class_infos)
     return to_svg(drawing, "bar chart of the images per class")
 
 
 def combination_counts(images: ImageTable) -> Markup:
     """Draw how many images show each combination of classes, the most common first."""
     common = Counter(images.combinations()).most_common(_COMMON)
-    names, counts = zip(*reversed(common), strict=True)
+    labels = {str(one.id): plain(one.label) for one in images.class_infos}
+    ids, counts = zip(*reversed(common), strict=True)
+    names = ["+".join(labels.get(part, part) for part in shown.split("+")) for shown in ids]
     drawing, axes = figure("Classes together in an image", "images", "")
-    colours = ["#4c9f70" if name == CLEAN else NEUTRAL for name in names]
+    colours = ["#4c9f70" if name == CLEAN else NEUTRAL for name in ids]
     axes.bar_label(axes.barh(names, counts, color=colours))
     return to_svg(drawing, "bar chart of the images per combination of classes")
 
 
 def mask_areas(images: ImageTable) -> Markup:
     """Draw the distribution of each class's area in the images that show it."""
-    areas = {c: _areas(images, c) for c in images.classes}
-    colours = class_colours(images.classes)
+    areas = [_areas(images, c) for c in images.classes]
     drawing, axes = figure("Area of a class in an image", "pixels", "images")
-    most = max((a.max(initial=1) for a in areas.values()), default=1)
+    most = max((a.max(initial=1) for a in areas), default=1)
     bins = np.geomspace(1, most + 1, 30).tolist()
-    for class_id, pixels in areas.items():
-        colour = hexadecimal(colours[class_id])
-        axes.hist(pixels, bins, histtype="step", color=colour, linewidth=1.6, label=str(class_id))
+    for one, pixels in zip(images.class_infos, areas, strict=True):
+        label = plain(one.label)
+        axes.hist(pixels, bins, histtype="step", color=one.color, linewidth=1.6, label=label)
     axes.set_xscale("log")
     name_colours(axes, len(areas), loc="upper left")
     return to_svg(drawing, "histogram of the areas of each class")
@@ -109,14 +108,12 @@ def submission_shares(images: ImageTable, predicted: Mapping[str, float]) -> Mar
 
     `predicted` are the metrics of the stage predict.
     """
-    colours = class_colours(images.classes)
     drawing, axes = figure("Pale: in training; full: predicted", "class", "share of the images")
-    for at, class_id in enumerate(images.classes):
-        colour = hexadecimal(colours[class_id])
-        shown = sum(text is not None for text in images.rles(class_id)) / len(images)
-        axes.bar(at - 0.2, shown, 0.38, color=colour, alpha=0.45)
-        axes.bar(at + 0.2, predicted[f"share_class_{class_id}"], 0.38, color=colour)
-    name_bars(axes, images.classes)
+    for at, one in enumerate(images.class_infos):
+        shown = sum(text is not None for text in images.rles(one.id)) / len(images)
+        axes.bar(at - 0.2, shown, 0.38, color=one.color, alpha=0.45)
+        axes.bar(at + 0.2, predicted[f"share_class_{one.id}"], 0.38, color=one.color)
+    name_bars(axes, images.class_infos)
     return to_svg(drawing, "bar chart of training and predicted shares per class")
 
 

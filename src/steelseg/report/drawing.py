@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from steelseg.core.arrays import Uint8
-from steelseg.core.classes import PALETTE, Colour, palette
+from steelseg.core.classes import PALETTE, ClassInfo, Colour
 
 WIDTH_PER_STROKE = 800  # of an image, for each pixel of a contour's thickness
 OPACITY = 0.45
@@ -14,26 +14,29 @@ INK = (0, 0, 0)  # of the labels, on a rim of the class's colour
 LABELLED = 5  # components of a class, where there are more classes than the palette has colours
 
 
-def class_colours(classes: Sequence[int]) -> dict[int, Colour]:
-    """Return the (red, green, blue) of each class, by its place among the sorted classes."""
-    return dict(zip(sorted(classes), palette(len(classes)), strict=True))
-
-
 def draw(
-    image_hw: Uint8, masks: Mapping[int, Uint8], filled: Mapping[int, Uint8] | None = None
+    image_hw: Uint8,
+    classes: Sequence[ClassInfo],
+    masks: Mapping[int, Uint8],
+    filled: Mapping[int, Uint8] | None = None,
+    ignored_hw: Uint8 | None = None,
 ) -> Uint8:
     """Draw the contours of each class in its colour: (H, W, 3) uint8.
 
     Where there are more classes than eyes tell colours apart at a glance, the largest components
-    have their class written beside them.
+    have their class written beside them. What is ignored is hatched.
 
     Args:
         image_hw: (H, W) uint8.
+        classes: whose masks they are.
         masks: for each class (H, W) uint8 of 0 and 1.
         filled: further masks of the same classes, tinted below the contours.
+        ignored_hw: (H, W) uint8 of 0 and 1.
     """
     picture = np.asarray(cv2.cvtColor(image_hw, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    colours = class_colours(list(masks))
+    if ignored_hw is not None:
+        _hatch(picture, ignored_hw)
+    colours = {one.id: one.rgb for one in classes}
     for class_id, mask_hw in (filled or {}).items():
         inside = mask_hw == 1
         tint = OPACITY * np.array(colours[class_id])
@@ -45,10 +48,20 @@ def draw(
         )
         cv2.drawContours(picture, found[0], -1, colours[class_id], thickness)
     if len(masks) > len(PALETTE):
-        for class_id, colour in colours.items():
-            shown = masks[class_id] | (filled or masks)[class_id]
-            _label(picture, shown, str(class_id), colour, thickness)
+        for one in classes:
+            shown = masks[one.id] | (filled or masks)[one.id]
+            text = one.label if one.label.isascii() else str(one.id)  # OpenCV has no other letters
+            _label(picture, shown, text, one.rgb, thickness)
     return picture
+
+
+def _hatch(picture: Uint8, mask_hw: Uint8) -> None:
+    """Draw diagonal lines over a mask, light and dark by turns, so that they show on any steel."""
+    height, width = mask_hw.shape
+    step = max(4, width // 200)
+    stripes = np.add.outer(np.arange(height), np.arange(width)) // max(1, step // 4) % 8
+    for stripe, grey in ((0, 0), (4, 255)):
+        picture[(stripes == stripe) & (mask_hw == 1)] = grey
 
 
 def _label(picture: Uint8, mask_hw: Uint8, text: str, colour: Colour, thickness: int) -> None:

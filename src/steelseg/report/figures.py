@@ -10,6 +10,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from steelseg.core.classes import ClassInfo
+
 _INK = "#010203"  # stands for the page's text colour
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
@@ -26,6 +28,7 @@ in_page_style = mpl.rc_context(_STYLE)
 """Decorates functions that draw: legends and labels take their colours when they are made."""
 SIZE_INCHES = (4.2, 2.7)
 NEUTRAL = "#8a8f98"  # for what belongs to no class
+SHORT = 6  # characters of a class's name, of which several stand side by side
 MANY = 12  # classes; figures have no room to name more, and the page has a legend of all
 
 
@@ -44,10 +47,18 @@ def name_colours(axes: Axes, n_classes: int, **options: Any) -> None:
         axes.legend(title="class", ncols=n_columns, **options)
 
 
-def name_bars(axes: Axes, classes: Sequence[int]) -> None:
+def name_bars(axes: Axes, classes: Sequence[ClassInfo]) -> None:
     """Name bars, which stand at 0, 1, 2, ..., by their classes, or every so many-th."""
     step = -(-len(classes) // MANY)
-    axes.set_xticks(range(0, len(classes), step), list(map(str, classes[::step])))
+    labels = [plain(one.label) for one in classes[::step]]
+    axes.set_xticks(range(0, len(classes), step), labels)
+    if max(map(len, labels), default=0) > SHORT:
+        axes.tick_params(axis="x", labelrotation=20)
+
+
+def plain(text: str) -> str:
+    """Keep matplotlib from reading a name as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def to_svg(drawing: Figure, description: str) -> Markup:

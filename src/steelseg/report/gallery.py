@@ -1,7 +1,7 @@
 """Which images are worth looking at, and pictures of them for the page."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from steelseg.core.arrays import Uint8
+from steelseg.core.classes import ClassInfo
 from steelseg.data import rle
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
@@ -60,13 +61,14 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
     return chosen
 
 
-def captions(table: pd.DataFrame) -> dict[str, str]:
+def captions(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, str]:
     """Describe what is in every image and what was found: image to text."""
     dice = pair_dice(counts_of(table)).ravel()
     texts: dict[str, list[str]] = {}
+    names = {one.id: one.name for one in classes}
     for row, score in zip(table.to_dict("records"), dice, strict=True):
         text = texts.setdefault(row["image"], [])
-        name = f"class {row['class_id']}"
+        name = names[row["class_id"]]
         if row["true"] or row["predicted"]:
             found = f"{row['predicted']:,} px found, {row['true']:,} true"
             text.append(f"{name}: Dice {score:.2f} ({found})")

@@ -9,11 +9,10 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from sklearn.calibration import calibration_curve
 
-from steelseg.core.classes import hexadecimal
+from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.core.errors import BadInput
 from steelseg.predict.postprocess import ClassRule
-from steelseg.report.drawing import class_colours
-from steelseg.report.figures import NEUTRAL, figure, in_page_style, name_colours, to_svg
+from steelseg.report.figures import NEUTRAL, figure, in_page_style, name_colours, plain, to_svg
 from steelseg.tune.outcome import Landscape
 
 _BINS = 8
@@ -70,46 +69,45 @@ def training_curves(history: pd.DataFrame) -> list[Markup]:
 
 
 @in_page_style
-def landscapes(landscape: Landscape, rules: Mapping[int, ClassRule]) -> list[Markup]:
+def landscapes(
+    landscape: Landscape, rules: Mapping[int, ClassRule], classes: Sequence[ClassInfo]
+) -> list[Markup]:
     """Draw each class's mean Dice over thresholds and component areas, and where its rule is."""
     drawn = []
-    for class_id, scores in landscape.by_class.items():
-        drawing, axes = figure(f"Class {class_id}", "threshold", "smallest component")
+    for one in classes:
+        scores, title = landscape.by_class[one.id], plain(capitalised(one.name))
+        drawing, axes = figure(title, "threshold", "smallest component")
         picture = axes.imshow(scores.T, aspect="auto", origin="lower", cmap="viridis")
         drawing.colorbar(picture, label="mean Dice")
         _tick_values(axes.set_xticks, landscape.thresholds)
         _tick_values(axes.set_yticks, landscape.min_component_areas)
-        rule = rules[class_id]
+        rule = rules[one.id]
         if rule.enabled:
             at = (
                 landscape.thresholds.index(rule.threshold),
                 landscape.min_component_areas.index(rule.min_component_area),
             )
             axes.plot(*at, "o", markersize=8, markerfacecolor="none", markeredgecolor="#ff3b30")
-        drawn.append(to_svg(drawing, f"mean Dice of class {class_id} by threshold and area"))
+        drawn.append(to_svg(drawing, f"mean Dice of {one.name} by threshold and area"))
     return drawn
 
 
 @in_page_style
-def confidence_figures(table: pd.DataFrame) -> list[Markup]:
+def confidence_figures(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> list[Markup]:
     """Draw how reliable the confidences are, from the table of validation images."""
-    return [reliability(table), confidences(table)]
+    return [reliability(table, classes), confidences(table)]
 
 
-def reliability(table: pd.DataFrame) -> Markup:
+def reliability(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> Markup:
     """Draw how often an image shows a class by how confident the model is that it does."""
-    classes = sorted(table["class_id"].unique().tolist())
-    colours = class_colours(classes)
     drawing, axes = figure("Reliability", "confidence", "share that shows the class")
     axes.plot([0, 1], [0, 1], "--", color=NEUTRAL, linewidth=1)
-    for class_id in classes:
-        rows = table[table["class_id"] == class_id]
+    for one in classes:
+        rows = table[table["class_id"] == one.id]
         shares, confidences = calibration_curve(
             rows["true"] > 0, rows["confidence"].clip(0, 1), n_bins=_BINS, strategy="quantile"
         )
-        axes.plot(
-            confidences, shares, ".-", color=hexadecimal(colours[class_id]), label=str(class_id)
-        )
+        axes.plot(confidences, shares, ".-", color=one.color, label=plain(one.label))
     name_colours(axes, len(classes))
     return to_svg(drawing, "observed share by confidence, for each class")
 

@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from steelseg.core.arrays import Int64, Uint8
-from steelseg.core.classes import hexadecimal
+from steelseg.core.classes import ClassInfo, enumerated
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
+from steelseg.predict.tiles import Maps
 from steelseg.report import gallery
-from steelseg.report.drawing import class_colours, draw
+from steelseg.report.drawing import draw
 from steelseg.report.gallery import Picture
 from steelseg.train.config import TrainConfig
 from steelseg.train.crops import training_crops
@@ -31,12 +32,13 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterator[Picture]:
     """Draw annotated images of each class, their masks tinted."""
-    rles = {c: images.rles(c) for c in images.classes}
-    for class_id, rows in gallery.examples(rles, n_images).items():
-        for row in rows:
+    examples = gallery.examples({c: images.rles(c) for c in images.classes}, n_images)
+    for one in cache.class_infos:
+        for row in examples[one.id]:
             masks = _by_class(cache, cache.masks(row))
-            picture = draw(cache.image(row), masks, filled=masks)
-            caption = f"class {class_id}, {int(masks[class_id].sum()):,} px"
+            classes, ignored_hw = cache.class_infos, cache.ignored(row)
+            picture = draw(cache.image(row), classes, masks, filled=masks, ignored_hw=ignored_hw)
+            caption = f"{one.name}, {int(masks[one.id].sum()):,} px"
             yield Picture(gallery.to_source(picture), cache.names[row], caption)
 
 
@@ -55,12 +57,14 @@ def crop_pictures(
     sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank=0, world_size=1)
     for number in islice(sampler, n_crops):
         (image,), (masks,), (row,) = crops.__getitems__([number])
-        masks_chw = masks.numpy()
+        masks_chw, classes = masks.numpy(), cache.class_infos
         height, width = masks_chw.shape[1:]
-        by_class = _by_class(cache, masks_chw)
-        picture = draw(image.numpy()[0, :height, :width], by_class, filled=by_class)
-        shown = [str(c) for c, mask_hw in by_class.items() if mask_hw.any()]
-        caption = f"class {', '.join(shown)}" if shown else "clean"
+        by_class = _by_class(cache, masks_chw[: len(classes)])
+        ignored_hw = masks_chw[-1] if cache.has_ignored else None
+        image_hw = image.numpy()[0, :height, :width]
+        picture = draw(image_hw, classes, by_class, filled=by_class, ignored_hw=ignored_hw)
+        shown = [one for one in classes if by_class[one.id].any()]
+        caption = enumerated(shown) if shown else "clean"
         yield Picture(gallery.to_source(picture), cache.names[int(row)], caption)
 
 
@@ -74,7 +78,7 @@ def gallery_pictures(
 
     `predict` maps rows of the cache to their findings.
     """
-    texts = gallery.captions(table)
+    texts, classes = gallery.captions(table, cache.class_infos), cache.class_infos
     pictures: dict[str, list[Picture]] = {}
     for kind, names in gallery.choose(table, n_images).items():
         rows = [cache.names.index(name) for name in names]
@@ -82,7 +86,8 @@ def gallery_pictures(
         findings = predict(rows)
         for row in rows:
             found = {one.class_id: one.mask for one in findings[row]}
-            picture = draw(cache.image(row), found, filled=_by_class(cache, cache.masks(row)))
+            truth, ignored_hw = _by_class(cache, cache.masks(row)), cache.ignored(row)
+            picture = draw(cache.image(row), classes, found, filled=truth, ignored_hw=ignored_hw)
             name = cache.names[row]
             pictures[kind].append(Picture(gallery.to_source(picture), name, texts[name]))
     return pictures
@@ -106,12 +111,13 @@ def out_of_fold_findings(
         inference: how the networks are run.
         rows: which images.
     """
+
+    def find(row: int, maps: Maps) -> list[Finding]:
+        return model.findings(maps.outside(cache.ignored(row)))
+
     rows_of = {fold: [row for row in rows if folds[row] == fold] for fold in models}
     views = model.rules.views
-    found = out_of_fold_maps(
-        models, rows_of, cache.image, inference, views, lambda _, maps: model.findings(maps)
-    )
-    return dict(found)
+    return dict(out_of_fold_maps(models, rows_of, cache.image, inference, views, find))
 
 
 def validated_on(models: Mapping[int, Sequence[Path]], n_images: int) -> str:
@@ -146,16 +152,16 @@ def class_scores(table: pd.DataFrame, rules: Mapping[int, ClassRule]) -> list[di
     ]
 
 
-def render(classes: Sequence[int], sections: Mapping[str, Any]) -> str:
+def render(classes: Sequence[ClassInfo], sections: Mapping[str, Any]) -> str:
     """Fill the template; every text but the SVG of our own figures is escaped.
 
     Raises:
         jinja2.UndefinedError: the template asks for a section that is not given.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    colours = {c: hexadecimal(colour) for c, colour in class_colours(classes).items()}
+    by_id = {one.id: one for one in classes}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(sections, colours=colours) + "\n"
+    return template.render(sections, classes=by_id) + "\n"
 
 
 def _by_class(cache: Cache, masks_chw: Uint8) -> dict[int, Uint8]:

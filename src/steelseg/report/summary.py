@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from steelseg.core.files import read_metrics
+from steelseg.model.card import read_card
 from steelseg.tracking.store import ui_command
 from steelseg.tune.metrics import caveat
 
@@ -21,15 +22,15 @@ def summarise(root: Path) -> str:
     Raises:
         BadInput: the pipeline has not finished there.
     """
-    data = read_metrics(root / "metrics/pivot_csv.json")
     scores = read_metrics(root / "metrics/tune_threshold.json")
     rows = read_metrics(root / "metrics/submit.json")
+    classes = read_card(root / "models").named_classes
     per_class = "  ".join(
-        f"class {c}: {scores[f'positive_dice_class_{c}']:.3f}"
-        for c in data["images_per_class"]
-        if f"positive_dice_class_{c}" in scores
+        f"{one.name}: {scores[f'positive_dice_class_{one.id}']:.3f}"
+        for one in classes
+        if f"positive_dice_class_{one.id}" in scores
     )
-    note = caveat(scores, data["images_per_class"])
+    note = caveat(scores, classes)
     fitted, optimistic = scores["pair_dice"], scores["optimistic_pair_dice"]
     baseline = scores["all_empty_pair_dice"]
     return "\n".join(

@@ -8,7 +8,7 @@ Rows stand in `<out>/model_version=<version>/part-*.parquet`, images that could 
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path
 from steelseg.predict.submission import SCHEMA, PredictionRow
 
+ROW_SCHEMA = SCHEMA.append(pa.field("class_name", pa.string()))
 ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})
 _SAFE = "/:@%*!$&'()+,;="
 
@@ -94,7 +95,11 @@ class ScoreStore:
             self.errors.filesystem.delete_dir_contents(self.errors.path)
 
     def write(
-        self, images: Sequence[str], rows: Sequence[PredictionRow], errors: dict[str, str]
+        self,
+        images: Sequence[str],
+        rows: Sequence[PredictionRow],
+        errors: dict[str, str],
+        class_names: Mapping[int, str],
     ) -> None:
         """Write what became of some images; the same images again replace what was written."""
         name = hashlib.sha256("\n".join(images).encode()).hexdigest()[:16]
@@ -103,7 +108,8 @@ class ScoreStore:
             table = pa.Table.from_pylist(listed, schema=ERROR_SCHEMA)
             _put_table(self.errors / f"part-{name}.parquet", table)
         if rows:
-            table = pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
+            named = [row._asdict() | {"class_name": class_names[row.class_id]} for row in rows]
+            table = pa.Table.from_pylist(named, schema=ROW_SCHEMA)
             _put_table(self.rows / f"part-{name}.parquet", table)
 
     def count_rows(self) -> int:

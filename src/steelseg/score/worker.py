@@ -59,7 +59,8 @@ class Scorer:
                 errors[image] = str(findings)
             else:
                 rows += rows_of(image, findings)
-        self.store.write(images, rows, errors)
+        class_names = {one.id: one.name for one in self.model.class_infos}
+        self.store.write(images, rows, errors, class_names)
         return Tally(len(images) - len(errors), len(errors))
 
     def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Uint8 | bytes | BadInput]]:

@@ -4,11 +4,12 @@ Everything takes `counts` (N, C, 3) int64: for each image and class the numbers 
 predicted and true pixels. Counts are added up first and divided once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from steelseg.core.arrays import Float64, Int64
+from steelseg.core.classes import ClassInfo, enumerated
 
 TRUE_POSITIVE, PREDICTED, TRUE = range(3)
 
@@ -74,30 +75,29 @@ def summarise(counts: Int64, classes: Sequence[int]) -> dict[str, float]:
     return scores | notebook_scores(counts)
 
 
-def caveat(scores: Mapping[str, float], classes: Iterable[int | str]) -> str:
+def caveat(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> str:
     """Say which of the figures that `summarise` gave mean nothing, and what to do; else nothing.
 
     Where no image shows a class, all that is scored is that nothing was found, by rules that were
     chosen for finding nothing.
     """
-    all_classes = list(classes)
-    missing = [c for c in all_classes if f"positive_dice_class_{c}" not in scores]
+    missing = [one for one in classes if f"positive_dice_class_{one.id}" not in scores]
     if not missing:
         return ""
     remedy = (
         "validate on another fold (`-S fold=...`) or on larger ones "
         "(`-S stratified_split.n_folds=...`), or annotate more images"
     )
-    if missing == all_classes:
+    if missing == list(classes):
         return (
             "No validation image shows a defect, so a pair-Dice near 1 only means that nothing "
             f"was found where nothing is, and the rules are no guide: {remedy}."
         )
     several = len(missing) > 1
-    named = f"class{'es' * several} {', '.join(map(str, missing))}"
     tail = "them, and their rules are no guide" if several else "it, and its rule is no guide"
     return (
-        f"No validation image shows {named}: the scores say nothing about finding {tail}; {remedy}."
+        f"No validation image shows {enumerated(missing)}: the scores say nothing about finding "
+        f"{tail}; {remedy}."
     )
 
 

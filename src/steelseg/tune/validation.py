@@ -52,7 +52,7 @@ def validate(
     """
 
     def look(row: int, maps: Maps) -> list[PairComponents]:
-        return measure(cache.hide_ignored(row, maps.whole()), cache.masks(row), thresholds)
+        return measure(maps.outside(cache.ignored(row)).whole(), cache.masks(row), thresholds)
 
     rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
     rows = [row for of_fold in rows_of.values() for row in of_fold]
