@@ -13,6 +13,7 @@ from steelseg.__main__ import main
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.data import rle
+from steelseg.data.optional_files import read_images
 from steelseg.formats import class_folders, known, masks
 from steelseg.formats.mask_names import split
 from steelseg.formats.record import Options, Record
@@ -337,7 +338,7 @@ def test_test_images_come_from_the_source_or_from_elsewhere(
         "test_images/3.png", "test_images/test/2.png", "train_images/train/1.png"
     ]  # fmt: skip
     assert "2 test images" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no image of the source is in this folder"):
+    with pytest.raises(SystemExit, match=r"source/nothing: no such folder"):
         main([*import_words(source, "--test", str(source / "nothing")), "--force"])
     assert len(list((tmp_path / "set").rglob("*.png"))) == 3
 
@@ -481,3 +482,19 @@ def test_predictions_are_exported(tmp_path: Path, suffix: str) -> None:
     assert_shown(found["t.png"], {"class 2": SPOT})
     assert_shown(found["u.png"], {})
     assert found["u.png"].labelled
+
+
+@pytest.mark.realdata
+def test_magnetic_tiles_as_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture, real_data: Path
+) -> None:
+    """With no further option, and the test images of another folder."""
+    source = real_data / "magnetic-tile"
+    words = ["import", str(source / "train"), "--to", str(tmp_path / "tiles")]
+    main([*words, "--test", str(source / "test_images")])
+    text = capsys.readouterr().out
+    for line in ("1067 images", "277 test images", "clean 751", "unlabelled 4", "5: Uneven 76"):
+        assert line in " ".join(text.split())
+    facts = read_images(tmp_path / "tiles/images.csv")
+    assert len(facts) == 1067
+    assert 150 < len({fact.group for fact in facts.values()}) < 200

@@ -2,7 +2,7 @@
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -91,9 +91,9 @@ def _run(arguments: Namespace) -> Iterator[str]:
         with Faults(str(arguments.source)) as faults:
             writer = Writer(folder, source, copy=arguments.copy, faults=faults)
             writer.write(_shown(records), [abspath(folder) for folder in arguments.test])
-            _add_tests(writer, source, arguments)
+            _add_tests(writer, source, arguments.test)
         _check_complete(arguments, writer)
-        if source.sample_submission:
+        if source.sample_submission and not arguments.test:
             (folder / SAMPLE).write_bytes(source.sample_submission.read_bytes())
     yield f"{arguments.to}:"
     yield from writer.tally.lines()
@@ -112,17 +112,12 @@ def _check_apart(source: Path, to: Path) -> None:
         raise BadInput(f"--to {to}: expected a folder that is not in {source}, nor around it")
 
 
-def _add_tests(writer: Writer, source: Source, arguments: Namespace) -> None:
-    """Take the images of test folders over that are not in the source."""
-    own = [abspath(f) for f in (arguments.source, arguments.images) if f]
-    for folder in arguments.test:
-        if any(abspath(folder).is_relative_to(o) for o in own):
-            if not any(path.is_relative_to(abspath(folder)) for path in writer.test_paths):
-                raise BadInput(f"--test {folder}: no image of the source is in this folder")
-            continue
-        _add_folder(writer, folder)
-    if source.test_images and not arguments.test:
-        _add_folder(writer, source.test_images)
+def _add_tests(writer: Writer, source: Source, tests: Sequence[Path]) -> None:
+    """Take the images of test folders over that are no annotated images of the source."""
+    taken = list(writer.test_paths)
+    for folder in tests or [path for path in (source.test_images,) if path]:
+        if not any(path.is_relative_to(abspath(folder)) for path in taken):
+            _add_folder(writer, folder)
 
 
 def _add_folder(writer: Writer, folder: Path) -> None:

@@ -128,8 +128,10 @@ def _read_ignored(path: Path) -> dict[str, Row]:
 
 
 def _rename(names: Mapping[int, str], classes: tuple[str, ...]) -> dict[int, str]:
-    """Give the classes 1, 2, ... the names that a person gave."""
+    """Give the classes the names that a person gave: of 1, 2, ..., or ids, which have no names."""
     given = dict(enumerate(classes, start=1))
+    if all(word.isdecimal() for word in classes):
+        given = {int(word): f"class {word}" for word in classes}
     if unknown := sorted(names.keys() - given.keys()):
         raise BadInput(f"--classes: expected a name for class {unknown[0]} too")
     return given
