@@ -11,13 +11,18 @@ from steelseg.formats.record import Options, Record, Source
 
 FORMATS = {  # by the name of their module; `masks` is what is left where no other one fits
     "kaggle": "train.csv and train_images, as a data set of steelseg and Severstal's download are",
+    "coco": "a JSON file of images, annotations and categories, with the images: COCO",
+    "cvat": "annotations.xml, with the images: CVAT for images 1.1",
+    "labelme": "a JSON file of shapes for each image: LabelMe",
+    "labelstudio": "a JSON file of tasks, with the images: Label Studio",
+    "yolo": "data.yaml, images and labels: YOLO for segmentation, Ultralytics",
     "voc": "JPEGImages and SegmentationClass: Pascal VOC, and segmentation masks from CVAT",
     "mvtec": "train/good, test/<defect> and ground_truth/<defect>: MVTec AD",
     "dagm": "Class1/Train and Class1/Train/Label: DAGM 2007",
     "class_folders": "a folder per class, with a mask beside each image: magnetic tiles",
     "masks": "images, and masks beside them or in a folder of their own",
 }
-WRITABLE = ("masks",)  # those that `export` writes
+WRITABLE = ("coco", "cvat", "labelme", "masks", "yolo")  # those that `export` writes
 _LAST = "masks"
 
 

@@ -1,0 +1,219 @@
+"""What the formats of polygons share when they read: images, labels, records."""
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from steelseg.core.arrays import Uint8
+from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.data.listing import list_below, name_key
+from steelseg.formats.files import size_of
+from steelseg.formats.outlines import LeftOut
+from steelseg.formats.record import Options, Record
+
+IGNORED = "__ignore__"  # LabelMe's own word for it; our exports to other formats take it over
+IMAGES = "images"  # the folder where most tools put them, which is no part of a name
+NO_IMAGE = "annotations of an image that is not there"
+NO_PIXEL = "shape without a pixel in the image"
+
+Shape = TypeVar("Shape")
+
+
+class Drawn(NamedTuple):
+    """A shape in pixels: the labels it carries, and where it is, (H, W) uint8 of 0 and 1.
+
+    It hides other classes' shapes of lower levels where they overlap.
+    """
+
+    labels: Sequence[str]
+    region_hw: Uint8
+    level: int = 0
+
+
+class Labels:
+    """Which labels are classes, and which are ignored."""
+
+    def __init__(self, known: Iterable[str], options: Options) -> None:
+        self.ignore = options.ignore | {IGNORED}
+        found = dict.fromkeys(label for label in known if label not in self.ignore)
+        self.classes = list(options.classes or found)
+
+    def find(self, label: str) -> str:
+        """Return the class of a label, or `IGNORED`.
+
+        Raises:
+            BadInput: it is neither.
+        """
+        if label in self.ignore:
+            return IGNORED
+        if label not in self.classes:
+            raise BadInput(f"the label {quote(label)} is none of {quote(', '.join(self.classes))}")
+        return label
+
+
+class Annotated(NamedTuple):
+    """An image of a source, with its shapes by what messages call them.
+
+    `shapes` is None where nobody has looked; `size_hw` is what the annotations say, if they do.
+    """
+
+    name: str
+    shapes: dict[str, Any] | None
+    size_hw: tuple[int, int] | None = None
+
+
+class Images:
+    """The image files below a folder, and which of them annotations mean by a path."""
+
+    def __init__(self, folder: Path, *, required: bool = True) -> None:
+        self.folder = folder
+        self.names = list_below(folder).names
+        if required and not self.names:
+            raise BadInput(f"{folder}: expected images in this folder; --images names another")
+        self._by_key = {name_key(name): name for name in self.names}
+        self._by_base: dict[str, list[str]] = {}
+        for name in self.names:
+            self._by_base.setdefault(posixpath.basename(name_key(name)), []).append(name)
+        self._prefix = f"{IMAGES}/" if all(n.startswith(f"{IMAGES}/") for n in self.names) else ""
+
+    def __contains__(self, name: str) -> bool:
+        return name_key(name) in self._by_key
+
+    def name(self, path: str) -> str:
+        """Return what an image is called in the data set: its path without a folder `images`."""
+        return path.removeprefix(self._prefix)
+
+    def find(self, reference: str, document: Path) -> str | None:
+        """Find the image that a document means.
+
+        Beside the document, in the folder, or in a folder `images` of these; else wherever one
+        file alone has a path that ends so. Of an absolute path, as much of the end as is needed.
+
+        Returns:
+            Its path below the folder, or None if it is not there.
+
+        Raises:
+            BadInput: the path leads out of the folder, or may mean several files.
+        """
+        path = PureWindowsPath(reference)  # which reads `/` too
+        wanted = name_key("/".join(path.parts[1:] if path.anchor else path.parts))
+        is_inside = document.is_relative_to(self.folder)
+        beside = document.parent.relative_to(self.folder).as_posix() if is_inside else "."
+        if posixpath.normpath(f"{beside}/{wanted}").startswith(".."):
+            raise BadInput(f"the path {quote(reference)} leads out of {self.folder}")
+        climbs = ".." in path.parts
+        starts = (beside,) if climbs else (beside, f"{beside}/{IMAGES}", ".", IMAGES)
+        for start in () if path.anchor else starts:
+            name = self._by_key.get(posixpath.normpath(f"{start}/{wanted}"))
+            if name is not None:
+                return name
+        return self._ending(wanted, shorter=bool(path.anchor))
+
+    def find_ending(self, reference: str) -> str | None:
+        """Find the one image whose path shares the longest end with a reference; see `find`."""
+        return self._ending(name_key(reference), shorter=True)
+
+    def _ending(self, wanted: str, *, shorter: bool) -> str | None:
+        candidates = self._by_base.get(posixpath.basename(wanted), [])
+        steps = [step for step in wanted.split("/") if step not in {"", ".", ".."}]
+        for first in range(len(steps) if shorter else min(1, len(steps))):
+            end = "/" + "/".join(steps[first:])
+            found = [name for name in candidates if f"/{name_key(name)}".endswith(end)]
+            if len(found) > 1:
+                raise BadInput(f"{quote(wanted)} may be {found[0]} or {found[1]}")
+            if found:
+                return found[0]
+        return None
+
+
+def read_records(
+    folder: Images,
+    annotated: Mapping[str, Annotated],
+    draw: Callable[[Any, tuple[int, int]], Drawn],
+    labels: Labels,
+    left_out: dict[str, str],
+) -> Iterator[Record]:
+    """Draw the shapes of each image, and give images without annotations as unlabelled.
+
+    Args:
+        folder: all images of the source.
+        annotated: by the path of the image below the folder.
+        draw: turns a shape into pixels of an image of that size.
+        labels: which classes there are.
+        left_out: filled with the shapes that `draw` leaves out.
+
+    Raises:
+        BadInput: images or shapes cannot be read; all faults are named, when the records end.
+    """
+    with Faults(str(folder.folder)) as faults:
+        for path in sorted(folder.names, key=folder.name):
+            image = annotated.get(path) or Annotated(path, None)
+            n_faults = faults.count
+            record = _read_record(folder, path, image, draw, labels, left_out, faults)
+            if record is not None and faults.count == n_faults:
+                yield record
+
+
+def _read_record(
+    folder: Images,
+    path: str,
+    image: Annotated,
+    draw: Callable[[Any, tuple[int, int]], Drawn],
+    labels: Labels,
+    left_out: dict[str, str],
+    faults: Faults,
+) -> Record | None:
+    try:
+        size_hw = size_of(folder.folder / path)
+        _check_size(folder.folder / path, image.size_hw, size_hw)
+    except BadInput as error:
+        faults.add(str(error))
+        return None
+    drawn: list[tuple[Drawn, list[str]]] = []
+    for key, shape in (image.shapes or {}).items():
+        try:
+            region = draw(shape, size_hw)
+            classes = [labels.find(label) for label in region.labels]
+            if not region.region_hw.any():
+                raise LeftOut(NO_PIXEL)
+            drawn.append((region, classes))
+        except LeftOut as reason:
+            left_out[f"{path}: {key}"] = str(reason)
+        except BadInput as error:
+            faults.add(f"{quote(path)}: {key}: {error}")
+    masks = _flatten(drawn)
+    ignored = masks.pop(IGNORED, None)
+    return Record(
+        folder.folder / path,
+        folder.name(path),
+        size_hw,
+        {c: masks[c] for c in labels.classes if c in masks and masks[c].any()},
+        ignored if ignored is not None and ignored.any() else None,
+        labelled=image.shapes is not None,
+    )
+
+
+def _check_size(path: Path, stated_hw: tuple[int, int] | None, size_hw: tuple[int, int]) -> None:
+    if stated_hw is None or stated_hw == size_hw:
+        return
+    turned = "; they were drawn on the image before it was turned upright"
+    raise BadInput(
+        f"{path}: the annotations say {stated_hw[0]}x{stated_hw[1]}, but the image is "
+        f"{size_hw[0]}x{size_hw[1]}{turned if stated_hw == size_hw[::-1] else ''}"
+    )
+
+
+def _flatten(drawn: Sequence[tuple[Drawn, list[str]]]) -> dict[str, Uint8]:
+    """Unite shapes of one class; those of a higher level hide others below."""
+    masks: dict[str, Uint8] = {}
+    for level in sorted({shape.level for shape, _ in drawn}):
+        here = [(shape.region_hw, classes) for shape, classes in drawn if shape.level == level]
+        hidden = np.bitwise_or.reduce([region for region, _ in here]).astype(bool)
+        masks = {c: np.where(hidden, np.uint8(0), mask) for c, mask in masks.items()}
+        for region_hw, classes in here:
+            for c in classes:
+                masks[c] = masks[c] | region_hw if c in masks else region_hw
+    return masks

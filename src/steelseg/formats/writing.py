@@ -1,0 +1,42 @@
+"""What exports share: images under their own names, and the parts of masks."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import cv2
+
+from steelseg.core.arrays import Uint8
+from steelseg.core.errors import BadInput, quote
+from steelseg.formats.files import place
+from steelseg.formats.record import Record
+
+
+def place_image(record: Record, folder: Path) -> Path:
+    """Link or copy the image of a record into a folder, and return where it stands there."""
+    path = folder / record.name
+    place(record.path, path)
+    return path
+
+
+def refuse_twins(name: str, stems: dict[str, str]) -> None:
+    """Refuse an image that differs from another in its suffix only; their labels would be one file.
+
+    Args:
+        name: of the image.
+        stems: the images so far, by their names without suffix; added to.
+
+    Raises:
+        BadInput: there is such another image.
+    """
+    other = stems.setdefault(PurePosixPath(name).with_suffix("").as_posix(), name)
+    if other != name:
+        raise BadInput(f"{quote(name)} and {quote(other)} would have one file of labels")
+
+
+def components(mask_hw: Uint8) -> Iterator[tuple[int, int, Uint8]]:
+    """Cut a mask into its 8-connected parts: left, top and the pixels of each."""
+    _, labels_hw, boxes, _ = cv2.connectedComponentsWithStats(mask_hw)
+    for label, (left, top, width, height, _) in enumerate(boxes.tolist()):
+        part_hw = labels_hw[top : top + height, left : left + width] == label
+        if label:
+            yield left, top, part_hw.astype("uint8")
