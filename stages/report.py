@@ -3,8 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from steelseg.core import sealed
 from steelseg.core.files import read_metrics, sha256, write_text
 from steelseg.core.params import load
@@ -35,7 +33,7 @@ def main() -> None:
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
     folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
-    trained_on = np.flatnonzero(folds != training.fold)
+    trained_on = fold_table.trained_on(folds, training.fold)
     table = outcome.read_validation(DATA / "validation.parquet")
     landscape = outcome.read_landscape(DATA / "landscape.json")
     rules, classes = model.rules.by_class, cache.class_infos

@@ -1,4 +1,4 @@
-"""Split the images into folds, alike in classes and with near-duplicates kept together."""
+"""Split the images into folds, alike in classes, and keep near-duplicates and parts together."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def main() -> None:
     fold_table.write(Path("data/folds.parquet"), table, train.identity)
     report = splitting.report(table, train, test)
     write_json(Path("metrics/stratified_split.json"), report)
-    for line in splitting.describe(report):
+    for line in (*splitting.describe(report), *splitting.hint(train, config)):
         print(line)
 
 

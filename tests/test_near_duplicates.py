@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelseg.data import near_duplicates
-from steelseg.data.near_duplicates import Pairs, find_pairs, group_ids, texture, thumbnail, turn
+from steelseg.data.near_duplicates import (
+    Pairs,
+    find_cuts,
+    find_pairs,
+    group_ids,
+    texture,
+    thumbnail,
+    turn,
+)
 
 DATA = Path(os.environ.get("STEELSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SEVERSTAL_HW = (256, 1600)
@@ -333,3 +341,97 @@ def test_severstal_images_are_found_only_when_changed_copies(share):
     pairs = find_pairs(thumbnails, copies, square=False)
     assert as_set(pairs) == {(i, i) for i in range(len(images))}
     assert set(pairs.transform.tolist()) == {3}
+
+
+def photograph(seed, exposure=1.0):
+    """A tile of 300x260 as it is photographed: gain and offset, saturated light, and grain."""
+    rng = np.random.default_rng([seed, round(100 * exposure)])
+    steel = make_steel(seed, (300, 260)) * exposure + 20 / exposure
+    return np.clip(steel + 2 * rng.normal(size=steel.shape), 0, 235).astype(np.uint8)
+
+
+def cut(image_hw, top, left, bottom=0, right=0):
+    """Cut margins away, as a program that looks for the edges of a tile does."""
+    height, width = image_hw.shape
+    return image_hw[top : height - bottom, left : width - right]
+
+
+CUTS = [
+    cut(photograph(0, 0.6), 5, 4),
+    cut(photograph(0, 1.0), 14, 8, 3, 12),
+    cut(photograph(0, 1.8), 0, 13, 20, 2),
+    cut(photograph(1, 0.6), 5, 4),
+    cut(photograph(1, 1.8), 14, 8, 3, 12),
+    cut(photograph(2, 1.0), 0, 13, 20, 2),
+]
+
+
+def find_cuts_of(images, others=None, square=False):
+    """The pairs of other crops among images, or of images and others."""
+    sizes = [image.shape for image in images]
+    if others is None:
+        return as_set(find_cuts(shrink(images), sizes, square=square))
+    other_sizes = [image.shape for image in others]
+    return as_set(find_cuts(shrink(images), sizes, shrink(others), other_sizes, square=square))
+
+
+def test_other_exposures_and_crops_of_one_tile_are_found():
+    """Where a crop differs by a cell of the thumbnail or two, textures do not lie on each other."""
+    pairs = find_cuts_of(CUTS)
+    assert group_ids(len(CUTS), make_pairs(sorted(pairs))).tolist() == [0, 0, 0, 1, 1, 2]
+    assert not pairs <= as_set(find_pairs(shrink(CUTS), square=False))
+    assert find_cuts_of(CUTS[:3], CUTS[3:]) == set()
+    assert find_cuts_of(CUTS[3:4], CUTS) >= {(0, 3), (0, 4)}
+
+
+@pytest.mark.parametrize("transform", range(8))
+def test_other_crops_are_found_in_any_turn(transform):
+    """The sides of the turned image are compared, not its own."""
+    turned = turn(CUTS[1][None], transform)[0]
+    assert find_cuts_of([turned, CUTS[0]], square=True) == {(0, 1)}
+    assert find_cuts_of([CUTS[0], turned, CUTS[3]], square=True) == {(0, 1)}
+
+
+def test_crops_of_very_different_size_are_no_slightly_other_crops():
+    """Nor are black images anything, or images that show something at an edge alone."""
+    assert find_cuts_of([CUTS[0], cut(photograph(0, 1.0), 5, 4, 100)]) == set()
+    black = np.zeros((300, 260), np.uint8)
+    spot, other = black.copy(), black[1:].copy()
+    spot[:9, :9] = make_steel(5, (9, 9))
+    other[:9, :12] = make_steel(6, (9, 12))
+    assert find_cuts_of([black, black[1:], spot, other]) == set()
+
+
+@pytest.mark.realdata
+def test_exposures_of_real_tiles_are_found_and_tiles_are_told_apart(real_data):
+    """Of 60 tiles under six exposures each, nearly all stay whole and none is joined to another.
+
+    A tile is a series of rising exposures with consecutive numbers, of which none is within 300 of
+    another tile's: some were photographed again, or two by turns.
+    """
+    paths = sorted(
+        (real_data / "magnetic-tile/train").rglob("exp*.jpg"),
+        key=lambda path: int(path.stem.split("_")[2]),
+    )
+    steps = [tuple(map(int, (path.stem[3], path.stem.split("_")[2]))) for path in paths]
+    new = [i == 0 or steps[i][0] <= steps[i - 1][0] for i in range(len(paths))]
+    tiles = np.cumsum(new)
+    apart = [
+        np.flatnonzero(tiles == tile)
+        for tile in range(1, tiles[-1] + 1)
+        if (tiles == tile).sum() == 6
+    ]
+    chosen = [
+        rows
+        for rows in apart
+        if (rows[0] == 0 or steps[rows[0]][1] - steps[rows[0] - 1][1] > 300)
+        and (rows[-1] + 1 == len(steps) or steps[rows[-1] + 1][1] - steps[rows[-1]][1] > 300)
+    ][:60]
+    images = [cv2.imread(str(paths[row]), cv2.IMREAD_GRAYSCALE) for row in np.concatenate(chosen)]
+    square, sizes = True, [image.shape for image in images]
+    pairs = as_set(find_cuts(shrink(images), sizes, square=square))
+    pairs |= as_set(find_pairs(shrink(images), square=square))
+    found = group_ids(len(images), make_pairs(sorted(pairs))).reshape(-1, 6)
+    assert len(found) == 60
+    assert (found == found[:, :1]).all(axis=1).sum() >= 55
+    assert len(np.unique(found[:, 0])) >= 57

@@ -164,7 +164,8 @@ def test_null_is_nothing_where_nothing_may_stand(tmp_path: Path) -> None:
     """And a pattern of digits keeps its zeros."""
     path = tmp_path / "params.yaml"
     for typed, expected in (("null", None), ("", None), ("007", "007")):
-        path.write_text(f"split:\n  n_folds: 2\n  seed: 1\n  never_validate: {typed}\n")
+        numbers = "  n_folds: 2\n  seed: 1\n  group_by: null\n  test_share: 0\n"
+        path.write_text(f"split:\n{numbers}  never_validate: {typed}\n")
         assert params.load(SplitConfig, "split", path).never_validate == expected
 
 

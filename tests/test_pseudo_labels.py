@@ -114,7 +114,13 @@ def test_pseudo_labels_are_never_validated(predicted: Path) -> None:
     raw = Path("data/raw/tiny-pseudo")
     twin = cv2.imread(str(raw / "train_images/0000.png"), 0)
     cv2.imwrite(str(raw / "train_images/pseudo-twin.png"), np.fliplr(twin))
-    config = SplitConfig(n_folds=3, seed=1, never_validate=f"{pseudo_labels.PREFIX}*")
+    config = SplitConfig(
+        n_folds=3,
+        seed=1,
+        never_validate=f"{pseudo_labels.PREFIX}*",
+        group_by=None,
+        test_share=0,
+    )
     table = splitting.split(pivot(raw), config).set_index("image")["fold"]
     assert table["pseudo-0012.png"] == NO_FOLD
     assert table["pseudo-twin.png"] == table["0000.png"] != NO_FOLD

@@ -77,6 +77,8 @@ def test_a_pattern_means_names_in_any_unicode_form() -> None:
     train = images("1", "2", "1", "2")
     names = pa.array(["a.png", "o\u0308.png", "c.png", "\u00f6-2.png"])
     train = ImageTable(train.table.set_column(0, "image", names), default_classes([1, 2]))
-    config = splitting.SplitConfig(n_folds=2, seed=1, never_validate="\u00f6*")
+    config = splitting.SplitConfig(
+        n_folds=2, seed=1, never_validate="\u00f6*", group_by=None, test_share=0
+    )
     table = splitting.split(train, config)
     assert (table["fold"] == NO_FOLD).tolist() == [False, True, False, True]

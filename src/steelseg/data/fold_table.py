@@ -1,14 +1,19 @@
 """The fold table: which fold, near-duplicates and class combination an image belongs to."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from steelseg.core.arrays import Int64
 from steelseg.core.errors import BadInput
 from steelseg.core.sealed import read_sealed_table, write_sealed_table
+
+HELD_OUT = -2
+"""The fold of the images of the test set, which nothing is trained, tuned or validated on."""
 
 _ANNOTATIONS = b"annotations"
 
@@ -40,6 +45,11 @@ def read(path: Path, names: list[str], annotations: str) -> pd.DataFrame:
     if (arrow.schema.metadata or {}).get(_ANNOTATIONS) != annotations.encode():
         raise BadInput(f"{path}: was made of other annotations than the cache; run `dvc repro`")
     return table
+
+
+def trained_on(folds: npt.NDArray[np.integer[Any]], fold: int) -> Int64:
+    """The rows that are trained on where `fold` is validated: all others but the test set."""
+    return np.flatnonzero((folds != fold) & (folds != HELD_OUT))
 
 
 def fold_numbers(table: pd.DataFrame) -> Int64:

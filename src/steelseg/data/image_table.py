@@ -79,6 +79,13 @@ class ImageTable:
         return self.column(f"rle_{class_id}")
 
     @property
+    def groups(self) -> list[str]:
+        """The group of each image by images.csv, empty for none."""
+        if "group" not in self.table.column_names:
+            return [""] * len(self)
+        return self.column("group")
+
+    @property
     def ignored(self) -> list[str | None]:
         """The RLE of what is ignored in every image, None where nothing is."""
         if IGNORED not in self.table.column_names:

@@ -1,21 +1,26 @@
 """Splits the images into folds and reports what is alike in them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from steelseg.core.arrays import Int64
 from steelseg.core.params import Config
+from steelseg.data import groups as grouping
+from steelseg.data.fold_table import HELD_OUT
 from steelseg.data.folds import assign_folds
 from steelseg.data.image_table import ImageTable
 from steelseg.data.listing import name_key
-from steelseg.data.near_duplicates import find_pairs, group_ids
+from steelseg.data.near_duplicates import Pairs, find_cuts, find_pairs, group_ids, join
 
 NO_FOLD = -1
+_FINEST_SHARE = 20  # of the images, as 1/20, that a test set is made of
 
 
 class SplitConfig(Config):
@@ -27,32 +32,73 @@ class SplitConfig(Config):
     never_validate: str | None
     """a pattern such as `pseudo-*` of the names of images that are trained on in every fold and
     validated in none, unless they have a near-duplicate of another name"""
+    group_by: str | None
+    r"""a regular expression that finds in an image's name what part it shows: its first group, or
+    all that it matches. Images of one part stand on one side of every split. With groups named
+    `step` and `number`, as in `exp(?P<step>\d+)_num_(?P<number>\d+)`, a part is a series of images
+    of rising numbers whose steps rise too"""
+    test_share: Annotated[float, Field(ge=0, le=0.5)]
+    """of the images, held out as a test set that nothing is trained, tuned or validated on; the
+    stage `predict` scores it"""
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from None
+        return value
 
 
 def split(images: ImageTable, config: SplitConfig) -> pd.DataFrame:
     """Assign every image to a fold; columns image, fold, group and combination, in table order.
 
     Raises:
-        BadInput: there are fewer images, or groups of near-duplicates, than folds.
+        BadInput: there are fewer images, or groups of them, than folds, or the pattern fits none.
     """
-    pairs = find_pairs(images.thumbnails, square=is_square(images))
-    groups = group_ids(len(images), pairs)
-    combinations = images.combinations()
+    groups = group_ids(len(images), find_duplicates(images))
+    groups = grouping.merge(groups, images.groups)
+    if config.group_by is not None:
+        groups = grouping.merge(groups, grouping.keys_of(images.names, config.group_by))
+    combinations = np.array(images.combinations())
     split = _validated(images.names, groups, config.never_validate)
     folds = np.full(len(images), NO_FOLD, dtype=np.int8)
+    if config.test_share:
+        share = Fraction(config.test_share).limit_denominator(_FINEST_SHARE)
+        share = max(share, Fraction(1, _FINEST_SHARE))
+        parts = assign_folds(
+            combinations[split].tolist(), groups[split], share.denominator, config.seed
+        )
+        folds[split[parts < share.numerator]] = HELD_OUT
+        split = split[parts >= share.numerator]
     folds[split] = assign_folds(
-        [combinations[i] for i in split], groups[split], config.n_folds, config.seed
+        combinations[split].tolist(), groups[split], config.n_folds, config.seed
     )
     return pd.DataFrame(
         {"image": images.names, "fold": folds, "group": groups, "combination": combinations}
     )
 
 
+def find_duplicates(images: ImageTable, others: ImageTable | None = None) -> Pairs:
+    """Find the near-duplicates among images, or between them and others.
+
+    Images that differ in size may be slightly other crops of one photograph, too.
+    """
+    a, square = images.thumbnails, is_square(images)
+    b = None if others is None else others.thumbnails
+    pairs = find_pairs(a, b, square=square)
+    sizes_b = None if others is None else others.sizes_hw
+    if len({*images.sizes_hw, *(sizes_b or [])}) == 1:
+        return pairs
+    return join(pairs, find_cuts(a, images.sizes_hw, b, sizes_b, square=square))
+
+
 def report(table: pd.DataFrame, train: ImageTable, test: ImageTable) -> dict[str, Any]:
     """Summarise the folds, and the near-duplicates within training and across to test images."""
-    leaks = find_pairs(train.thumbnails, test.thumbnails, square=is_square(train))
+    leaks = find_duplicates(train, test)
     sizes = table["group"].value_counts()
-    validated = table["fold"][table["fold"] != NO_FOLD]
+    validated = table["fold"][table["fold"] >= 0]
     shown = np.array([[text is not None for text in train.rles(c)] for c in train.classes])
     is_in = {str(k): (table["fold"] == k).to_numpy() for k in sorted(validated.unique())}
     return {
@@ -67,11 +113,18 @@ def report(table: pd.DataFrame, train: ImageTable, test: ImageTable) -> dict[str
             for c, shows in zip(train.classes, shown, strict=True)
             if shows.any()
         },
-        "images_in_no_fold": len(table) - len(validated),
+        "images_in_no_fold": int((table["fold"] == NO_FOLD).sum()),
+        "images_held_out": int((table["fold"] == HELD_OUT).sum()),
         "near_duplicate_groups": int((sizes > 1).sum()),
         "images_with_near_duplicates": int(sizes[sizes > 1].sum()),
         "test_images_with_training_twin": len(np.unique(leaks.second)),
     }
+
+
+def hint(images: ImageTable, config: SplitConfig) -> Iterator[str]:
+    """Warn where names look grouped, but nobody has said how."""
+    if config.group_by is None and not any(images.groups):
+        yield from grouping.hint(images.names, images.combinations())
 
 
 def describe(report: Mapping[str, Any]) -> Iterator[str]:
@@ -81,8 +134,11 @@ def describe(report: Mapping[str, Any]) -> Iterator[str]:
     if report["near_duplicate_groups"]:
         text = (
             f"folds of {folds} images; {report['images_with_near_duplicates']} images stand in "
-            f"{report['near_duplicate_groups']} groups of near-duplicates, each kept in one fold"
+            f"{report['near_duplicate_groups']} groups of near-duplicates or of one part, each "
+            "kept in one fold"
         )
+    if report["images_held_out"]:
+        text += f"; {report['images_held_out']} more are held out as a test set"
     if report["images_in_no_fold"]:
         text += f"; {report['images_in_no_fold']} more are trained on always and validated never"
     yield text

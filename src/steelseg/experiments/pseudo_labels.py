@@ -20,8 +20,7 @@ from steelseg.data.annotations import PivotConfig
 from steelseg.data.image_table import ImageTable
 from steelseg.data.label_csv import Row
 from steelseg.data.listing import list_files
-from steelseg.data.near_duplicates import find_pairs
-from steelseg.data.splitting import is_square
+from steelseg.data.splitting import find_duplicates
 from steelseg.predict.submission import PredictionRow, read_predictions
 
 PREFIX = "pseudo-"
@@ -70,7 +69,7 @@ def choose(rows: Iterable[PredictionRow], sure: Sure) -> dict[str, list[Predicti
 
 def without_twins(names: Iterable[str], train: ImageTable, test: ImageTable) -> list[str]:
     """Leave out test images that are near-duplicates of training images: those may be validated."""
-    pairs = find_pairs(train.thumbnails, test.thumbnails, square=is_square(train))
+    pairs = find_duplicates(train, test)
     twins = {test.names[int(second)] for second in pairs.second}
     return [name for name in names if name not in twins]
 

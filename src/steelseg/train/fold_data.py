@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from steelseg.core.device import SHARED_MEMORY, has_gpu, is_first_process, n_cores, shared_memory
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.sizes import Size, largest_size
+from steelseg.data import fold_table
 from steelseg.data.cache import Cache, Rows
 from steelseg.train import sampling
 from steelseg.train.batch import Batch, PackedBatch, collate, collate_packed, packed_bytes
@@ -50,7 +51,7 @@ class FoldData(L.LightningDataModule):
         self.false_pixels: Rows = np.zeros(len(cache), dtype=np.int64)  # of the epoch before
         self._training: tuple[Phase, DataLoader[Any]] | None = None
         rows = np.arange(len(cache))
-        self.training_rows: Rows = rows[folds != config.fold]
+        self.training_rows: Rows = fold_table.trained_on(folds, config.fold)
         self.validation_rows: Rows = rows[folds == config.fold]
         if not len(self.validation_rows) or not len(self.training_rows):
             raise BadInput(f"`fold`: expected 0 to {int(folds.max())}, but got {config.fold}")

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from steelseg.core.device import gpus
 from steelseg.core.files import sha256
 from steelseg.data import fold_table
@@ -76,7 +74,7 @@ def plan(network: ModelConfig, given: TrainConfig, cache: Cache, folds_path: Pat
     """
     network, pretrained = resolve_weights(network)
     folds = fold_table.fold_numbers(fold_table.read(folds_path, cache.names, cache.annotations))
-    found = fingerprint(given, cache, np.flatnonzero(folds != given.fold))
+    found = fingerprint(given, cache, fold_table.trained_on(folds, given.fold))
     is_pretrained = network.encoder_weights is not None
     setting = Setting(gpus(), network.encoder, is_pretrained, least_batch(network))
     config, choices = resolve(given, found, setting)
