@@ -92,6 +92,16 @@ def test_kolektor_sdd(tmp_path: Path) -> None:
     assert_shown(records["kos02/Part0.jpg"], {"crack": SPOT})
 
 
+def test_neu_seg(tmp_path: Path) -> None:
+    """Label images in a folder beside that of the images, with the same folders below."""
+    for part in ("training", "test"):
+        save(tmp_path / f"images/{part}/000201.jpg")
+        save(tmp_path / f"annotations/{part}/000201.png", SPOT * 3 + BLOT)
+    records = read(tmp_path, classes=("inclusion", "patches", "scratches"))
+    assert list(records) == ["test/000201.jpg", "training/000201.jpg"]
+    assert_shown(records["training/000201.jpg"], {"scratches": SPOT, "inclusion": BLOT})
+
+
 def test_mvtec(tmp_path: Path) -> None:
     """Folders name the classes; images without defects have no mask and are clean."""
     save(tmp_path / "train/good/000.png")

@@ -56,6 +56,7 @@ def read(source: Path, options: Options) -> Source:
         others = list_below(folder)
         pictures = others.names
         left_out |= {n: reason.replace("_", " ") for n, reason in others.passed_over.items()}
+    left_out.pop(optional_files.CLASSES, None)
     faults = Faults(str(source))
     given, colors = _given(source, options)
     keys = image_keys(pictures)
