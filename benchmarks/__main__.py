@@ -38,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for group in ["gpu"] if options.gpu else options.only:
         print(f"measuring {group} ...", flush=True)
-        rows += import_module(f"benchmarks.{group}").rows(scale)
-        write_json(options.out, rows, machine())  # so that a failure costs one group, not all
+        for row in import_module(f"benchmarks.{group}").rows(scale):
+            rows.append(row)
+            write_json(options.out, rows, machine())  # so that a failure costs no row before it
     print(f"on {machine()}:\n\n{as_markdown(rows)}")
 
 
