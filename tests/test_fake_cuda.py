@@ -137,11 +137,11 @@ def on_cuda(whole: torch.nn.Module) -> None:
                     tensors[name] = there
 
 
-def batch_on_cuda(n_images: int, height: int, width: int) -> Batch:
+def batch_on_cuda(n_images: int, n_masks: int, height: int, width: int) -> Batch:
     """As a loader sends it, and as the data module unpacks it."""
     padded = [side + -side % 32 for side in (height, width)]
     images = torch.empty(n_images, 1, *padded, dtype=torch.uint8, device=CUDA)
-    packed = torch.empty(n_images, 2, height, -(-width // 8), dtype=torch.uint8, device=CUDA)
+    packed = torch.empty(n_images, n_masks, height, -(-width // 8), dtype=torch.uint8, device=CUDA)
     rows = torch.empty(n_images, dtype=torch.int64, device=CUDA)
     return PackedBatch(images, packed, rows, width).unpack()
 
@@ -174,15 +174,19 @@ NETWORKS = (
 
 
 @pytest.mark.parametrize(
-    ("changes", "network", "size_hw"),
+    ("changes", "network", "shape"),  # of the masks, the third being what is ignored
     [
-        ({}, {}, (256, 256)),
-        ({"mixup": 1.0, "ema_decay": 0.9}, {}, (200, 200)),  # padded, and cut back
-        ({"loss": {"bce": 1.0}, "class_weights": [1.0, 2.0], "label_smoothing": 0.1}, {}, (64, 64)),
-        *(({"loss": loss}, {}, (64, 64)) for loss in LOSSES),
-        ({}, {"label_head": "hard"}, (64, 64)),
-        ({}, {"label_head": "soft", "in_channels": 3}, (64, 64)),
-        *(({}, network, (64, 64)) for network in NETWORKS[1:]),
+        ({}, {}, (2, 256, 256)),
+        ({"mixup": 1.0, "ema_decay": 0.9}, {}, (3, 200, 200)),  # padded, and cut back
+        (
+            {"loss": {"bce": 1.0}, "class_weights": [1.0, 2.0], "label_smoothing": 0.1},
+            {},
+            (3, 64, 64),
+        ),
+        *(({"loss": loss}, {}, (3, 64, 64)) for loss in LOSSES),
+        ({}, {"label_head": "hard"}, (3, 64, 64)),
+        ({}, {"label_head": "soft", "in_channels": 3}, (2, 64, 64)),
+        *(({}, network, (2, 64, 64)) for network in NETWORKS[1:]),
     ],
     ids=str,
 )
@@ -191,7 +195,7 @@ def test_steps_stay_on_the_gpu_and_losses_in_32_bits(
     tiny_cache: Cache,
     changes: dict[str, Any],
     network: dict[str, Any],
-    size_hw: tuple[int, int],
+    shape: tuple[int, int, int],
 ) -> None:
     """Nothing is computed on two devices, and nothing fetched but what the epoch's end asks for."""
     settings = config(precision="16-mixed", **changes)
@@ -205,7 +209,7 @@ def test_steps_stay_on_the_gpu_and_losses_in_32_bits(
         on_cuda(task)
         task._device = CUDA
         task._trainer = SimpleNamespace(current_epoch=0, global_rank=0, global_step=1)  # type: ignore
-        batch = batch_on_cuda(4, *size_hw)
+        batch = batch_on_cuda(4, *shape)
         task.on_train_epoch_start()
         with Synchronisations() as of_training:
             loss = task.train().training_step(batch, 0)
