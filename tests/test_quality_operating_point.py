@@ -6,7 +6,6 @@ from scipy import stats
 
 from steelseg.quality.intervals import upper_bound
 from steelseg.quality.operating_point import (
-    cross_alarms,
     judge,
     least_cost,
     limit_escapes,
@@ -140,21 +139,6 @@ def test_the_least_cost_is_that_of_the_loop():
 
         best = min(cost(t) for t in [-1, *scores])
         assert cost(least_cost(scores, defective, costs)) == best
-
-
-def test_no_image_judges_a_threshold_that_it_chose():
-    """Every part is decided by what the others choose."""
-    parts = np.repeat([0, 1, 2], 4)
-    scores = np.array([0.1, 0.5, 0.9, 0.3] * 3)
-    looked_at = []
-
-    def choose(rows):
-        looked_at.append(sorted(set(parts[rows])))
-        return 0.4 if 0 in parts[rows] else 0.6
-
-    alarms = cross_alarms(scores, parts, choose)
-    assert looked_at == [[1, 2], [0, 2], [0, 1]]
-    assert alarms.tolist() == [False, False, True, False, *[False, True, True, False] * 2]
 
 
 def test_an_escape_raises_no_alarm_at_all():

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from steelseg.core.arrays import Float64
 
-_KNOTS = 33
+_KNOTS = 17
 _EDGE = 1e-6  # scores nearer to 0 or 1 have no finite logarithm
 
 

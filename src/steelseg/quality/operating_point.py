@@ -30,8 +30,8 @@ class Point(NamedTuple):
 
     `at_most` is what the share of errors on new groups does not exceed, at the stated confidence,
     and `least` the smallest limit that so many images could promise. Where `is_promised` is false
-    the data are too few for the limit, and it is kept on average over new groups, as far as one
-    can tell, but not at the stated confidence.
+    the data are too few for the limit: it is only kept on average over new groups, and if they are
+    too few for that as well, the threshold is the highest score that should be none.
     """
 
     threshold: float
@@ -105,30 +105,13 @@ def least_cost(
     return float(candidates[best[len(best) // 2]])
 
 
-def cross_alarms(
-    scores: npt.ArrayLike, parts: npt.ArrayLike, choose: Callable[[Bool], float]
-) -> Bool:
-    """Say for N images whether each is an alarm, by thresholds chosen without its part.
-
-    Args:
-        scores: (N,).
-        parts: (N,) labels of parts; a group must lie in one.
-        choose: returns the threshold chosen on the images of a mask (N,).
-    """
-    values, part = np.asarray(scores), np.asarray(parts)
-    alarms = np.zeros(len(values), dtype=bool)
-    for one in np.unique(part):
-        alarms[part == one] = values[part == one] > choose(part != one)
-    return alarms
-
-
 def judge(
     alarms: Bool, shown: Bool, groups: npt.ArrayLike, confidence: float = CONFIDENCE
 ) -> Judgement:
     """Count false alarms and escapes, with intervals.
 
     Args:
-        alarms: (N,), of `cross_alarms`.
+        alarms: (N,) by thresholds that were chosen without the image.
         shown: (N, C) which classes each image truly shows.
         groups: (N,) labels.
         confidence: of the intervals.

@@ -1,0 +1,202 @@
+"""In order or not: one level of calibrated confidence, above which an image is an alarm.
+
+The level is the same for all classes, since calibrated confidences are comparable; so a limit, a
+cost or a slider moves a single number. It is found on validation images, and judged on others of
+them: calibration and level are chosen anew without each part of the images.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, Field, model_validator
+
+from steelseg.core.arrays import Bool, Float64, Int64
+from steelseg.core.errors import BadInput
+from steelseg.core.params import Config
+from steelseg.quality import calibration
+from steelseg.quality.calibration import Calibration
+from steelseg.quality.intervals import CONFIDENCE
+from steelseg.quality.operating_point import (
+    Judgement,
+    Point,
+    judge,
+    least_cost,
+    limit_escapes,
+    limit_false_alarms,
+)
+
+TRADE_OFF = (5, 10, 20, 50, 100, 200, 300)  # false alarms per 1,000 clean images, for the curve
+_EVEN = 0.5  # where there is nothing to choose on: alarms are more likely right than not
+_PerThousand = Annotated[float, Field(gt=0, lt=1000)]
+
+
+class Costs(Config):
+    """What errors cost, in any unit."""
+
+    false_alarm: Annotated[float, Field(gt=0)]
+    escape: Annotated[float, Field(gt=0)]
+
+
+class OperatingPoint(Config):
+    """What is asked of the verdicts: exactly one of false alarms, escapes and costs."""
+
+    false_alarms: _PerThousand | None = None
+    """at most so many of 1,000 clean images may be alarms"""
+    escapes: dict[int, _PerThousand] | None = None
+    """at most so many of 1,000 images that show a class may pass, for one or more classes"""
+    costs: Costs | None = None
+    """the lowest total cost, on images mixed as those of the validation"""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = CONFIDENCE
+    """with which the limit holds on new groups"""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "OperatingPoint":
+        if sum(asked is not None for asked in (self.false_alarms, self.escapes, self.costs)) != 1:
+            raise ValueError("exactly one of false_alarms, escapes and costs")
+        return self
+
+
+class Choice(BaseModel, frozen=True, extra="forbid"):
+    """A level, and how often verdicts by it err on images that had no part in choosing it.
+
+    `point` is None for costs, and where there was no image to choose on.
+    """
+
+    level: float
+    point: Point | None
+    judgement: Judgement
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether the limit holds on new groups, at its confidence."""
+        return self.point is not None and self.point.is_promised
+
+
+class Verdicts(BaseModel, frozen=True, extra="forbid"):
+    """All that turns raw confidences into verdicts, and what is known about those: JSON as it is.
+
+    `trade_off` has a choice for each limit of false alarms in `TRADE_OFF`.
+    """
+
+    asked: OperatingPoint
+    chosen: Choice
+    trade_off: dict[int, Choice]
+    calibrations: dict[int, Calibration]
+    """of each class, in channel order"""
+    n_clean: int
+    n_clean_groups: int
+
+    def confidences(self, raw: npt.ArrayLike) -> Float64:
+        """Calibrate raw confidences (..., C)."""
+        return _calibrate(np.asarray(raw), list(self.calibrations.values()))
+
+    def is_alarm(self, raw: npt.ArrayLike) -> Bool:
+        """Say of raw confidences (..., C) whether each class is an alarm; an image is if any is."""
+        return self.confidences(raw) > self.chosen.level
+
+
+class Images(NamedTuple):
+    """Validation images: raw confidences (N, C), classes truly shown (N, C), groups, parts (N,)."""
+
+    confidences: Float64
+    shown: Bool
+    groups: Int64
+    parts: Int64
+
+    def take(self, rows: Bool) -> "Images":
+        """Return some of the images."""
+        confidences, shown, groups, parts = self
+        return Images(confidences[rows], shown[rows], groups[rows], parts[rows])
+
+
+def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdicts:
+    """Find the level that is asked for and those of the trade-off, and judge them out of sample.
+
+    Args:
+        images: given by models that have not seen them; a group lies in one part.
+        classes: the ids of the C classes.
+        asked: limits of escapes name some of these classes.
+
+    Raises:
+        BadInput: they name another.
+    """
+    if unknown := sorted(set(asked.escapes or {}) - set(classes)):
+        raise BadInput(f"`escapes`: expected classes of {list(classes)}, but got {unknown}")
+    confidence = asked.confidence
+    curve = [OperatingPoint(false_alarms=x, confidence=confidence) for x in TRADE_OFF]
+    every = [asked, *curve]
+    alarms = np.zeros((len(every), len(images.parts)), dtype=bool)
+    for part in np.unique(images.parts):
+        others = images.parts != part
+        learned = images.take(others)
+        scores = _scores(images.confidences, _fit(learned))
+        for row, one in zip(alarms, every, strict=True):
+            level, _ = _choose(scores[others], learned, classes, one)
+            row[~others] = scores[~others] > level
+    calibrations = _fit(images)
+    scores = _scores(images.confidences, calibrations)
+    choices = []
+    for row, one in zip(alarms, every, strict=True):
+        level, point = _choose(scores, images, classes, one)
+        found = judge(row, images.shown, images.groups)
+        choices.append(Choice(level=level, point=point, judgement=found))
+    is_clean = ~images.shown.any(axis=1)
+    return Verdicts(
+        asked=asked,
+        chosen=choices[0],
+        trade_off=dict(zip(TRADE_OFF, choices[1:], strict=True)),
+        calibrations=dict(zip(classes, calibrations, strict=True)),
+        n_clean=int(is_clean.sum()),
+        n_clean_groups=len(np.unique(images.groups[is_clean])),
+    )
+
+
+def of_groups(images: Images) -> Images:
+    """Take each group for one image, that is as suspicious as the worst of its images."""
+    _, first, group = np.unique(images.groups, return_index=True, return_inverse=True)
+    confidences = np.zeros((len(first), images.confidences.shape[1]))
+    shown = np.zeros(confidences.shape, dtype=bool)
+    np.maximum.at(confidences, group, images.confidences)
+    np.logical_or.at(shown, group, images.shown)
+    return Images(confidences, shown, np.arange(len(first)), images.parts[first])
+
+
+def _fit(images: Images) -> list[Calibration]:
+    pairs = zip(images.confidences.T, images.shown.T, strict=True)
+    return [calibration.fit(scores, shown) for scores, shown in pairs]
+
+
+def _calibrate(raw: npt.NDArray[np.floating], calibrations: Sequence[Calibration]) -> Float64:
+    return np.stack([one(raw[..., c]) for c, one in enumerate(calibrations)], axis=-1)
+
+
+def _scores(raw: Float64, calibrations: Sequence[Calibration]) -> Float64:
+    """Return how sure it is that an image shows a defect: (N,), that of its surest class."""
+    scores: Float64 = _calibrate(raw, calibrations).max(axis=1)
+    return scores
+
+
+def _choose(
+    scores: Float64, images: Images, classes: Sequence[int], asked: OperatingPoint
+) -> tuple[float, Point | None]:
+    """Choose the level on images with these scores."""
+    is_clean = ~images.shown.any(axis=1)
+    if asked.costs and len(scores):
+        costs = asked.costs.false_alarm, asked.costs.escape
+        return least_cost(scores, ~is_clean, costs), None
+    points = []
+    if asked.false_alarms and is_clean.any():
+        limit = asked.false_alarms / 1000, asked.confidence
+        points.append(limit_false_alarms(scores[is_clean], images.groups[is_clean], *limit))
+    for class_id, per_1000 in (asked.escapes or {}).items():
+        shown = images.shown[:, classes.index(class_id)]
+        if shown.any():
+            limit = per_1000 / 1000, asked.confidence
+            points.append(limit_escapes(scores[shown], images.groups[shown], *limit))
+    if not points:
+        return _EVEN, None
+    lowest = min(points, key=lambda point: point.threshold)  # which keeps all of the limits
+    is_promised = all(point.is_promised for point in points)
+    return lowest.threshold, lowest._replace(is_promised=is_promised)

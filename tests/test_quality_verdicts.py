@@ -1,0 +1,131 @@
+"""Verdicts keep what is asked of them, out of sample, and survive JSON."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from steelseg.core.errors import BadInput
+from steelseg.quality import verdicts
+from steelseg.quality.verdicts import Images, OperatingPoint, Verdicts, find, of_groups
+
+FIFTY = OperatingPoint(false_alarms=50)
+
+
+def draw(seed=0, n_groups=160, size=5, strength=2.5):
+    """Draw overconfident scores of two classes; images of a group are alike, in truth too."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), size)
+    shown = (rng.random((n_groups, 2)) < [0.25, 0.1])[groups]
+    odds = strength * (2 * shown - 1) + 1.2 * rng.normal(size=(n_groups, 2))[groups]
+    odds = odds + 0.8 * rng.normal(size=odds.shape) + [2, 1]
+    return Images(1 / (1 + np.exp(-odds)), shown, groups, groups % 5)
+
+
+def test_the_limit_is_kept_where_it_is_promised():
+    """Judged on images that had no part in it, 50 per 1,000 are not exceeded."""
+    images = draw()
+    found = find(images, [1, 3], FIFTY)
+    clean = ~images.shown.any(axis=1)
+    assert found.chosen.is_promised
+    assert found.chosen.judgement.false_alarms.value <= 0.05
+    assert found.chosen.point.at_most <= 0.05
+    alarms = found.is_alarm(images.confidences)
+    assert alarms.shape == (800, 2)
+    assert alarms[clean].any(axis=1).mean() == found.chosen.point.share
+    assert 0.02 < found.chosen.judgement.escapes.value < 0.3
+    assert found.n_clean == clean.sum() == 5 * found.n_clean_groups
+
+
+def test_new_groups_see_the_limit_kept():
+    """Of 25 mills that are promised 50 per 1,000, hardly any sees more on coils to come."""
+    to_come = draw(1000, n_groups=2000)
+    clean = to_come.confidences[~to_come.shown.any(axis=1)]
+    shares = []
+    for seed in range(25):
+        found = find(draw(seed, n_groups=120, size=3), [1, 3], FIFTY)
+        shares.append(found.is_alarm(clean).any(axis=1).mean())
+    assert sum(share > 0.05 for share in shares) <= 3
+    assert np.mean(shares) > 0.005
+
+
+def test_more_alarms_let_less_escape():
+    """Along the trade-off the level falls, and escapes with it; all of it is out of sample."""
+    found = find(draw(), [1, 3], FIFTY)
+    choices = list(found.trade_off.values())
+    assert list(found.trade_off) == list(verdicts.TRADE_OFF)
+    assert found.trade_off[50] == found.chosen
+    levels = [choice.level for choice in choices]
+    escapes = [choice.judgement.escapes.value for choice in choices]
+    assert levels == sorted(levels, reverse=True)
+    assert escapes == sorted(escapes, reverse=True)
+    assert not found.trade_off[5].is_promised  # of some 110 clean groups
+    assert found.trade_off[100].is_promised
+
+
+def test_no_image_judges_what_it_chose():
+    """What is asked of labels of chance is kept in sample only; the judgement says so."""
+    images = draw(strength=0)
+    part = images.parts == 0
+    changed = images._replace(confidences=np.where(part[:, None], 0.999, images.confidences))
+    judged = find(changed, [1, 3], FIFTY).chosen.judgement
+    clean = ~images.shown.any(axis=1)
+    # part 0 alone is alarmed, by a level that was chosen where no score is so high
+    assert judged.false_alarms.value >= part[clean].mean()
+
+
+def test_escapes_of_classes_are_limited():
+    """With limits for two classes the lower level keeps both."""
+    images = draw()
+    one = find(images, [1, 3], OperatingPoint(escapes={1: 200}))
+    both = find(images, [1, 3], OperatingPoint(escapes={1: 200, 3: 400}))
+    assert both.chosen.level <= one.chosen.level
+    alarms = one.is_alarm(images.confidences).any(axis=1)
+    assert (~alarms[images.shown[:, 0]]).mean() <= 0.2
+    with pytest.raises(BadInput, match=r"classes of \[1, 3\], but got \[2\]"):
+        find(images, [1, 3], OperatingPoint(escapes={2: 200}))
+
+
+def test_the_dearer_an_escape_the_lower_the_level():
+    """Costs move the level as they should, and promise nothing."""
+    cheap, dear = (
+        find(draw(), [1, 3], OperatingPoint(costs={"false_alarm": 1, "escape": x})).chosen
+        for x in (1, 50)
+    )
+    assert dear.level < cheap.level
+    assert dear.point is None
+    assert not dear.is_promised
+
+
+def test_without_clean_images_nothing_is_known_of_false_alarms():
+    """Then the level is where an alarm is more likely right than not."""
+    images = draw(n_groups=20)
+    defective = images.take(images.shown.any(axis=1))
+    found = find(defective, [1, 3], FIFTY)
+    assert found.chosen.level == 0.5
+    assert found.chosen.judgement.false_alarms is None
+    assert found.n_clean == 0
+    lone = images._replace(groups=np.zeros(100, int), parts=np.zeros(100, int))
+    assert not find(lone, [1, 3], FIFTY).chosen.is_promised
+
+
+def test_groups_are_as_suspicious_as_their_worst_image():
+    """A coil is defective if an image of it is, and scored by its highest confidences."""
+    confidences = np.array([[0.1, 0.9], [0.6, 0.2], [0.3, 0.3]])
+    shown = np.array([[False, True], [False, False], [False, False]])
+    coils = of_groups(Images(confidences, shown, np.array([7, 7, 4]), np.array([1, 1, 0])))
+    assert coils.confidences.tolist() == [[0.3, 0.3], [0.6, 0.9]]
+    assert coils.shown.tolist() == [[False, False], [False, True]]
+    assert coils.parts.tolist() == [0, 1]
+
+
+def test_json_keeps_all_of_it():
+    """What is written is read back as the same verdicts."""
+    found = find(draw(), [1, 3], FIFTY)
+    assert Verdicts.model_validate_json(found.model_dump_json()) == found
+
+
+def test_one_thing_is_asked():
+    """Two limits at once, or none, are refused."""
+    for asked in ({}, {"false_alarms": 50, "escapes": {1: 20}}, {"false_alarms": 0}):
+        with pytest.raises(ValidationError):
+            OperatingPoint(**asked)
