@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from steelseg.core.checkpoints import work_folder
@@ -14,11 +15,12 @@ from steelseg.predict.ensemble import by_fold, member_folders
 from steelseg.predict.inference import InferenceConfig, open_models
 from steelseg.predict.rules import Rules, take_probe, write_rules
 from steelseg.predict.views import ViewsConfig
+from steelseg.quality.verdicts import OperatingPoint, find
 from steelseg.registry.log import log_model
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.tracking.store import ui_command
-from steelseg.tune import outcome, search
+from steelseg.tune import headline, outcome, search
 from steelseg.tune.metrics import caveat
 from steelseg.tune.search import TuneConfig
 from steelseg.tune.validation import probe_image, validate
@@ -55,8 +57,15 @@ def main() -> None:
         )
         rows, table = validation
         rules = search.search(table, config)
-        honest = search.cross_count(table, config, folds["group"].to_numpy()[rows])
-        scores = search.report(table, rules, honest, cache.classes)
+        groups = folds["group"].to_numpy(dtype=np.int64)[rows]
+        honest = search.cross_count(table, config, groups)
+        images = headline.images_of(table, groups, config.n_splits)
+        verdicts = find(images, cache.classes, OperatingPoint(false_alarms=50))
+        scores = {
+            **search.report(table, rules, honest, cache.classes),
+            **headline.figures(honest, groups),
+            **headline.verdict_figures(images, verdicts),
+        }
         network = open_models(folders, inference, views).network
         probe = take_probe(probe_image(cache, validation), network)
         by_class = dict(zip(cache.classes, rules, strict=True))

@@ -107,12 +107,12 @@ def test_too_few_images_are_said_to_be_too_few():
     assert not point.is_promised
     assert point.threshold == scores[-1]
     assert (0 * 36 + 1) / 37 <= 0.05 < point.at_most
-    text = shortfall(point, 36, 36)
+    text = shortfall(point.least, 36, 36)
     assert text == "with 36 clean images nothing below 80 per 1,000 can be shown"
     of_groups = limit_false_alarms(np.tile(scores, 10), np.repeat(np.arange(36), 10), 0.05)
     assert of_groups.least == pytest.approx(point.least)
-    assert "360 clean images of 36 groups" in shortfall(of_groups, 360, 36)
-    assert shortfall(limit_false_alarms(scores, np.arange(36), 0.08), 36, 36) == ""
+    assert "360 clean images of 36 groups" in shortfall(of_groups.least, 360, 36)
+    assert limit_false_alarms(scores, np.arange(36), 0.08).is_promised
 
 
 def test_ties_count_as_they_stand():

@@ -1,1 +1,1 @@
-"""What a quality engineer asks: verdicts, how many errors they make, and how sure that is."""
+"""Verdicts on images: how often they err, what can be promised, and how sure that is."""

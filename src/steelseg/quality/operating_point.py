@@ -125,14 +125,12 @@ def judge(
     )
 
 
-def shortfall(point: Point, n_images: int, n_groups: int, kind: str = "clean") -> str:
-    """Say that the data are too few for a limit; empty where the limit is promised."""
-    if point.is_promised:
-        return ""
+def shortfall(least: float, n_images: int, n_groups: int, kind: str = "clean") -> str:
+    """Say that the data are too few for a limit that is below `least`, a share."""
     of = f" of {n_groups} groups" if n_groups < n_images else ""
     return (
         f"with {n_images} {kind} images{of} nothing below "
-        f"{np.ceil(1000 * point.least):.0f} per 1,000 can be shown"
+        f"{np.ceil(1000 * least):.0f} per 1,000 can be shown"
     )
 
 

@@ -1,11 +1,12 @@
 """The closing summary of a run: how good it is, where its results are, what to type next."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from steelseg.core.files import read_metrics
 from steelseg.model.card import read_card
+from steelseg.quality.operating_point import shortfall
 from steelseg.tracking.store import ui_command
 from steelseg.tune.metrics import caveat
 
@@ -30,18 +31,19 @@ def summarise(root: Path) -> str:
         for one in classes
         if f"positive_dice_class_{one.id}" in scores
     )
-    note = caveat(scores, classes)
+    notes = [caveat(scores, classes), *_verdicts(scores)]
     fitted, optimistic = scores["pair_dice"], scores["optimistic_pair_dice"]
     baseline = scores["all_empty_pair_dice"]
     return "\n".join(
         [
             "",
             "pair-Dice of the validation images",
-            f"  {fitted:.4f}   cross-fitted: rules tuned and scored on different images",
+            f"  {fitted:.4f}   cross-fitted: rules tuned and scored on different images"
+            f"{_range(scores, 'pair_dice', '.4f')}",
             f"  {baseline:.4f}   predicting nothing ({fitted - baseline:+.4f} gained over it)",
             f"  {optimistic:.4f}   rules tuned and scored on the same images: too optimistic",
             f"  Dice where there is a defect: {per_class or 'unknown'}",
-            *([f"  {note}"] if note else []),
+            *(f"  {note}" for note in notes if note),
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",
             "report        reports/index.html",
@@ -50,3 +52,25 @@ def summarise(root: Path) -> str:
             f"MLflow        make ui   or   {ui_command()}",
         ]
     )
+
+
+def _verdicts(scores: Mapping[str, float]) -> Iterator[str]:
+    """Say what escapes at 50 false alarms per 1,000 clean images, and whether that can be shown."""
+    if "escapes_at_50" not in scores:
+        return
+    yield (
+        "Verdicts at 50 false alarms per 1,000 clean images: "
+        f"{scores['escapes_at_50']:.1%} of the images with a defect escape"
+        f"{_range(scores, 'escapes_at_50', '.1%')}"
+    )
+    if "least_false_alarms" in scores and not scores["promised_at_50"]:
+        least = scores["least_false_alarms"] / 1000
+        numbers = int(scores["clean_images"]), int(scores["clean_groups"])
+        yield f"  that limit is not promised: {shortfall(least, *numbers)}"
+
+
+def _range(scores: Mapping[str, float], name: str, form: str) -> str:
+    """Write a figure's 95% interval; metrics of an older run have none."""
+    if f"{name}_low" not in scores:
+        return ""
+    return f" (95%: {scores[f'{name}_low']:{form}} to {scores[f'{name}_high']:{form}})"

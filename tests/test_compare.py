@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from steelseg.core.errors import BadInput
-from steelseg.quality.compare import compare
+from steelseg.experiments.compare import compare
 
 
 def draw(gain, n=120, seed=0):

@@ -1,0 +1,1 @@
+"""Defects one by one: which are found, of what size."""

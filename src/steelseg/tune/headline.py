@@ -1,0 +1,98 @@
+"""The figures that an inspector asks for, with the intervals that hold them on new groups.
+
+Beside a figure's name stand `_low` and `_high`, the ends of its 95% interval.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from steelseg.core.arrays import Bool, Int64
+from steelseg.quality import calibration
+from steelseg.quality.intervals import Estimate, rate, ratio
+from steelseg.quality.verdicts import Images, Verdicts
+from steelseg.tune.components import ComponentTable
+from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, pair_dice
+from steelseg.tune.search import parts_of
+
+LIMITS = (10, 50, 100)  # false alarms per 1,000 clean images
+
+
+def figures(counts: Int64, groups: Int64) -> dict[str, float]:
+    """Give the headline figures of masks, each with its interval.
+
+    `pair_dice`, and `positive_dice` where there is a defect; `recall` is the share of true pixels
+    that are found, `escapes` that of images with a defect in which nothing is found, and
+    `false_alarms` that of clean images in which something is. Left out is what there is nothing of.
+
+    Args:
+        counts: (N, C, 3) of cross-fitted rules, see `steelseg.tune.metrics`.
+        groups: (N,) labels.
+    """
+    n_classes = counts.shape[1]
+    shown: Bool = counts[..., TRUE] > 0
+    found: Bool = counts[..., PREDICTED] > 0
+    dice, is_defective, is_alarm = pair_dice(counts), _any(shown), _any(found)
+
+    def share(top: npt.ArrayLike, bottom: npt.ArrayLike) -> Estimate | None:
+        return ratio(np.ravel(top), np.ravel(bottom), np.repeat(groups, n_classes))
+
+    return named(
+        {
+            "pair_dice": share(dice, np.ones_like(dice)),
+            "positive_dice": share(dice * shown, shown),
+            "recall": share(counts[..., TRUE_POSITIVE], counts[..., TRUE]),
+            "escapes": rate(~is_alarm[is_defective], groups[is_defective]),
+            "false_alarms": rate(is_alarm[~is_defective], groups[~is_defective]),
+        }
+    )
+
+
+def images_of(table: ComponentTable, groups: Int64, n_splits: int) -> Images:
+    """Take from a table what verdicts are made of."""
+    classes = range(table.n_classes)
+    confidences = np.stack([table.confidences(c) for c in classes], axis=1).astype(np.float64)
+    shown: Bool = np.stack([table.truth_areas(c) > 0 for c in classes], axis=1)
+    parts = parts_of(table, n_splits, groups).astype(np.int64)
+    return Images(confidences, shown, groups, parts)
+
+
+def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
+    """Give what verdicts by calibrated confidence achieve, on images without a part in them.
+
+    For 10, 50 and 100 false alarms per 1,000 clean images the share of defective images that
+    escape, that of clean images that are alarms, and whether the limit is promised (1 or 0);
+    `least_false_alarms` is the smallest limit, per 1,000, that could be. `calibration_error` is
+    that of the calibrated confidences, `raw_calibration_error` that of the raw ones.
+    """
+    scores = named({f"escapes_at_{x}": found.trade_off[x].judgement.escapes for x in LIMITS})
+    scores |= named({f"alarms_at_{x}": found.trade_off[x].judgement.false_alarms for x in LIMITS})
+    for limit in LIMITS:
+        choice = found.trade_off[limit]
+        scores[f"promised_at_{limit}"] = float(choice.is_promised)
+        if choice.point:
+            scores["least_false_alarms"] = 1000 * choice.point.least
+    pairs = zip(images.confidences.T, images.shown.T, strict=True)
+    calibrated = np.stack([calibration.cross_fit(s, t, images.parts) for s, t in pairs], axis=1)
+    for name, confidences in (("", calibrated), ("raw_", images.confidences)):
+        reliability = calibration.reliability(confidences.ravel(), images.shown.ravel())
+        scores[f"{name}calibration_error"] = reliability.error
+    return scores | {
+        "clean_images": float(found.n_clean),
+        "clean_groups": float(found.n_clean_groups),
+        "defective_images": float(images.shown.any(axis=1).sum()),
+    }
+
+
+def _any(classes: Bool) -> Bool:
+    """Say of images (N, C) whether any class is true: (N,)."""
+    return np.asarray(classes.any(axis=1))
+
+
+def named(estimates: dict[str, Estimate | None]) -> dict[str, float]:
+    """Name the ends of each interval; figures of nothing are left out."""
+    scores: dict[str, float] = {}
+    for name, estimate in estimates.items():
+        if estimate is not None:
+            value, low, high = estimate
+            scores |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return scores

@@ -1,0 +1,75 @@
+"""The headline figures are those of the metrics, with intervals over groups."""
+
+import numpy as np
+import pytest
+from tables import fill_table
+
+from steelseg.quality.verdicts import OperatingPoint, find
+from steelseg.report.summary import _verdicts
+from steelseg.tune import headline
+from steelseg.tune.metrics import summarise
+
+
+def counts_of(rng, n_groups=30, size=4):
+    """True positive, predicted and true pixels of two classes, alike within a group."""
+    groups = np.repeat(np.arange(n_groups), size)
+    true = np.where((rng.random((n_groups, 2)) < 0.4)[groups], 100, 0)
+    found = (true * rng.beta(4, 2, (n_groups, 2))[groups]).astype(int)
+    predicted = found + rng.integers(0, 2, (n_groups, 2))[groups] * 30
+    return np.stack([found, predicted, true], axis=-1), groups
+
+
+def test_figures_are_those_of_the_metrics():
+    """The value within each interval is what `summarise` and plain counting give."""
+    counts, groups = counts_of(np.random.default_rng(0))
+    figures, scores = headline.figures(counts, groups), summarise(counts, [1, 2])
+    for name in ("pair_dice", "positive_dice"):
+        assert figures[name] == pytest.approx(scores[name])
+    clean = counts[..., 2].sum(axis=1) == 0
+    alarm = counts[..., 1].sum(axis=1) > 0
+    assert figures["recall"] == counts[..., 0].sum() / counts[..., 2].sum()
+    assert figures["escapes"] == (~alarm[~clean]).mean()
+    assert figures["false_alarms"] == alarm[clean].mean()
+    for name in ("pair_dice", "positive_dice", "recall", "escapes", "false_alarms"):
+        assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+
+
+def test_groups_widen_the_intervals():
+    """Images of a coil say less than as many of different coils."""
+    counts, groups = counts_of(np.random.default_rng(1))
+    alike = headline.figures(counts, groups)
+    naive = headline.figures(counts, np.arange(len(groups)))
+    for name in ("pair_dice", "positive_dice"):
+        width, plain = (f[f"{name}_high"] - f[f"{name}_low"] for f in (alike, naive))
+        assert width > 1.3 * plain
+
+
+def test_what_there_is_none_of_is_left_out():
+    """Without a clean image there are no false alarms, without a defect no escapes."""
+    shown = np.full((4, 1, 3), 10)
+    assert "false_alarms" not in headline.figures(shown, np.arange(4))
+    clean = headline.figures(np.zeros((4, 1, 3), int), np.arange(4))
+    assert set(clean) == {
+        f"{n}{e}" for n in ("pair_dice", "false_alarms") for e in ("", "_low", "_high")
+    }
+
+
+def test_verdicts_of_a_table():
+    """From probability maps to escapes at a limit, and to the sentence of the summary."""
+    rng = np.random.default_rng(2)
+    is_defective = np.arange(40) < 15
+    masks = np.zeros((40, 1, 6, 6), np.uint8)
+    masks[is_defective, :, 2:4, 2:4] = 1
+    levels = rng.random((40, 1, 1, 1), dtype=np.float32) * np.float32(0.8)
+    table = fill_table(levels + np.float32(0.15) * masks, masks)
+    images = headline.images_of(table, np.arange(40), 5)
+    found = find(images, [1], OperatingPoint(false_alarms=50))
+    scores = headline.verdict_figures(images, found)
+    assert (scores["clean_images"], scores["defective_images"]) == (25, 15)
+    assert scores["promised_at_50"] == 0
+    assert 0 < scores["escapes_at_50_low"] <= scores["escapes_at_50"] < scores["escapes_at_50_high"]
+    assert scores["calibration_error"] < scores["raw_calibration_error"]
+    first, second = _verdicts(scores)
+    assert first.startswith("Verdicts at 50 false alarms per 1,000 clean images")
+    assert second == ("not promised: with 25 clean images nothing below 113 per 1,000 can be shown")
+    assert list(_verdicts({})) == []
