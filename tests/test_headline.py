@@ -71,7 +71,6 @@ def test_verdicts_of_a_table():
     assert scores["calibration_error"] < scores["raw_calibration_error"]
     first, second = _verdicts(scores)
     assert first.startswith("Verdicts at 50 false alarms per 1,000 clean images")
-    assert second == (
-        "  that limit is not promised: with 25 clean images nothing below 113 per 1,000 can be shown"
-    )
+    assert second.strip().startswith("that limit is not promised: with 25 clean images nothing")
+    assert second.endswith("below 113 per 1,000 can be shown")
     assert list(_verdicts({})) == []
