@@ -13,8 +13,9 @@ from benchmarks import notebook_way
 from benchmarks.inputs import DataSet, Scale, data_set
 from benchmarks.table import Row
 from benchmarks.turns import in_turns
+from steelseg.core.pixels import GREY
 from steelseg.data import label_csv, rle
-from steelseg.data.images import read_grey
+from steelseg.data.decoding import read
 from steelseg.train.batch import Batch, PackedBatch, collate, collate_packed
 from steelseg.train.crops import TrainingCrops, WholeImages
 
@@ -36,7 +37,7 @@ class OnTheFly(Dataset[Batch]):
     def __getitem__(self, row: int) -> Batch:
         cache = self.data.cache
         name = cache.names[row]
-        image_hw = read_grey(self.data.folder / "train_images" / name).image_hw
+        image_hw = read(self.data.folder / "train_images" / name, GREY).image
         rles = (self.rles.get((name, c), "") for c in cache.classes)
         masks_chw = np.stack([rle.decode(text, cache.sizes_hw[0]) for text in rles])
         image, masks = torch.from_numpy(image_hw)[None], torch.from_numpy(masks_chw)

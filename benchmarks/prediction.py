@@ -69,7 +69,6 @@ def network_config(arch_options: dict[str, Any]) -> ModelConfig:
         arch="Unet",
         encoder="resnet18",
         encoder_weights=None,
-        in_channels=1,
         arch_options=arch_options,
     )
 

@@ -10,8 +10,9 @@ from matplotlib.patches import Patch
 from steelseg.core.arrays import Uint8
 from steelseg.core.classes import default_classes
 from steelseg.core.params import read_yaml
+from steelseg.core.pixels import GREY
 from steelseg.data import image_table, label_csv, rle
-from steelseg.data.images import read_grey
+from steelseg.data.decoding import read
 from steelseg.report.drawing import draw
 
 HERE = Path(__file__).parent
@@ -90,8 +91,8 @@ def draw_predictions(path: Path, n_images: int = 3) -> None:
     classes = default_classes(masks[most[0]])
     figure, axes = plt.subplots(n_images, 1, figsize=(9, 1.55 * n_images), layout="compressed")
     for axis, name in zip(axes, most, strict=False):
-        image_hw = read_grey(DATA / "test_images" / name).image_hw
-        axis.imshow(draw(image_hw, classes, masks[name]))
+        image = read(DATA / "test_images" / name, GREY).image
+        axis.imshow(draw(image, classes, masks[name]))
         axis.axis("off")
     legend = [Patch(color=one.color, label=one.name) for one in classes]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend), frameon=False)

@@ -28,10 +28,11 @@ def main() -> None:
     check_images(facts, [*list_files(raw / "train_images").names, *tests], raw / IMAGES)
     train = inspect_folder(
         raw / "train_images",
+        config.channels,
         skip_bad=config.on_bad_image == "skip",
         unlabelled={key for key, fact in facts.items() if not fact.labelled},
     )
-    test = inspect_folder(raw / "test_images", skip_bad=False, may_be_empty=True)
+    test = inspect_folder(raw / "test_images", train.pixels, skip_bad=False, may_be_empty=True)
     table = annotations.build(train, labels, classes, raw / config.csv, facts)
     table, train = ignored.mark(table, raw / ignored.FILE, train)
     test_table = annotations.build_unannotated(test)

@@ -35,7 +35,7 @@ def main() -> None:
     ):
         tracker.params(planned.params)
         L.seed_everything(config.seed, verbose=False)
-        segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+        segmenter = models.build(network, len(cache.classes), cache.mean, cache.std, cache.pixels)
         keeper = train(segmenter, config, planned.data, folder, tracker.epoch)
         if not first:
             return

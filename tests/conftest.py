@@ -15,9 +15,10 @@ from hypothesis import settings
 
 from steelseg.core.arrays import Uint8
 from steelseg.core.classes import default_classes
+from steelseg.core.pixels import GREY
 from steelseg.data import annotations, cache_writer, ignored, label_csv, rle
 from steelseg.data.cache import Cache
-from steelseg.data.images import read_grey
+from steelseg.data.decoding import read
 from steelseg.data.inspection import inspect_folder
 
 REPOSITORY = Path(__file__).parents[1]
@@ -193,7 +194,7 @@ def tiny_model(tiny_dataset: Path, once: Once) -> Path:
     Do not change it. Its head is scaled so that its two probability maps of noise are neither flat
     nor all 0 or 1.
     """
-    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw[:32, :64]
+    image_hw = read(tiny_dataset / "test_images" / "0012.png", GREY).image[:32, :64]
     return once("model", lambda folder: make_model(folder, image_hw))
 
 
@@ -211,10 +212,10 @@ def make_model(folder: Path, image_hw: Uint8) -> None:
     folder.mkdir()
     options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
     config = ModelConfig(
-        arch="Unet", encoder="resnet18", encoder_weights=None, in_channels=1, arch_options=options
+        arch="Unet", encoder="resnet18", encoder_weights=None, arch_options=options
     )
     torch.manual_seed(7)
-    segmenter = network.build(config, 2, mean=0.45, std=0.1).eval()
+    segmenter = network.build(config, 2, mean=[0.45], std=[0.1]).eval()
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(image_hw.copy())[None, None])
         head = segmenter.network.segmentation_head[0]

@@ -28,6 +28,7 @@ u.png_2,1 48
 """
 PIVOT_PARAMS = """data_root: raw
 dataset: tiny
+channels: auto
 pivot_csv:
   csv: train.csv
   on_bad_image: stop

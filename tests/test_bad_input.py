@@ -262,7 +262,7 @@ def replace_folder_by_loop(root: Path) -> None:
 JPEG = to_bytes(noise(5), "JPEG")
 LARGE_JPEG = to_bytes(noise(5, (64, 64)), "JPEG")
 GREY = Image.fromarray(noise(5))
-EIGHT_BITS = "expected 8 bits a channel, but got "
+EIGHT_BITS = "b.png: expected 8 bits a channel, as most training images have, but got "
 UNKNOWN_CONTENT = "expected JPEG, PNG, BMP or TIFF, but the content is none of them"
 IMAGE_CASES = [
     image_case("a zero-byte file", b"", "expected an image, but the file is empty"),
@@ -277,10 +277,12 @@ IMAGE_CASES = [
     image_case("half a PNG", to_bytes(GREY, "PNG")[:70], "cannot be decoded as an image"),
     image_case("half a BMP", to_bytes(GREY, "BMP")[:-9], "cannot be decoded as an image"),
     image_case("half a TIFF", to_bytes(GREY, "TIFF")[:-60], "cannot be decoded as an image"),
-    image_case("a grey PNG of 16 bits", png((6, 8), 16, 0), f"{EIGHT_BITS}'I;16'"),
-    image_case("a colour PNG of 16 bits", png((6, 8), 16, 2), f"{EIGHT_BITS}'RGB' of 16 bits"),
-    image_case("a PNG of 16 bits with alpha", png((6, 8), 16, 6), f"{EIGHT_BITS}'RGBA' of 16"),
-    image_case("a TIFF of floats", to_bytes(GREY.convert("F"), "TIFF"), f"{EIGHT_BITS}'F'"),
+    image_case("a grey PNG of 16 bits", png((6, 8), 16, 0), f"{EIGHT_BITS}16 bits"),
+    image_case("a colour PNG of 16 bits", png((6, 8), 16, 2), f"{EIGHT_BITS}16 bits"),
+    image_case("a PNG of 16 bits with alpha", png((6, 8), 16, 6), f"{EIGHT_BITS}16 bits"),
+    image_case(
+        "a TIFF of floats", to_bytes(GREY.convert("F"), "TIFF"), f"{EIGHT_BITS}numbers of 32 bits"
+    ),
     image_case(
         "a TIFF in other colours",
         to_bytes(GREY.convert("RGB").convert("LAB"), "TIFF"),

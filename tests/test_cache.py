@@ -9,10 +9,11 @@ import pytest
 
 from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import GREY
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import MANIFEST, Cache
+from steelseg.data.decoding import read
 from steelseg.data.image_table import ImageTable
-from steelseg.data.images import read_grey
 from steelseg.data.inspection import inspect_folder
 
 
@@ -29,7 +30,7 @@ def test_images_and_masks_come_back(tiny_cache: Cache, tiny_dataset: Path) -> No
     rows = {(r.image, r.class_id): r.rle for r in label_csv.read(tiny_dataset / "train.csv").rows}
     assert len(tiny_cache) == 12
     for i, name in enumerate(tiny_cache.names):
-        image_hw = read_grey(tiny_dataset / "train_images" / name).image_hw
+        image_hw = read(tiny_dataset / "train_images" / name, GREY).image
         np.testing.assert_array_equal(tiny_cache.image(i), image_hw)
         expected = [rle.decode(rows.get((name, c), ""), (48, 80)) for c in (1, 2)]
         np.testing.assert_array_equal(tiny_cache.masks(i), np.stack(expected))
@@ -38,8 +39,8 @@ def test_images_and_masks_come_back(tiny_cache: Cache, tiny_dataset: Path) -> No
 def test_mean_and_deviation_are_those_of_all_pixels(tiny_cache: Cache) -> None:
     """The normalisation is computed over the whole set at once, in grey levels from 0 to 1."""
     pixels = np.stack([tiny_cache.image(i) for i in range(len(tiny_cache))]) / 255
-    assert tiny_cache.mean == pytest.approx(pixels.mean())
-    assert tiny_cache.std == pytest.approx(pixels.std())
+    assert tiny_cache.mean == [pytest.approx(pixels.mean())]
+    assert tiny_cache.std == [pytest.approx(pixels.std())]
 
 
 def test_a_pickled_cache_opens_its_files_anew(tiny_cache: Cache) -> None:

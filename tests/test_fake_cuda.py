@@ -95,9 +95,7 @@ def test_what_a_gpu_cannot_repeat_is_refused_early(
 ) -> None:
     """Torch would raise in the first step; without `deterministic`, or a GPU, all is well."""
     monkeypatch.setattr(loop, "has_gpu", lambda: True)
-    recipe = ModelConfig(
-        arch=arch, encoder="resnet18", encoder_weights=None, in_channels=1, arch_options={}
-    )
+    recipe = ModelConfig(arch=arch, encoder="resnet18", encoder_weights=None, arch_options={})
     segmenter = models.build(recipe, 2, 0.4, 0.2)
     loop._refuse_what_cannot_repeat(config(**changes), segmenter)
     settings = config(deterministic=True, **changes)
@@ -169,7 +167,7 @@ NETWORKS = (
     {"arch": "FPN", "encoder": "resnet18"},
     {"arch": "DeepLabV3Plus", "encoder": "resnet34"},
     {"arch": "UnetPlusPlus", "encoder": "mobilenet_v2"},
-    {"arch": "Segformer", "encoder": "mit_b0", "in_channels": 3},
+    {"arch": "Segformer", "encoder": "mit_b0"},
 )
 
 
@@ -185,7 +183,7 @@ NETWORKS = (
         ),
         *(({"loss": loss}, {}, (3, 64, 64)) for loss in LOSSES),
         ({}, {"label_head": "hard"}, (3, 64, 64)),
-        ({}, {"label_head": "soft", "in_channels": 3}, (2, 64, 64)),
+        ({}, {"label_head": "soft"}, (2, 64, 64)),
         *(({}, network, (2, 64, 64)) for network in NETWORKS[1:]),
     ],
     ids=str,

@@ -22,8 +22,10 @@ from strategies import SAMPLE_CSV, TRAIN_CSV, noise, to_bytes, write_dataset
 
 from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import GREY
 from steelseg.data import annotations, fold_table, image_table, label_csv, rle
-from steelseg.data.images import MAX_PIXELS, decode_grey
+from steelseg.data.decoding import decode
+from steelseg.data.images import MAX_PIXELS
 from steelseg.data.inspection import inspect_folder
 from steelseg.model.card import RULES, read_card
 from steelseg.predict import submission
@@ -224,14 +226,14 @@ def test_jpegs_are_decoded_or_refused() -> None:
     outcomes: Counter[str] = Counter()
     for data in mutants(seeds, BYTE_MUTATIONS, N_JPEGS):
         try:
-            image_hw = decode_grey(data)
+            image_hw = decode(data, GREY)
         except BadInput:
             outcomes["refused"] += 1
         else:
             assert image_hw.dtype == np.uint8
             assert image_hw.ndim == 2
             assert 0 < image_hw.size <= MAX_PIXELS
-            np.testing.assert_array_equal(image_hw, decode_grey(data))
+            np.testing.assert_array_equal(image_hw, decode(data, GREY))
             outcomes["accepted"] += 1
     assert outcomes.total() == N_JPEGS
     assert outcomes["accepted"] > 300

@@ -20,9 +20,11 @@ from strategies import png as black_png
 from strategies import to_bytes
 
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import GREY
+from steelseg.data.images import MAX_SCANS, SCAN
 from steelseg.predict.model import Model
 from steelseg.registry import request
-from steelseg.registry.request import MAX_BODY, MAX_SCANS, MAX_VALUES, decode, images_of
+from steelseg.registry.request import MAX_BODY, MAX_VALUES, decode, images_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow has some of its own
 JSON = "application/json"
@@ -101,7 +103,7 @@ def huge_tile(side: int) -> bytes:
 def many_scans(n_scans: int) -> bytes:
     """Write a progressive JPEG whose last pass is there so many times more."""
     jpeg = to_bytes(np.zeros((64, 64), np.uint8), "JPEG", progressive=True)
-    return jpeg[:-2] + jpeg[jpeg.rfind(request.SCAN) : -2] * n_scans + jpeg[-2:]
+    return jpeg[:-2] + jpeg[jpeg.rfind(SCAN) : -2] * n_scans + jpeg[-2:]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_any_json_is_a_list_of_images_or_refused(document: dict[str, Any]) -> No
 def test_any_value_is_an_image_or_refused(value: Any) -> None:
     """Nothing else is raised."""
     with pytest.raises(BadInput):
-        decode(value, 2**21)
+        decode(value, GREY, 2**21)
 
 
 def test_the_limits_are_where_they_say() -> None:
@@ -256,7 +258,7 @@ def test_the_limits_are_where_they_say() -> None:
     assert images_of(body.ljust(MAX_BODY), JSON) == [""]
     with pytest.raises(BadInput, match=f"at most {MAX_BODY} bytes"):
         images_of(body.ljust(MAX_BODY + 1), JSON)
-    assert decode(black_png((20, 30), 8, 2), 600).shape == (20, 30)
-    with pytest.raises(BadInput, match="at most 599 pixels, but got 20x30"):
-        decode(black_png((20, 30), 8, 2), 599)
-    assert decode(many_scans(1), 2**21).shape == (64, 64)
+    assert decode(black_png((20, 30), 8, 2), GREY, 600).shape == (20, 30)
+    with pytest.raises(BadInput, match="expected 1 to 599 pixels, but the header says 20x30"):
+        decode(black_png((20, 30), 8, 2), GREY, 599)
+    assert decode(many_scans(1), GREY, 2**21).shape == (64, 64)

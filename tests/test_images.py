@@ -17,19 +17,28 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from strategies import noise, png, to_bytes
 
+from steelseg.core.arrays import Pixels
 from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import GREY as EIGHT_BITS
 from steelseg.data import annotations, cache_writer
 from steelseg.data.cache import Cache
-from steelseg.data.images import MAX_BYTES, decode_grey, find_losses, read_grey, size_of
-from steelseg.data.inspection import inspect_folder
+from steelseg.data.decoding import decode, look, read
+from steelseg.data.images import MAX_BYTES, size_of
+from steelseg.data.inspection import inspect_folder, losses
 from steelseg.data.label_csv import LabelCsv
-from steelseg.predict.model import to_grey
+from steelseg.predict.model import to_pixels
 from steelseg.score import source
 
 GREY_HW = noise(3, (24, 32))
 GREY = Image.fromarray(GREY_HW)
 SMOOTH = GREY.resize((32, 24), box=(0, 0, 4, 3))  # JPEG keeps it nearly as it is
+
+
+def decode_grey(data: bytes) -> Pixels:
+    """Decode as a data set of grey images of 8 bits has it."""
+    return decode(data, EIGHT_BITS)
+
 
 LOSSLESS = {
     "grey": GREY,
@@ -120,9 +129,9 @@ def test_whoever_reads_an_image_reads_it_alike(file_format: str, tmp_path: Path)
     place = source.place(str(tmp_path))
     for image_hw in (
         Cache(tmp_path / "cache").image(0),
-        read_grey(path).image_hw,
-        to_grey(path),
-        to_grey(path.read_bytes()),
+        read(path, EIGHT_BITS).image,
+        to_pixels(path, EIGHT_BITS),
+        to_pixels(path.read_bytes(), EIGHT_BITS),
         decode_grey(source.read_bytes(place, path.name)),
     ):
         np.testing.assert_array_equal(image_hw, expected)
@@ -173,11 +182,11 @@ LOSSES = {
 @pytest.mark.parametrize(("data", "expected"), LOSSES.values(), ids=LOSSES)
 def test_what_grey_pixels_do_not_hold_is_told(data: bytes, expected: set[str]) -> None:
     """Red and green of one luminance are one grey: somebody must say so."""
-    assert find_losses(data) == expected
+    assert set(losses(look(data), EIGHT_BITS)) == expected
 
 
 def test_a_red_spot_of_its_background_s_luminance_vanishes() -> None:
-    """What `find_losses` is there for."""
+    """What `losses` is there for."""
     assert np.ptp(decode_grey(to_bytes(RED_HW3, "PNG"))) == 0
 
 
@@ -227,7 +236,7 @@ def test_an_even_image_is_whole(grey: int, size_hw: tuple[int, int]) -> None:
 def test_the_checksum_is_that_of_the_file(tmp_path: Path) -> None:
     """It says later whether the file has changed."""
     (tmp_path / "a.jpg").write_bytes(JPEG)
-    assert read_grey(tmp_path / "a.jpg").sha256 == hashlib.sha256(JPEG).hexdigest()
+    assert read(tmp_path / "a.jpg", EIGHT_BITS).sha256 == hashlib.sha256(JPEG).hexdigest()
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
@@ -235,7 +244,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
         os.truncate(file.fileno(), MAX_BYTES + 1)
     with pytest.raises(BadInput, match=r"a\.png: expected at most 1073741824 bytes"):
-        read_grey(tmp_path / "a.png")
+        read(tmp_path / "a.png", EIGHT_BITS)
 
 
 def test_decoding_on_threads_leaves_the_warning_filters_alone() -> None:
@@ -263,15 +272,16 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from steelseg.core.errors import BadInput
-from steelseg.data.images import read_grey
+from steelseg.core.pixels import GREY
+from steelseg.data.decoding import read
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 sound, *bombs = map(Path, sys.argv[1:])
-read_grey(sound)
+read(sound, GREY)
 before = peak_mib()
 for path in bombs:
     try:
-        read_grey(path)
+        read(path, GREY)
     except BadInput as error:
         assert "the header says" in str(error), error
     else:

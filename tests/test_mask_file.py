@@ -11,7 +11,8 @@ from PIL import ExifTags, Image
 from strategies import png
 
 from steelseg.core.errors import BadInput
-from steelseg.data.images import decode_grey
+from steelseg.core.pixels import GREY
+from steelseg.data.decoding import decode
 from steelseg.formats.mask_file import read_foreground, read_labels
 
 SIZE_HW = (6, 9)
@@ -208,7 +209,7 @@ def test_a_bitmap_that_is_misread_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="Pillow misreads; save it as PNG"):
         read_foreground(path, SIZE_HW)
     with pytest.raises(BadInput, match="Pillow misreads; save it as PNG"):
-        decode_grey(path.read_bytes())
+        decode(path.read_bytes(), GREY)
     Image.fromarray(SPOT == 1).save(path)
     np.testing.assert_array_equal(read_foreground(path, SIZE_HW), SPOT)
 

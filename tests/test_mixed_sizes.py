@@ -77,8 +77,8 @@ def test_the_cache_has_each_image_as_it_is(raw: Path, table: ImageTable, cache: 
             expected = rle.decode(table.rles(class_id)[row] or "", SIZES[row])
             np.testing.assert_array_equal(cache.masks(row)[channel], expected)
     together = np.concatenate(pixels) / 255
-    assert cache.mean == pytest.approx(together.mean())
-    assert cache.std == pytest.approx(together.std())
+    assert cache.mean == [pytest.approx(together.mean())]
+    assert cache.std == [pytest.approx(together.std())]
 
 
 @pytest.mark.parametrize("crop_hw", [(32, 32), (64, 64), None])
@@ -143,7 +143,7 @@ def test_shards_share_out_all_rows(sizes: list[tuple[int, int]], shard_images: i
 
 def test_large_images_share_a_shard_with_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard is held in memory; an image that is larger than one stands alone."""
-    monkeypatch.setattr(cache_writer, "SHARD_PIXELS", 100)
+    monkeypatch.setattr(cache_writer, "SHARD_BYTES", 100)
     sizes = [(5, 10), (5, 10), (1, 1), (20, 20), (9, 9)]
     assert [list(rows) for rows in shard_rows(sizes, 128)] == [[0, 1], [2], [3], [4]]
 

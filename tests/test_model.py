@@ -12,7 +12,8 @@ from saved_models import change_card, change_rules, maps_of, open_runtime
 
 import steelseg
 from steelseg.core.errors import BadInput
-from steelseg.data.images import read_grey
+from steelseg.core.pixels import GREY
+from steelseg.data.decoding import read
 from steelseg.model.card import EXPORT, read_card
 from steelseg.predict import inference, tiles
 from steelseg.predict.postprocess import ClassRule, postprocess
@@ -55,7 +56,7 @@ def test_public_names_are_two() -> None:
 def test_a_path_bytes_and_an_array_are_one_image(tiny_model: Path, image: Path) -> None:
     """Each gives the findings that the network and the rules give by hand."""
     model = steelseg.Model.open(tiny_model)
-    image_hw = read_grey(image).image_hw
+    image_hw = read(image, GREY).image
     maps_chw = maps_of([image_hw], open_runtime(tiny_model))[0]
     expected = [
         steelseg.Finding(class_id, *postprocess(map_hw, rule), image_hw.shape, f"class {class_id}")
@@ -115,9 +116,9 @@ def test_any_number_of_images_of_any_size_come_in_their_order(tiny_model: Path) 
     [
         (Path("nowhere.png"), "nowhere.png: cannot be read"),
         (b"no image", "expected JPEG, PNG"),
-        (np.zeros((4, 4), np.float32), r"expected grey levels .* but got \(4, 4\) float32"),
+        (np.zeros((4, 4), np.float32), r"expected levels of shape .* but got \(4, 4\) float32"),
         (np.zeros((4, 4, 2), np.uint8), r"but got \(4, 4, 2\) uint8"),
-        (np.zeros((0, 4), np.uint8), "expected grey levels"),
+        (np.zeros((0, 4), np.uint8), "expected levels of shape"),
         (17, "expected a path, bytes or an array, but got 17"),
     ],
 )
@@ -167,11 +168,11 @@ def test_a_model_that_answers_as_when_it_was_tuned_is_silent(
     folder: Path, image: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its probe survives the file, and both runtimes give its answers."""
-    image_hw = read_grey(image).image_hw
+    image_hw = read(image, GREY).image
     probe = take_probe(image_hw, open_runtime(folder, "onnx").network)
     change_rules(folder, probe=probe)
     kept = read_rules(folder, read_card(folder)).probe
-    assert np.array_equal(kept.image_hw, image_hw)
+    assert np.array_equal(kept.image, image_hw)
     for runtime in ("onnx", "torch"):
         assert compare(kept, open_runtime(folder, runtime).network, folder) < 1e-3
     steelseg.Model.open(folder).predict(image)
@@ -182,8 +183,8 @@ def test_a_model_that_answers_differently_says_so(
     folder: Path, image: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once for each way to run it, with what to do; it goes on all the same."""
-    probe = take_probe(read_grey(image).image_hw, open_runtime(folder, "onnx").network)
-    change_rules(folder, probe=Probe(probe.image_hw, probe.answers + 0.05))
+    probe = take_probe(read(image, GREY).image, open_runtime(folder, "onnx").network)
+    change_rules(folder, probe=Probe(probe.image, probe.answers + 0.05))
     model = steelseg.Model.open(folder)
     with caplog.at_level(logging.WARNING):
         model.predict(image)

@@ -16,6 +16,7 @@ from saved_models import maps_of, open_runtime, save_model
 from steelseg.core import sealed
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.pixels import GREY, PixelFormat
 from steelseg.export import onnx
 from steelseg.model import network
 from steelseg.model.card import ModelConfig, read_card
@@ -30,7 +31,6 @@ def config(**changes: Any) -> ModelConfig:
         "arch": "Unet",
         "encoder": "resnet18",
         "encoder_weights": None,
-        "in_channels": 1,
         "arch_options": {"decoder_channels": [16, 8, 8, 4, 4]},
     }
     return ModelConfig(**tiny | changes)
@@ -42,7 +42,7 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     recipe = config(arch_options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]})
     torch.manual_seed(0)
-    segmenter = network.build(recipe, 2, mean=0.4, std=0.2).eval()
+    segmenter = network.build(recipe, 2, mean=[0.4], std=[0.2]).eval()
     save_model(folder, segmenter, recipe)
     onnx.export(segmenter, folder / "model.onnx")
     return folder
@@ -55,7 +55,7 @@ def images(n: int, height: int, width: int) -> list[np.ndarray]:
 
 def test_a_saved_model_computes_the_same(tmp_path: Path) -> None:
     """Weights, normalisation and classes come back."""
-    original = network.build(config(), 2, mean=0.4, std=0.2).eval()
+    original = network.build(config(), 2, mean=[0.4], std=[0.2]).eval()
     save_model(tmp_path, original, config())
     loaded, card = network.load(tmp_path)
     x = torch.from_numpy(np.stack(images(2, 64, 96)))[:, None]
@@ -79,7 +79,7 @@ def test_onnx_equals_torch_at_any_size_and_batch(
 
 
 def test_grey_levels_reach_the_network_normalised() -> None:
-    """(grey / 255 - mean) / std, on one channel or on three alike."""
+    """(level / white - mean) / std, of each channel by its own; 65535 is the white of 16 bits."""
     seen: list[torch.Tensor] = []
 
     class Spy(torch.nn.Module):
@@ -87,14 +87,19 @@ def test_grey_levels_reach_the_network_normalised() -> None:
             seen.append(x)
             return x
 
-    Segmenter(Spy(), 3, mean=0.5, std=0.25)(torch.full((1, 1, 32, 32), 255, dtype=torch.uint8))
-    assert seen[0].shape == (1, 3, 32, 32)
+    white = torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)
+    Segmenter(Spy(), GREY, [0.5], [0.25])(white)
+    assert seen[0].shape == (1, 1, 32, 32)
     assert torch.all(seen[0] == 2.0)
+    deep = PixelFormat(channels=3, depth=16, low=0, high=4095)
+    whites = torch.full((1, 3, 32, 32), 65535).to(torch.uint16)
+    Segmenter(Spy(), deep, [0.5, 0.0, 1.0], [0.25, 0.5, 1.0])(whites)
+    assert seen[1][0, :, 5, 5].tolist() == [2.0, 2.0, 0.0]
 
 
 def test_weights_of_another_network_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     """The message names the first tensor that differs."""
-    other = network.build(config(arch="FPN", arch_options={}), 2, 0.4, 0.2)
+    other = network.build(config(arch="FPN", arch_options={}), 2, [0.4], [0.2])
     with pytest.raises(BadInput, match="expected the weights of FPN, but"):
         network.load_weights(tiny_model / "model.safetensors", other.network, "FPN")
     tensors = load_file(tiny_model / "model.safetensors")
@@ -131,7 +136,9 @@ def test_a_card_with_a_changed_number_is_refused(tiny_model: Path, tmp_path: Pat
     """Another mean would be legal, and every prediction wrong in silence."""
     shutil.copytree(tiny_model, tmp_path / "model")
     card = tmp_path / "model/model.json"
-    card.write_text(card.read_text().replace('"mean": 0.4', '"mean": 0.5'))
+    text = card.read_text()
+    card.write_text(text.replace("0.4", "0.5", 1))
+    assert card.read_text() != text
     with pytest.raises(BadInput, match=r"model\.json: is damaged"):
         network.load(tmp_path / "model")
 
@@ -149,7 +156,7 @@ def test_a_damaged_onnx_export_is_refused(tiny_model: Path, tmp_path: Path, dama
         case "truncate":
             path.write_bytes(data[:-10])
         case "of other weights":
-            other = network.build(config(), 2, 0.4, 0.2)
+            other = network.build(config(), 2, [0.4], [0.2])
             save_model(path.parent, other, config())
         case "missing":
             path.unlink()
@@ -159,10 +166,10 @@ def test_a_damaged_onnx_export_is_refused(tiny_model: Path, tmp_path: Path, dama
 
 def test_an_encoder_loads_from_a_local_file(tmp_path: Path) -> None:
     """`encoder_weights: path/to.safetensors` works without a network."""
-    source = network.build(config(), 2, 0.4, 0.2)
+    source = network.build(config(), 2, [0.4], [0.2])
     save_file(source.network.encoder.state_dict(), tmp_path / "encoder.safetensors")
     local = config(encoder_weights=str(tmp_path / "encoder.safetensors"))
-    loaded = network.build(local, 2, 0.4, 0.2)
+    loaded = network.build(local, 2, [0.4], [0.2])
     for name, tensor in source.network.encoder.state_dict().items():
         assert torch.equal(loaded.network.encoder.state_dict()[name], tensor)
 
@@ -175,20 +182,24 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(network.smp, "create_model", offline)
     with pytest.raises(SteelsegError, match=r"cannot be downloaded \(cannot reach the hub\)\. Set"):
-        network.build(config(encoder_weights="imagenet"), 2, 0.4, 0.2)
+        network.build(config(encoder_weights="imagenet"), 2, [0.4], [0.2])
 
 
-def test_weights_for_colours_are_folded_for_grey(tmp_path: Path) -> None:
-    """One channel of a grey image answers as the same image on all three channels would."""
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_weights_for_colours_are_folded_for_any_number_of_channels(
+    channels: int, tmp_path: Path
+) -> None:
+    """The same grey on all of them answers as it would on the three colours."""
     path = tmp_path / "encoder.safetensors"
-    of_colours = network.build(config(in_channels=3), 2, 0.4, 0.2).eval()
+    colours, several = (PixelFormat(channels=n) for n in (3, channels))
+    of_colours = network.build(config(), 2, [0.4] * 3, [0.2] * 3, colours).eval()
     save_file(of_colours.network.encoder.state_dict(), path)  # type: ignore[union-attr]
-    local = config(in_channels=1, encoder_weights=str(path))
-    of_grey = network.build(local, 2, 0.4, 0.2).eval()
+    local, halves = config(encoder_weights=str(path)), [0.5] * channels
+    folded = network.build(local, 2, halves, halves, several).eval()
     grey = torch.rand(1, 1, 64, 64)
     with torch.inference_mode():
         expected = of_colours.network.encoder(grey.expand(-1, 3, -1, -1))  # type: ignore[operator]
-        found = of_grey.network.encoder(grey)  # type: ignore[operator]
+        found = folded.network.encoder(grey.expand(-1, channels, -1, -1))  # type: ignore[operator]
     for ours, theirs in zip(found[1:], expected[1:], strict=True):  # the first is the image itself
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -207,7 +218,7 @@ def test_weights_for_colours_are_folded_for_grey(tmp_path: Path) -> None:
 def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> None:
     """Each with the nearest right one, or the library's reason."""
     with pytest.raises(BadInput, match=message):
-        network.build(config(**changes), 2, 0.4, 0.2)
+        network.build(config(**changes), 2, [0.4], [0.2])
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
@@ -256,7 +267,7 @@ def test_a_network_runs_in_the_type_that_it_was_trained_in(
 def test_half_precision_answers_nearly_the_same() -> None:
     """Convolutions hold half weights, batch norm whole ones, and the answers are 32-bit again."""
     torch.manual_seed(0)
-    segmenter = network.build(config(), 2, mean=0.4, std=0.2).eval()
+    segmenter = network.build(config(), 2, mean=[0.4], std=[0.2]).eval()
     image = np.stack(images(2, 64, 96))[:, None]
     expected = torch_network(copy.deepcopy(segmenter), torch.device("cpu"), None)(image)
     answer = torch_network(segmenter, torch.device("cpu"), torch.bfloat16)(image)

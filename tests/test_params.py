@@ -153,7 +153,7 @@ def test_a_text_is_what_was_typed(name: str, quoted: bool, tmp_path: Path) -> No
     typed = repr(name) if quoted else name
     path = tmp_path / "params.yaml"
     path.write_text(
-        f"data_root: {typed} # a comment\ndataset: {typed}\n"
+        f"data_root: {typed} # a comment\ndataset: {typed}\nchannels: auto\n"
         f"pivot_csv:\n  csv: {typed}\n  on_bad_image: stop\n"
     )
     config = params.load(PivotConfig, "pivot_csv", path)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from PIL import ExifTags, Image
-from strategies import TRAIN_CSV, noise, to_bytes, write_project
+from strategies import PIVOT_PARAMS, TRAIN_CSV, noise, to_bytes, write_project
 
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_json
@@ -162,6 +162,8 @@ def test_data_without_any_defect_are_told(raw: Path, run: Run) -> None:
 
 def test_colours_pages_and_transparency_that_are_lost_are_counted(raw: Path, run: Run) -> None:
     """Of training and test images, and grey that is stored as colour is none."""
+    params = raw.parents[1] / "params.yaml"
+    params.write_text(PIVOT_PARAMS.replace("channels: auto", "channels: grey"))
     red_hw3 = np.zeros((6, 8, 3), np.uint8)
     red_hw3[:3, :, 0] = 200
     grey = Image.fromarray(noise(1))

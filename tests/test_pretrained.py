@@ -17,9 +17,7 @@ LITE = "tu-tf_efficientnet_lite0"
 
 
 def config(encoder: str = LITE, weights: str | None = "auto") -> ModelConfig:
-    return ModelConfig(
-        arch="Unet", encoder=encoder, encoder_weights=weights, in_channels=1, arch_options={}
-    )
+    return ModelConfig(arch="Unet", encoder=encoder, encoder_weights=weights, arch_options={})
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,8 @@ from strategies import noise, to_bytes
 from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
-from steelseg.data.images import read_grey
+from steelseg.core.pixels import GREY
+from steelseg.data.decoding import read
 from steelseg.predict import tiles
 from steelseg.predict.model import Model
 from steelseg.predict.postprocess import postprocess
@@ -83,7 +84,7 @@ def test_rows_are_what_predict_has_and_bad_images_are_errors(
     assert "truncated" in errors["coil 0/cut.png"]
     model = Model.open(tiny_model)
     for image in ("coil 0/00.png", "coil 0/02.png", "coil 1/04.png"):
-        maps = maps_of([read_grey(images / image).image_hw], open_runtime(tiny_model))[0]
+        maps = maps_of([read(images / image, GREY).image], open_runtime(tiny_model))[0]
         rules = model.rules.by_class.values()
         expected = [postprocess(m, rule) for m, rule in zip(maps, rules, strict=True)]
         found = rows[rows["image"] == image]
@@ -111,7 +112,7 @@ def test_an_ensemble_is_scored_in_the_views_of_its_rules(
     words = ["--images", images, "--runtime", "torch", "--out"]
     score(capsys, "--model", folder, *words, tmp_path / "o")
     found = rows_of(tmp_path / "o").set_index(["image", "class_id"])["rle"]
-    image_hw = read_grey(images / "coil 0/00.png").image_hw
+    image_hw = read(images / "coil 0/00.png", GREY).image
     expected = {}
     for name, runtime in {
         "together": open_runtime(folder, "torch", views=views),

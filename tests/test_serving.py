@@ -22,7 +22,8 @@ from servers import free_port, wait_until_up
 
 from steelseg.__main__ import main
 from steelseg.core.files import sha256
-from steelseg.data.images import read_grey
+from steelseg.core.pixels import GREY
+from steelseg.data.decoding import read
 from steelseg.export import onnx
 from steelseg.model import network
 from steelseg.model.card import WEIGHTS
@@ -76,7 +77,7 @@ def _fainter(source: Path, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def champion(repository: Path, flipped_model: Path, tiny_dataset: Path) -> str:
     """The address of a model that a stage logged and a person chose."""
-    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
+    image_hw = read(tiny_dataset / "test_images" / "0012.png", GREY).image
     with stage_run("tune_threshold") as tracker:
         scores = {"pair_dice": 0.8, "all_empty_pair_dice": 0.6}
         log_model(tracker, Model.open(flipped_model).folders, image_hw, scores)
@@ -241,7 +242,7 @@ def test_a_store_without_a_registry_costs_no_stage(
         raise mlflow.MlflowException("no registry here")
 
     monkeypatch.setattr(MlflowClient, "create_registered_model", refuse)
-    image_hw = read_grey(tiny_dataset / "test_images" / "0012.png").image_hw
+    image_hw = read(tiny_dataset / "test_images" / "0012.png", GREY).image
     with stage_run("other") as tracker:
         log_model(tracker, [tiny_model], image_hw, {})
     assert "did not register it: no registry here" in caplog.text

@@ -92,9 +92,7 @@ def test_images_of_several_sizes_are_padded_to_one() -> None:
 
 
 def network(arch: str, encoder: str = "tu-resnet10t") -> ModelConfig:
-    return ModelConfig(
-        arch=arch, encoder=encoder, encoder_weights=None, in_channels=1, arch_options={}
-    )
+    return ModelConfig(arch=arch, encoder=encoder, encoder_weights=None, arch_options={})
 
 
 @pytest.mark.parametrize("arch", ["Unet", "PSPNet", "DeepLabV3Plus", "PAN", "UPerNet"])
@@ -104,7 +102,7 @@ def test_a_trial_says_what_a_step_would(
     arch: str, crop_hw: tuple[int, int], batch_size: int
 ) -> None:
     """Without computing anything: it refuses just what raises when it is computed."""
-    segmenter = models.build(network(arch), 2, mean=0.5, std=0.5).train()
+    segmenter = models.build(network(arch), 2, mean=[0.5], std=[0.5]).train()
     images = torch.zeros((batch_size, 1, *crop_hw), dtype=torch.uint8)
     before = {name: tensor.clone() for name, tensor in segmenter.state_dict().items()}
     generator = torch.random.get_rng_state()

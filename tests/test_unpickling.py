@@ -93,7 +93,6 @@ def test_a_model_of_pickled_weights_is_refused(tmp_path: Path, marker: Path) -> 
         "arch": "Unet",
         "encoder": "resnet18",
         "encoder_weights": None,
-        "in_channels": 1,
         "arch_options": {"decoder_channels": [16, 8, 8, 4, 4]},
     }
     card = {"format": 1, "model": network, "classes": [1], "mean": 0.5, "std": 0.2}

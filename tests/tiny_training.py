@@ -25,7 +25,6 @@ NETWORK = ModelConfig(
     arch="Unet",
     encoder="tu-test_efficientnet",
     encoder_weights=None,
-    in_channels=1,
     arch_options={"decoder_channels": [16, 8, 8, 4, 4]},
 )
 
@@ -42,7 +41,7 @@ def network(cache: Cache, settings: TrainConfig, label_head: models.Gate = "none
     """The network as the seed makes it."""
     L.seed_everything(settings.seed, verbose=False)
     recipe = NETWORK.model_copy(update={"label_head": label_head})
-    return models.build(recipe, len(cache.classes), cache.mean, cache.std)
+    return models.build(recipe, len(cache.classes), cache.mean, cache.std, cache.pixels)
 
 
 def run(

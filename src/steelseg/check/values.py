@@ -34,7 +34,7 @@ CONFIGS = {
 MEMBER = "steelseg.predict.ensemble:find"
 TRIAL = "steelseg.train.trial:try_params"
 TRIED = (
-    *("arch", "encoder", "encoder_weights", "in_channels", "arch_options", "label_head"),
+    *("arch", "encoder", "encoder_weights", "arch_options", "label_head"),
     *("loss", "crop", "batch_size", "devices"),
 )
 TRIED_OF_TRAIN = ("augment", "finish", "class_weights", "label_smoothing", "sync_batchnorm")

@@ -1,11 +1,15 @@
 """One name for each type of array; what an array holds, and its axes, stand in its own name."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Bool = npt.NDArray[np.bool_]
 Uint8 = npt.NDArray[np.uint8]
 Uint16 = npt.NDArray[np.uint16]
+Pixels = npt.NDArray[np.unsignedinteger[Any]]
+"""Of uint8 or uint16."""
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 
 Size = tuple[int, int]
 MULTIPLE = 32  # five halvings, the deepest that smp's encoders go
@@ -46,7 +46,7 @@ def padded_size(size_hw: Sequence[int]) -> Size:
     return height, width
 
 
-def pad(image: Uint8, size_hw: Sequence[int] | None = None) -> Uint8:
+def pad(image: Pixels, size_hw: Sequence[int] | None = None) -> Pixels:
     """Repeat the last row and column of (..., H, W) up to a size, by default multiples of 32.
 
     Predictions are cut back by `[..., :height, :width]`. An image that fits is returned as it is.

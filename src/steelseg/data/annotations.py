@@ -7,16 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
 from steelseg.core.classes import ClassInfo, enumerated
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.params import Config
+from steelseg.core.pixels import COLOURS, GREY
 from steelseg.core.sizes import describe_sizes, usual_size
 from steelseg.data import label_csv, rle
 from steelseg.data.image_table import CLEAN, METADATA, ImageTable
-from steelseg.data.images import COLOUR, PAGES, TRANSPARENCY
-from steelseg.data.inspection import Inspection
+from steelseg.data.inspection import COLOUR, PAGES, TRANSPARENCY, Channels, Inspection
 from steelseg.data.label_csv import LabelCsv
 from steelseg.data.listing import name_key
 from steelseg.data.near_duplicates import SIZE
@@ -38,6 +39,9 @@ class PivotConfig(Config):
     dataset: str
     csv: str
     """name of the label file in the data set's folder"""
+    channels: Channels
+    """`grey`, `rgb`, or `auto`: as many channels as most images have pages of one size; with one
+    page, rgb where any image is coloured, and grey otherwise"""
     on_bad_image: Literal["stop", "skip"]
     """`skip` leaves broken training images out and counts them"""
 
@@ -181,7 +185,18 @@ def describe(
     if report["test_files"]["files"]:
         unasked = report["test_images_in_no_row"]
         yield f"test_images: {test}; {unasked} in no row, and so not asked for"
+    if inspections[0].pixels != GREY:
+        yield _describe_pixels(inspections[0])
     yield from _warn(report, classes)
+
+
+def _describe_pixels(train: Inspection) -> str:
+    """Say what the images are read as, and how many of them become it without being it."""
+    text = f"pixels: {train.pixels.describe()}"
+    coloured = sum(image.coloured for image in train.images)
+    if train.pixels.channels == COLOURS and coloured:
+        text += f"; {coloured} of {len(train.images)} training images are in colour"
+    return text
 
 
 def _warn(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[str]:
@@ -250,16 +265,25 @@ def _table(
 ) -> ImageTable:
     images = inspection.images
     thumbnail_type = pa.binary(THUMBNAIL_BYTES)
-    meta = {"classes": [one._asdict() for one in classes]}
+    pixels = inspection.pixels
+    meta = {
+        "classes": [one._asdict() for one in classes],
+        "pixels": pixels.model_dump(),
+    }
+    per_channel = pa.list_(pa.field("element", pa.float64()))  # as Parquet names it
+    to_bytes = 255 / pixels.span
+    thumbnails = [(i.thumbnail_hw - pixels.low) * to_bytes for i in images]
     table = pa.table(
         {
             "image": pa.array([i.image for i in images], pa.string()),
             "sha256": pa.array([i.sha256 for i in images], pa.string()),
             "height": pa.array([i.size_hw[0] for i in images], pa.int32()),
             "width": pa.array([i.size_hw[1] for i in images], pa.int32()),
-            "mean": pa.array([i.mean for i in images], pa.float64()),
-            "std": pa.array([i.std for i in images], pa.float64()),
-            "thumbnail": pa.array((i.thumbnail_hw.tobytes() for i in images), thumbnail_type),
+            "mean": pa.array([i.mean for i in images], per_channel),
+            "std": pa.array([i.std for i in images], per_channel),
+            "thumbnail": pa.array(
+                (t.astype(np.float16).tobytes() for t in thumbnails), thumbnail_type
+            ),
             **columns,
         }
     )

@@ -1,9 +1,10 @@
-"""The training cache: decoded grey pixels and bit-packed masks in a few large Arrow files.
+"""The training cache: decoded pixels and bit-packed masks in a few large Arrow files.
 
 A cache is a folder of shards (Arrow IPC, one record batch each) and a `manifest.json`. A shard's
-columns are `image` (string), `height`, `width`, `pixels` (H x W bytes) and `masks` (C x H x
-ceil(W / 8) bytes, the bits of a mask's row from left to right, as `numpy.packbits` writes them).
-Where anything is ignored in any image, there is one mask more, the last, of what is ignored.
+columns are `image` (string), `height`, `width`, `pixels` (the bytes of (H, W) uint8, or of what
+`PixelFormat` says) and `masks` (C x H x ceil(W / 8) bytes, the bits of a mask's row from left to
+right, as `numpy.packbits` writes them). Where anything is ignored in any image, there is one mask
+more, the last, of what is ignored.
 
 Images are read by position from the file (`pread`) and not through a memory map: the copy from the
 page cache costs the same, the resident memory of a process does not grow with what it has read,
@@ -17,10 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from steelseg.core.arrays import Int64, Uint8
+from steelseg.core.arrays import Int64, Pixels, Uint8
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
+from steelseg.core.pixels import PixelFormat
 from steelseg.core.sealed import read_sealed_json
 from steelseg.core.sizes import Size, typical_size
 
@@ -51,7 +53,8 @@ class Cache:
         class_infos, classes: the classes and their ids, in channel order.
         has_ignored: whether anything is ignored in any image.
         sizes_hw: height and width of each image in pixels.
-        mean, std: of all grey levels, 0 to 1.
+        pixels: what its images hold.
+        mean, std: of all levels of each channel, 0 to 1.
         annotations: identity of the annotations that it was made of.
         identity: SHA-256 of the manifest, and so of the annotations and of all shards.
     """
@@ -67,8 +70,9 @@ class Cache:
         self.class_infos = [ClassInfo(**one) for one in manifest["classes"]]
         self.classes = [one.id for one in self.class_infos]
         self.has_ignored: bool = manifest.get("ignored", False)
-        self.mean: float = manifest["mean"]
-        self.std: float = manifest["std"]
+        self.pixels = PixelFormat(**manifest["pixels"])
+        self.mean: list[float] = manifest["mean"]
+        self.std: list[float] = manifest["std"]
         self.annotations: str = manifest["annotations"]
         self.identity = sha256(folder / MANIFEST)
         for name, digest in manifest["shards"].items():
@@ -113,12 +117,14 @@ class Cache:
         """Whether all images are of one size."""
         return len(set(self.sizes_hw)) == 1
 
-    def image(self, row: int) -> Uint8:
-        """Return the grey image of a row: (H, W) uint8."""
+    def image(self, row: int) -> Pixels:
+        """Return the image of a row: (H, W), or (C, H, W) of several channels."""
         height, width = self.sizes_hw[row]
         shard, index = self._locate[row]
-        raw = self._read(shard, self._shards[shard].pixels_at[index], height * width)
-        return raw.reshape(height, width)
+        n_bytes = height * width * self.pixels.bytes_a_pixel
+        raw = self._read(shard, self._shards[shard].pixels_at[index], n_bytes)
+        planes: Pixels = raw.view(self.pixels.dtype).reshape(-1, height, width)
+        return planes if self.pixels.channels > 1 else planes[0]
 
     def packed_masks(self, row: int) -> Uint8:
         """Return the masks of a row, eight pixels a byte: (`n_masks`, H, ceil(W / 8)) uint8."""

@@ -9,17 +9,18 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from steelseg.core.arrays import Float64, Uint8
+from steelseg.core.arrays import Float64, Pixels, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.files import SEAL, atomic_path, is_sealed, seal
 from steelseg.core.params import Config
+from steelseg.core.pixels import PixelFormat
 from steelseg.core.sealed import write_sealed_json
 from steelseg.data import rle
 from steelseg.data.cache import FORMAT, MANIFEST
+from steelseg.data.decoding import read
 from steelseg.data.image_table import ImageTable
-from steelseg.data.images import read_grey
 
-SHARD_PIXELS = 2**28  # at most, unless one image has more: a shard is held in memory
+SHARD_BYTES = 2**28  # of pixels, unless one image has more: a shard is held in memory
 
 
 class CacheConfig(Config):
@@ -41,19 +42,21 @@ def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: in
         BadInput: an image is unsound, or is no longer the file that the annotations were made of.
         SteelsegError: the disk is full.
     """
-    names, sizes_hw = table.names, table.sizes_hw
+    names, sizes_hw, pixels = table.names, table.sizes_hw, table.pixels
     digests, rles = table.column("sha256"), [table.rles(c) for c in table.classes]
     if any(table.ignored):
         rles.append(table.ignored)
     shards: dict[str, str] = {}
-    for number, rows in enumerate(shard_rows(sizes_hw, shard_images)):
+    for number, rows in enumerate(shard_rows(sizes_hw, shard_images, pixels.bytes_a_pixel)):
         path = folder / f"shard-{number:05d}.arrow"
         if not is_sealed(path):
             columns = {
                 "image": pa.array([names[row] for row in rows], pa.string()),
                 "height": pa.array([sizes_hw[row][0] for row in rows], pa.int32()),
                 "width": pa.array([sizes_hw[row][1] for row in rows], pa.int32()),
-                "pixels": _binary(_read(images_folder / names[r], digests[r]) for r in rows),
+                "pixels": _binary(
+                    _read(images_folder / names[r], digests[r], pixels) for r in rows
+                ),
                 "masks": _binary(_pack([c[r] for c in rles], sizes_hw[r]) for r in rows),
             }
             _write_shard(path, columns)
@@ -65,24 +68,27 @@ def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: in
         (folder / name).with_suffix(SEAL).unlink()
 
 
-def shard_rows(sizes_hw: Sequence[tuple[int, int]], shard_images: int) -> Iterator[range]:
+def shard_rows(
+    sizes_hw: Sequence[tuple[int, int]], shard_images: int, bytes_a_pixel: int = 1
+) -> Iterator[range]:
     """Share rows out to shards: so many images each, and fewer where they are large."""
-    start = pixels = 0
+    start = held = 0
     for row, (height, width) in enumerate(sizes_hw):
-        full = row - start == shard_images or pixels + height * width > SHARD_PIXELS
+        n_bytes = height * width * bytes_a_pixel
+        full = row - start == shard_images or held + n_bytes > SHARD_BYTES
         if full and row > start:
             yield range(start, row)
-            start, pixels = row, 0
-        pixels += height * width
+            start, held = row, 0
+        held += n_bytes
     if start < len(sizes_hw):
         yield range(start, len(sizes_hw))
 
 
-def _read(path: Path, digest: str) -> Uint8:
-    image_hw, found = read_grey(path)
+def _read(path: Path, digest: str, pixels: PixelFormat) -> Pixels:
+    image, found = read(path, pixels)
     if found != digest:
         raise BadInput(f"{path}: has changed since pivot_csv looked at it")
-    return image_hw
+    return image
 
 
 def _pack(texts: Sequence[str | None], size_hw: tuple[int, int]) -> Uint8:
@@ -94,9 +100,9 @@ def _pack(texts: Sequence[str | None], size_hw: tuple[int, int]) -> Uint8:
     return packed_chw
 
 
-def _binary(values: Iterable[Uint8]) -> pa.Array:
+def _binary(values: Iterable[Pixels]) -> pa.Array:
     """Lay arrays of bytes one after the other; made for gigabytes, so nothing is copied twice."""
-    arrays = [value.ravel() for value in values]
+    arrays = [value.ravel().view(np.uint8) for value in values]
     ends = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int64)
     joined = np.concatenate(arrays)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(joined)]
@@ -111,23 +117,29 @@ def _write_shard(path: Path, columns: dict[str, pa.Array]) -> None:
 
 def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> None:
     areas = np.array([height * width for height, width in table.sizes_hw], dtype=np.float64)
-    mean, std = _pooled(np.array(table.column("mean")), np.array(table.column("std")), areas)
+    means, stds = (np.array(table.column(name)).T for name in ("mean", "std"))  # (C, N)
+    pooled = [_pooled(*of_one, areas, table.pixels) for of_one in zip(means, stds, strict=True)]
     manifest = {
         "format": FORMAT,
         "annotations": table.identity,
         "images": len(table),
         "classes": [one._asdict() for one in table.class_infos],
-        "mean": mean,
-        "std": std,
+        "pixels": table.pixels.model_dump(),
+        "mean": [mean for mean, _ in pooled],
+        "std": [std for _, std in pooled],
         "shards": shards,
         **({"ignored": True} if any(table.ignored) else {}),
     }
     write_sealed_json(folder / MANIFEST, manifest)
 
 
-def _pooled(means: Float64, stds: Float64, areas: Float64) -> tuple[float, float]:
-    """Mean and deviation of all pixels (0 to 1) from those of images (0 to 255)."""
+def _pooled(
+    means: Float64, stds: Float64, areas: Float64, pixels: PixelFormat
+) -> tuple[float, float]:
+    """Mean and deviation of all pixels, 0 to 1 between the limits, from those of images."""
     weights = areas / areas[0]
     mean = float(np.average(means, weights=weights))
     variance = float(np.average(stds**2 + means**2, weights=weights)) - mean**2
-    return mean / 255, max(math.sqrt(max(variance, 0)), 1) / 255
+    least = pixels.span / 255
+    std = max(math.sqrt(max(variance, 0)), least) / pixels.span
+    return (mean - pixels.low) / pixels.span, std

@@ -12,6 +12,7 @@ import pyarrow as pa
 from steelseg.core.arrays import Float32
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import PixelFormat
 from steelseg.core.sealed import content_digest, read_sealed_table, write_sealed_table
 
 # Arrow's own allocator keeps what the reading of a table took for a moment
@@ -26,10 +27,10 @@ IGNORED = "rle_ignored"
 class ImageTable:
     """Images of any sizes; `table` has a row per image, sorted by name.
 
-    Columns: image, sha256, height and width in pixels, mean and std (of the grey levels, 0 to 255),
-    thumbnail (float16 bytes), and for annotated images group (of images.csv, empty for none) and
-    `rle_<class>` for each class, null where the image does not show it. `rle_ignored` is there only
-    if the data set says what is ignored.
+    Columns: image, sha256, height and width in pixels, mean and std (of the levels of each channel,
+    as the files have them), thumbnail (float16 bytes, 0 to 255), and for annotated images group (of
+    images.csv, empty for none) and `rle_<class>` for each class, null where the image does not show
+    it. `rle_ignored` is there only if the data set says what is ignored.
     """
 
     table: pa.Table
@@ -39,6 +40,11 @@ class ImageTable:
     def classes(self) -> list[int]:
         """The ids of the classes, sorted; of test images there are none."""
         return [one.id for one in self.class_infos]
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What the images are read as."""
+        return PixelFormat(**json.loads(self.table.schema.metadata[METADATA])["pixels"])
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -1,37 +1,50 @@
-"""Looks at every image of a folder once: is it sound, how large, how bright, what does it show."""
+"""Looks at every image of a folder: is it sound, how large, how bright, what does it show.
+
+Twice, in fact: what pixels a data set has is only known when all of its files have been looked at.
+"""
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
+from steelseg.core.arrays import Float32
 from steelseg.core.errors import BadInput, Faults, quote
-from steelseg.data.images import decode_grey, find_losses, read_bytes
+from steelseg.core.pixels import COLOURS, GREY, PixelFormat, own_limits, size_of
+from steelseg.data.decoding import Look, look, read_levels
+from steelseg.data.images import read_bytes
 from steelseg.data.listing import Listing, check_image_name, list_files, name_key
 from steelseg.data.near_duplicates import thumbnail
 
 UNLABELLED = "unlabelled"
+COLOUR, PAGES, TRANSPARENCY = "colour", "pages", "transparency"
+Channels = Literal["auto", "grey", "rgb"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Inspected(NamedTuple):
-    """One image: file hash, size, mean and deviation of its grey levels (0 to 255), thumbnail.
+    """One image: file hash, size, mean and deviation of the levels of each channel, thumbnail.
 
-    `losses` are what of the file its grey pixels do not hold, see `images.find_losses`.
+    The levels are those of the file, cut off at the image's own `limits` where it has not 8 bits.
+    `losses` are what of the file its pixels do not hold: colour, further pages, transparency.
     """
 
     image: str
     sha256: str
     size_hw: tuple[int, int]
-    mean: float
-    std: float
-    thumbnail_hw: npt.NDArray[np.float16]
+    mean: list[float]
+    std: list[float]
+    limits: tuple[float, float]
+    thumbnail_hw: Float32
+    coloured: bool
     losses: set[str]
 
 
@@ -39,12 +52,13 @@ class Inspection(NamedTuple):
     """The sound images of a folder, sorted by name, and why each of the others was left out.
 
     `listing` is of the folder: its images, sound or not, and what else is there. Those that are
-    `unlabelled` are not looked at.
+    `unlabelled` are not looked at. `pixels` are those that the images were read as.
     """
 
     images: list[Inspected]
     skipped: dict[str, str]
     listing: Listing
+    pixels: PixelFormat
     unlabelled: list[str]
 
     @property
@@ -55,6 +69,7 @@ class Inspection(NamedTuple):
 
 def inspect_folder(
     folder: Path,
+    pixels: Channels | PixelFormat = "auto",
     *,
     skip_bad: bool,
     unlabelled: Collection[str] = (),
@@ -64,20 +79,26 @@ def inspect_folder(
 
     Args:
         folder: the images, of any sizes, in folders of any depth.
+        pixels: those of the training images; or which channels to look for in them.
         skip_bad: leave unsound images out and say why, instead of refusing the folder.
         unlabelled: the keys of names of images to leave out.
         may_be_empty: whether the folder may be missing or empty.
 
     Raises:
-        BadInput: an image is unsound (unless `skip_bad`), or no sound image is left.
+        BadInput: an image is unsound, or has other pixels than most (unless `skip_bad`), or no
+            sound image is left.
     """
     listing = list_files(folder, may_be_empty=may_be_empty)
     names = [name for name in listing.names if name_key(name) not in unlabelled]
     sound: list[Inspected] = []
     faults: dict[str, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(partial(_inspect, folder), names)
-        for name, result in zip(names, _progress(results, folder, len(names)), strict=True):
+        seen = list(_each(pool, partial(_look, folder), names, folder, "looking at"))
+        looks = [one for one in seen if isinstance(one, Look)]
+        chosen = choose_format(looks, pixels) if isinstance(pixels, str) else pixels
+        inspect = partial(_inspect, folder, pixels=chosen)
+        pairs = list(zip(names, seen, strict=True))
+        for name, result in zip(names, _each(pool, inspect, pairs, folder, "reading"), strict=True):
             if isinstance(result, Inspected):
                 sound.append(result)
             else:
@@ -89,31 +110,95 @@ def inspect_folder(
                 report.add(f"{shown}: {faults[name]}")
     if listing.names and not names:
         raise BadInput(f"{folder}: expected labelled images, but all {len(listing.names)} are not")
+    if isinstance(pixels, str):
+        chosen = _with_limits(chosen, sound)
     looked_at = set(names)
-    return Inspection(sound, faults, listing, [n for n in listing.names if n not in looked_at])
+    left = [name for name in listing.names if name not in looked_at]
+    return Inspection(sound, faults, listing, chosen, left)
 
 
-def _inspect(folder: Path, name: str) -> Inspected | BadInput:
+def choose_format(looks: Sequence[Look], channels: Channels) -> PixelFormat:
+    """Choose what a data set is read as, its limits still open.
+
+    The depth is that of most images: what a level of another means, nobody can know. With `auto`
+    there are as many channels as most images have pages; with one page, three if any image is
+    coloured, and one otherwise.
+    """
+    if not looks:
+        return GREY
+    depth = Counter(one.depth for one in looks).most_common(1)[0][0]
+    lights = Counter(one.lights for one in looks).most_common(1)[0][0]
+    found = lights if lights > 1 else COLOURS if any(one.coloured for one in looks) else 1
+    number = {"auto": found, "grey": 1, "rgb": COLOURS}[channels]
+    return PixelFormat.model_validate({"channels": number, "depth": depth})
+
+
+def _with_limits(pixels: PixelFormat, images: Sequence[Inspected]) -> PixelFormat:
+    if pixels.depth == 8:
+        return pixels
+    low = min(image.limits[0] for image in images)
+    high = max(image.limits[1] for image in images)
+    return pixels.model_copy(update={"low": low, "high": high if high > low else low + 1})
+
+
+def _look(folder: Path, name: str) -> Look | BadInput:
     try:
         check_image_name(name)  # another one could be in no row of a csv
-        data = read_bytes(folder / name)
-        image_hw = decode_grey(data)
-        losses = find_losses(data)
+        return look(read_bytes(folder / name))
     except BadInput as error:
         return error
-    height, width = image_hw.shape
+
+
+def _inspect(
+    folder: Path, item: tuple[str, Look | BadInput], pixels: PixelFormat
+) -> Inspected | BadInput:
+    name, seen = item
+    if isinstance(seen, BadInput):
+        return seen
+    try:
+        data = read_bytes(folder / name)
+        levels = read_levels(data, pixels)
+    except BadInput as error:
+        return error
+    limits = (pixels.low, pixels.high)
+    if pixels.depth != 8:
+        limits = own_limits(levels)
+        levels = levels.clip(*limits)
+    height, width = size_of(levels)
+    planes = levels.reshape(-1, height, width)
     return Inspected(
         name,
         hashlib.sha256(data).hexdigest(),
         (height, width),
-        float(image_hw.mean()),
-        float(image_hw.std()),
-        thumbnail(image_hw).astype(np.float16),
-        losses,
+        [float(plane.mean(dtype=float)) for plane in planes],
+        [float(plane.std(dtype=float)) for plane in planes],
+        limits,
+        thumbnail(levels if levels.ndim == 2 else planes.mean(axis=0)),
+        seen.coloured,
+        set(losses(seen, pixels)),
     )
 
 
-def _progress(results: Iterator[Any], folder: Path, total: int) -> Iterator[Any]:
+def losses(seen: Look, pixels: PixelFormat) -> Iterator[str]:
+    """Say what of a file is not in its pixels: colour, further pages, transparency."""
+    if seen.coloured and pixels.channels == 1:
+        yield COLOUR
+    if seen.has_pages and (pixels.channels == 1 or seen.lights != pixels.channels):
+        yield PAGES
+    if seen.transparent:
+        yield TRANSPARENCY
+
+
+def _each(
+    pool: ThreadPoolExecutor,
+    function: Callable[[T], R],
+    items: Sequence[T],
+    folder: Path,
+    verb: str,
+) -> Iterator[R]:
     # `disable=None` draws on a terminal only, so that a log file holds messages and no bars
-    bar = tqdm(results, f"reading {folder.name}", total, unit="image", disable=None)
-    return iter(bar)
+    bar = tqdm(desc=f"{verb} {folder.name}", total=len(items), unit="image", disable=None)
+    with bar:
+        for result in pool.map(function, items):
+            bar.update()
+            yield result

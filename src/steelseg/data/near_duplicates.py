@@ -21,7 +21,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from steelseg.core.arrays import Float32, Float64, Int8, Int64, Uint8
+from steelseg.core.arrays import Float32, Float64, Int8, Int64
+from steelseg.core.pixels import Levels
 from steelseg.core.sizes import Size
 
 SIZE = 32
@@ -49,7 +50,7 @@ class Pairs(NamedTuple):
     transform: Int8
 
 
-def thumbnail(image_hw: Uint8) -> Float32:
+def thumbnail(image_hw: Levels) -> Float32:
     """Shrink an image to (32, 32) float32 by averaging areas, in grey levels and not rounded.
 
     Raises:

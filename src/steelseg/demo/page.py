@@ -1,5 +1,6 @@
 """A page to try the model on images; Streamlit runs this file (see `command.py`)."""
 
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Float32, Pixels, Uint8
 from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.core.errors import BadInput, SteelsegError
+from steelseg.core.pixels import PixelFormat, size_of
 from steelseg.data import label_csv, rle
-from steelseg.data.images import SUFFIXES, decode_grey, read_bytes
+from steelseg.data.images import SUFFIXES, read_bytes
 from steelseg.data.label_csv import Row
 from steelseg.demo.samples import Sample, find_samples, table_of, to_masks, to_thumbnail
 from steelseg.predict.inference import InferenceConfig
@@ -49,16 +51,15 @@ class Chosen(NamedTuple):
     ignored: str = ""
 
 
-def predict(data: bytes, _model: Model) -> tuple[Uint8, Float32 | list[Finding]]:
-    """Decode an image and run the network: (H, W) uint8 and maps (C, H, W) float32.
+def predict(data: bytes, _model: Model) -> tuple[Pixels, Float32 | list[Finding]]:
+    """Decode an image and run the network: (H, W) or (N, H, W), and maps (C, H, W) float32.
 
     The maps of an image that is predicted by tiles are too large to keep: of that, what is found by
     the tuned rules.
     """
-    image_hw = decode_grey(data)
-    if is_large(image_hw.shape):
-        return image_hw, _model.predict(image_hw)
-    return image_hw, _model.probabilities(image_hw)
+    pixels = _model.read(data)
+    large = is_large(size_of(pixels))
+    return pixels, _model.predict(data) if large else _model.probabilities(data)
 
 
 def plain(text: str) -> str:
@@ -66,11 +67,11 @@ def plain(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", text)
 
 
-def choose_image(samples: Mapping[str, Sequence[Sample]]) -> Chosen | None:
+def choose_image(samples: Mapping[str, Sequence[Sample]], pixels: PixelFormat) -> Chosen | None:
     """Show what can be chosen, and return what was: the last image clicked, or uploaded."""
     state = st.session_state
     file = st.file_uploader(
-        "An image of a surface, 8 bits a channel",
+        "An image of a surface",
         type=sorted(SUFFIXES),
         on_change=lambda: state.pop(CHOSEN, None),
     )
@@ -80,18 +81,18 @@ def choose_image(samples: Mapping[str, Sequence[Sample]]) -> Chosen | None:
         for start in range(0, len(offered), COLUMNS):
             columns = st.columns(COLUMNS, wrap=False)
             for column, sample in zip(columns, offered[start : start + COLUMNS], strict=False):
-                _offer(column, sample)
+                _offer(column, sample, pixels)
     for sample in (s for offered in samples.values() for s in offered):
         if str(sample.path) == state.get(CHOSEN):
             return Chosen(sample.path.name, read_bytes(sample.path), sample.truth, sample.ignored)
     return Chosen(file.name, file.getvalue()) if file else None
 
 
-def _offer(column: Any, sample: Sample) -> None:
+def _offer(column: Any, sample: Sample, pixels: PixelFormat) -> None:
     """Show a thumbnail; a click on it chooses the image. What cannot be read is left out."""
     path, state = str(sample.path), st.session_state
     try:
-        thumbnail = st.cache_data(show_spinner=False)(to_thumbnail)(read_bytes(sample.path))
+        thumbnail = st.cache_data(show_spinner=False)(to_thumbnail)(read_bytes(sample.path), pixels)
     except BadInput:
         return
     box = column.container(key=f"sample {path}", gap=None)
@@ -135,7 +136,7 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
 
 def show(
     name: str,
-    image_hw: Uint8,
+    image: Pixels,
     classes: Sequence[ClassInfo],
     findings: Sequence[Finding],
     truth: Mapping[int, Uint8] | None,
@@ -145,7 +146,7 @@ def show(
     masks = {found.class_id: found.mask for found in findings}
     meaning = "outlined what the model finds" + ", tinted what is annotated" * (truth is not None)
     meaning += ", hatched what is ignored" * (ignored_hw is not None)
-    picture = gallery.shrink(draw(image_hw, classes, masks, truth, ignored_hw))
+    picture = gallery.shrink(draw(image, classes, masks, truth, ignored_hw))
     st.image(picture, caption=f"{plain(name)}: {meaning}", width="stretch")
     table = pd.DataFrame(table_of(findings, truth, ignored_hw))
     st.dataframe(_coloured(table, classes), hide_index=True)
@@ -181,23 +182,23 @@ def page(folder: str, runtime: str) -> None:
     except SteelsegError as error:
         st.warning(plain(f"No images to choose from: {error}"))
         samples = {}
-    image = choose_image(samples)
+    image = choose_image(samples, model.card.pixels)
     if image is None:
         choose_rules(model, 0)
         return
     try:
         cached = st.cache_data(max_entries=4, show_spinner="predicting")(predict)
-        image_hw, found = cached(image.data, model)
+        pixels, found = cached(image.data, model)
     except SteelsegError as error:
         st.error(plain(f"{image.name}: {error}"))
         return
-    truth = None if image.truth is None else to_masks(image.truth, image_hw.shape)
+    truth = None if image.truth is None else to_masks(image.truth, size_of(pixels))
     if isinstance(found, list):
         st.info("The image is too large to try other rules on it: these are the tuned ones.")
     else:
-        found = model.findings(found, choose_rules(model, image_hw.size))
-    ignored_hw = rle.decode(image.ignored, image_hw.shape) if image.ignored else None
-    show(image.name, image_hw, model.class_infos, found, truth, ignored_hw)
+        found = model.findings(found, choose_rules(model, math.prod(size_of(pixels))))
+    ignored_hw = rle.decode(image.ignored, size_of(pixels)) if image.ignored else None
+    show(image.name, pixels, model.class_infos, found, truth, ignored_hw)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import numpy as np
 from steelseg.core.arrays import Uint8
 from steelseg.core.classes import default_name
 from steelseg.core.params import Config, load
+from steelseg.core.pixels import PixelFormat, to_picture
 from steelseg.data import image_table, rle
-from steelseg.data.images import decode_grey
+from steelseg.data.decoding import decode
 from steelseg.predict.model import Finding
 from steelseg.report import gallery
 from steelseg.tune.metrics import TRUE, pair_dice
@@ -85,13 +86,13 @@ def to_masks(truth: Mapping[int, str], size_hw: tuple[int, int]) -> dict[int, Ui
     return {class_id: rle.decode(text, size_hw) for class_id, text in truth.items()}
 
 
-def to_thumbnail(data: bytes) -> Uint8:
-    """Decode an image file and shrink it for a list.
+def to_thumbnail(data: bytes, _pixels: PixelFormat) -> Uint8:
+    """Decode an image file and shrink it for a list; what begins with `_` Streamlit does not hash.
 
     Raises:
         BadInput: it cannot be read.
     """
-    return gallery.shrink(decode_grey(data), THUMBNAIL)
+    return gallery.shrink(to_picture(decode(data, _pixels)), THUMBNAIL)
 
 
 def table_of(

@@ -1,4 +1,4 @@
-"""Export of a segmenter to ONNX: raw grey levels in, probabilities out, any batch and size."""
+"""Export of a segmenter to ONNX: the levels of pixels in, probabilities out, any batch and size."""
 
 import logging
 import warnings
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import ONNXProgram
 
+from steelseg.core.arrays import Pixels
 from steelseg.core.errors import SteelsegError
 from steelseg.core.files import atomic_path, seal, write_text
 from steelseg.core.params import Config
@@ -28,7 +29,7 @@ class ExportConfig(Config):
 
 
 class WithSigmoid(nn.Module):
-    """A segmenter with its sigmoid: images (B, 1, H, W) uint8 to probabilities (B, C, H, W)."""
+    """A segmenter with its sigmoid: images (B, N, H, W) to probabilities (B, C, H, W)."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         """Wrap a segmenter."""
@@ -56,7 +57,7 @@ def export(segmenter: Segmenter, path: Path) -> None:
         SteelsegError: the network cannot be exported, or computes something else as ONNX.
     """
     module = WithSigmoid(segmenter).eval().cpu()
-    example = torch.zeros(2, 1, 2 * MULTIPLE, 3 * MULTIPLE, dtype=torch.uint8)
+    example = torch.from_numpy(_noise(segmenter, (2, 2 * MULTIPLE, 3 * MULTIPLE)))
     side = {"min": 1, "max": 2**15 // MULTIPLE}
     sizes = {
         0: Dim("batch"),
@@ -104,9 +105,7 @@ def _forget_origin(program: ONNXProgram) -> None:
 
 
 def _compare(module: WithSigmoid, path: Path) -> None:
-    rng = np.random.default_rng(0)
-    shape = (1, 1, 3 * MULTIPLE, 4 * MULTIPLE)
-    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    images = _noise(module.segmenter, (1, 3 * MULTIPLE, 4 * MULTIPLE))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (ours,) = session.run(None, {"images": images})
     with torch.inference_mode():
@@ -117,3 +116,11 @@ def _compare(module: WithSigmoid, path: Path) -> None:
             f"the ONNX export differs from PyTorch by {difference:.2g} (at most {TOLERANCE} is "
             "accepted); set `runtime: torch`"
         )
+
+
+def _noise(segmenter: Segmenter, shape_bhw: tuple[int, int, int]) -> Pixels:
+    """Draw images of the pixels that a segmenter is given: (B, N, H, W)."""
+    pixels, (batch, height, width) = segmenter.pixels, shape_bhw
+    shape = (batch, pixels.channels, height, width)
+    noise: Pixels = np.random.default_rng(0).integers(0, pixels.white + 1, shape, pixels.dtype)
+    return noise

@@ -5,17 +5,18 @@ checksum, and the tuned rules. Nothing here needs torch.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_serializer
+from pydantic import BaseModel, ValidationError, field_serializer
 
 from steelseg.core.classes import ClassInfo, default_classes
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
 from steelseg.core.params import Config
+from steelseg.core.pixels import PixelFormat
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 WEIGHTS, CARD, EXPORT, RULES = "model.safetensors", "model.json", "model.onnx", "postprocess.json"
 FILES = (WEIGHTS, CARD, EXPORT, "model.sha256")  # the last is the checksum of the export
 NAME_DIGITS = 12  # of the weights' checksum, by which people name a model
@@ -32,8 +33,6 @@ class ModelConfig(Config):
     encoder_weights: str | None
     """`auto` (see `model/pretrained.py`), null, a name such as `imagenet` (downloaded), or the path
     of a safetensors file"""
-    in_channels: Annotated[int, Field(ge=1)]
-    """1, or 3 to feed the grey image three times"""
     arch_options: dict[str, Any]
     """further arguments of the architecture, such as `decoder_channels`"""
     label_head: Gate = "none"
@@ -48,9 +47,11 @@ class Card(BaseModel, frozen=True, extra="forbid"):
     weights_sha256: str
     model: ModelConfig
     """with `encoder_weights: null`, since the weights of all of it are in the file"""
-    mean: float
-    std: float
-    """of grey levels from 0 to 1"""
+    pixels: PixelFormat
+    """what the images are read as"""
+    mean: list[float]
+    std: list[float]
+    """of the levels of each channel, from 0 to 1"""
     classes: list[int]
     """class ids in channel order"""
     class_infos: list[ClassInfo] = []
@@ -96,15 +97,14 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD
     entries = read_sealed_json(path)
+    if entries.get("format") != MODEL_FORMAT:
+        raise BadInput(f"{path}: expected a model of format {MODEL_FORMAT}; run `dvc repro` again")
     try:
-        card = Card.model_validate(entries)
+        return Card.model_validate(entries)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise BadInput(f"{path}: is no card of a model: `{where}`: {fault['msg']}") from error
-    if card.format != MODEL_FORMAT:
-        raise BadInput(f"{path}: expected a model of format {MODEL_FORMAT}; run `dvc repro` again")
-    return card
 
 
 def check_weights(folder: Path, card: Card) -> None:

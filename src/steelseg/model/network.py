@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path, sha256
 from steelseg.core.params import nearest
+from steelseg.core.pixels import COLOURS, GREY, PixelFormat
 from steelseg.model.card import (
     WEIGHTS,
     Card,
@@ -32,7 +34,7 @@ OWN_OPTIONS = (
 
 
 class Segmenter(nn.Module):
-    """A network together with its normalisation: from raw grey levels to logits."""
+    """A network together with its normalisation: from the levels of pixels to logits."""
 
     mean: Tensor
     std: Tensor
@@ -40,29 +42,29 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        in_channels: int,
-        mean: float,
-        std: float,
+        pixels: PixelFormat,
+        mean: Sequence[float],
+        std: Sequence[float],
         label_head: Gate = "none",
     ) -> None:
-        """Wrap a network; mean and std are those of grey levels from 0 to 1."""
+        """Wrap a network; mean and std are those of each channel's levels from 0 to 1."""
         super().__init__()
         self.network = network
-        self.in_channels = in_channels
+        self.pixels = pixels
         self.label_head: Gate = label_head
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.register_buffer("mean", _of_channels(mean), persistent=False)
+        self.register_buffer("std", _of_channels(std), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, 1, H, W) uint8, H and W multiples of 32, to logits (B, C, H, W)."""
+        """Map images (B, N, H, W) uint8 or uint16 to logits (B, C, H, W).
+
+        H and W are multiples of 32, and N is the number of channels.
+        """
         return gate(*self.heads(images), self.label_head)
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits of the pixels, ungated, and those of the labels: (B, C), or None."""
-        x = (images.float() / 255 - self.mean) / self.std
-        if self.in_channels > 1:
-            x = x.expand(-1, self.in_channels, -1, -1)
-        answer = self.network(x)
+        answer = self.network((images.float() / self.pixels.white - self.mean) / self.std)
         return answer if self.label_head != "none" else (answer, None)
 
 
@@ -82,8 +84,26 @@ def gate(logits: Tensor, label_logits: Tensor | None, kind: Gate) -> Tensor:
     return -torch.logaddexp(torch.logaddexp(-logits, -labels), -logits - labels)
 
 
-def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segmenter:
+def _of_channels(values: Sequence[float]) -> Tensor:
+    """Shape a value for each channel to (N, 1, 1), and one alone to a scalar."""
+    tensor = torch.tensor(values, dtype=torch.float32)
+    return tensor[0] if len(values) == 1 else tensor[:, None, None]
+
+
+def build(
+    config: ModelConfig,
+    n_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    pixels: PixelFormat = GREY,
+) -> Segmenter:
     """Build a network, with pretrained encoder weights if the config names some.
+
+    Args:
+        config: which network.
+        n_classes: channels of its answer.
+        mean, std: of each channel of the images, from 0 to 1.
+        pixels: what the images hold.
 
     Raises:
         BadInput: the architecture, the encoder or an option is unknown, or a weight file does not
@@ -101,7 +121,7 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
             config.arch,
             encoder_name=config.encoder,
             encoder_weights=download,
-            in_channels=config.in_channels,
+            in_channels=pixels.channels,
             classes=n_classes,
             aux_params={"classes": n_classes} if config.label_head != "none" else None,
             **config.arch_options,
@@ -111,7 +131,7 @@ def build(config: ModelConfig, n_classes: int, mean: float, std: float) -> Segme
     if local:
         _load_encoder(network.encoder, Path(str(config.encoder_weights)))
     with_constant_padding(network)
-    return Segmenter(network, config.in_channels, mean, std, config.label_head)
+    return Segmenter(network, pixels, mean, std, config.label_head)
 
 
 def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig, **facts: Any) -> Card:
@@ -120,8 +140,9 @@ def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig, **facts:
     card = Card(
         weights_sha256=sha256(folder / WEIGHTS),
         model=config.model_copy(update={"encoder_weights": None}),
-        mean=float(segmenter.mean),
-        std=float(segmenter.std),
+        pixels=segmenter.pixels,
+        mean=segmenter.mean.flatten().tolist(),
+        std=segmenter.std.flatten().tolist(),
         **facts,
     )
     write_card(folder, card)
@@ -148,7 +169,7 @@ def load(folder: Path) -> tuple[Segmenter, Card]:
     card = read_card(folder)
     check_weights(folder, card)
     config = card.model
-    segmenter = build(config, len(card.classes), card.mean, card.std)
+    segmenter = build(config, len(card.classes), card.mean, card.std, card.pixels)
     load_weights(folder / WEIGHTS, segmenter.network, f"{config.arch} with {config.encoder}")
     return segmenter.eval(), card
 
@@ -201,12 +222,17 @@ def _tensors(segmenter: Segmenter) -> dict[str, Tensor]:
 
 
 def _load_encoder(encoder: nn.Module, path: Path) -> None:
-    """Load an encoder's weights; those for three colours are folded for one channel of grey."""
+    """Load an encoder's weights; those for three colours are folded to any other number.
+
+    N channels have the N-th part of the sum over the colours each: N times the same grey gives what
+    that grey as all three colours would give, and no channel counts for more than another.
+    """
     tensors = _read_weights(path)
     for name, own in encoder.state_dict().items():
-        given = tensors.get(name, own)
-        if own.ndim == 4 and own.shape[1] == 1 and given.shape[1:] == (3, *own.shape[2:]):
-            tensors[name] = given.sum(dim=1, keepdim=True)  # what grey as all three would give
+        given, n_channels = tensors.get(name, own), own.shape[1] if own.ndim == 4 else 0
+        if n_channels not in (0, COLOURS) and given.shape[1:] == (COLOURS, *own.shape[2:]):
+            grey = given.sum(dim=1, keepdim=True)
+            tensors[name] = (grey / n_channels).repeat(1, n_channels, 1, 1)
     _put_weights(path, tensors, encoder, "this encoder")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 from steelseg.core.errors import BadInput
 from steelseg.core.files import repository_root
 from steelseg.model.card import FILES, RULES, check_weights, read_card
@@ -30,7 +30,7 @@ def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
 
     Raises:
         BadInput: the model is damaged, or a member is missing, is not what its name says, is the
-            model itself, or is for other classes.
+            model itself, or is for other classes or pixels.
     """
     if (own := checked_name(folder)) in names:
         raise BadInput(f"`ensemble`: {own} is {folder} itself, which answers without that")
@@ -79,7 +79,7 @@ def by_fold(
 def out_of_fold_maps(
     models: Mapping[int, Sequence[Path]],
     rows: Mapping[int, Sequence[T]],
-    read: Callable[[T], Uint8],
+    read: Callable[[T], Pixels],
     inference: InferenceConfig,
     views: ViewsConfig,
     finish: Callable[[T, Maps], R],
@@ -124,6 +124,11 @@ def _find_sound(folder: Path, name: str) -> Path:
         raise BadInput(
             f"`ensemble`: {name}: expected a model of classes {own.classes}, "
             f"but got {other.classes}"
+        )
+    if own.pixels != other.pixels:
+        raise BadInput(
+            f"`ensemble`: {name}: expected a model of images of {own.pixels.describe()}, "
+            f"but got {other.pixels.describe()}"
         )
     return found
 

@@ -1,6 +1,6 @@
 """From images to probability maps: one code path for tune_threshold, predict and serving.
 
-A runtime maps a batch of padded grey images to probabilities; `answers` feeds it from several
+A runtime maps a batch of padded images to probabilities; `answers` feeds it from several
 threads, each of which decodes images, runs the network, and works on its answers.
 """
 
@@ -14,14 +14,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
-import numpy as np
 from pydantic import Field
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Float32, Pixels
 from steelseg.core.device import has_gpu
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed
 from steelseg.core.params import Config
+from steelseg.core.pixels import batch_of, size_of
 from steelseg.core.sizes import Size, pad, padded_size
 from steelseg.model.card import CARD, EXPORT, Card, read_card
 from steelseg.predict.tiles import TILE, WHOLE, Maps, as_maps, is_large, tiled
@@ -52,27 +52,26 @@ class Runtime(NamedTuple):
     tile_overlap: float = 0.25
     """least share of a tile that the next one covers too"""
 
-    def __call__(self, images: Uint8) -> Float32:
-        """Run the network: (B, 1, H, W) uint8 to (B, C, H, W) float32."""
+    def __call__(self, images: Pixels) -> Float32:
+        """Run the network: (B, N, H, W) uint8 or uint16 to (B, C, H, W) float32."""
         return self.network(images)
 
-    def maps(self, images: Sequence[Uint8]) -> Iterator[Maps]:
-        """Yield the probability maps of grey images (H, W) that are padded to one size."""
-        size_hw = padded_size(images[0].shape)
+    def maps(self, images: Sequence[Pixels]) -> Iterator[Maps]:
+        """Yield the maps of images, (H, W) or (N, H, W), that are padded to one size."""
+        size_hw = padded_size(size_of(images[0]))
         tile = self.tile
         if not tile and is_large(size_hw):
             tile = TILE
             _say_tiled()
         if tile and any(size > side for size, side in zip(size_hw, tile, strict=True)):
-            for image_hw in images:
-                blocks = tiled(
-                    self.network, image_hw[None], tile, self.tile_overlap, self.batch_size
-                )
-                yield Maps(image_hw.shape, blocks)
+            for image in images:
+                (image_nhw,) = batch_of([image])
+                blocks = tiled(self.network, image_nhw, tile, self.tile_overlap, self.batch_size)
+                yield Maps(size_of(image), blocks)
             return
-        answers = self.network(np.stack([pad(image_hw) for image_hw in images])[:, None])
-        for image_hw, maps_chw in zip(images, answers, strict=True):
-            height, width = image_hw.shape
+        answers = self.network(batch_of([pad(image) for image in images]))
+        for image, maps_chw in zip(images, answers, strict=True):
+            height, width = size_of(image)
             yield as_maps(maps_chw[:, :height, :width])
 
 
@@ -162,7 +161,7 @@ def open_onnx(
     if exported != card.weights_sha256:
         raise BadInput(f"{path}: was exported from other weights than {folder / CARD} says")
 
-    def run(images: Uint8) -> Float32:
+    def run(images: Pixels) -> Float32:
         probabilities: Float32 = session.run(None, {"images": images})[0]
         return probabilities
 
@@ -209,7 +208,7 @@ def torch_network(
 
     make_ready(segmenter, device, dtype)
 
-    def run(images: Uint8) -> Float32:
+    def run(images: Pixels) -> Float32:
         with torch.inference_mode():
             maps = maps_on_device(segmenter, torch.from_numpy(images).to(device), dtype)
             if device.type == "cuda":
@@ -249,7 +248,7 @@ def maps_on_device(
 
 def answers(
     items: Iterable[T],
-    read: Callable[[T], Uint8],
+    read: Callable[[T], Pixels],
     runtime: Runtime,
     finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R | BadInput]]:
@@ -257,8 +256,8 @@ def answers(
 
     Args:
         items: what to predict; they are taken as they are needed.
-        read: turns an item into a grey image (H, W) uint8. Called on other threads; what it refuses
-            by `BadInput` is yielded with that.
+        read: turns an item into an image, (H, W) or (N, H, W). Called on other threads; what it
+            refuses by `BadInput` is yielded with that.
         runtime: the network; asked by as many threads as it can answer at once.
         finish: is given an item and its maps, cut back to the image's size, which come block by
             block while it takes them; called on other threads.
@@ -273,7 +272,7 @@ def answers(
                 done += ((item, error) for item, error in neighbours if isinstance(error, BadInput))
                 continue
             sound = [(item, x) for item, x in neighbours if not isinstance(x, BadInput)]
-            found = runtime.maps([image_hw for _, image_hw in sound])
+            found = runtime.maps([image for _, image in sound])
             done += (
                 (item, finish(item, maps)) for (item, _), maps in zip(sound, found, strict=True)
             )
@@ -287,7 +286,7 @@ def answers(
 
 def probability_maps(
     items: Iterable[T],
-    read: Callable[[T], Uint8],
+    read: Callable[[T], Pixels],
     runtime: Runtime,
     finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R]]:
@@ -324,12 +323,12 @@ def _say_tiled() -> None:
     )
 
 
-def _try(read: Callable[[T], Uint8], item: T) -> Uint8 | BadInput:
+def _try(read: Callable[[T], Pixels], item: T) -> Pixels | BadInput:
     try:
         return read(item)
     except BadInput as error:
         return error
 
 
-def _size_of(image: Uint8 | BadInput) -> Size | None:
-    return None if isinstance(image, BadInput) else padded_size(image.shape)
+def _size_of(image: Pixels | BadInput) -> Size | None:
+    return None if isinstance(image, BadInput) else padded_size(size_of(image))

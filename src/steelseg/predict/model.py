@@ -12,12 +12,13 @@ from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Float32, Pixels, Uint8
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, quote
 from steelseg.core.files import sha256
+from steelseg.core.pixels import COLOURS, Levels, PixelFormat
 from steelseg.data import rle
-from steelseg.data.images import decode_grey, read_grey
+from steelseg.data.decoding import decode, fit_channels, read
 from steelseg.model.card import CARD, Card, read_card
 from steelseg.predict.ensemble import files_of, member_folders
 from steelseg.predict.inference import (
@@ -33,8 +34,8 @@ from steelseg.predict.tiles import Maps, as_maps
 
 T = TypeVar("T")
 R = TypeVar("R")
-Image = Path | str | bytes | Uint8
-"""A path, the bytes of an image file, or grey levels (H, W) or (H, W, 1) uint8."""
+Image = Path | str | bytes | Levels
+"""A path, the bytes of an image file, or its levels: an array (H, W) or (H, W, N)."""
 
 
 class Finding(NamedTuple):
@@ -139,7 +140,7 @@ class Model:
         Raises:
             BadInput: the image cannot be read.
         """
-        ((_, found),) = self.outcomes([image], to_grey, many=False)
+        ((_, found),) = self.outcomes([image], self.read, many=False)
         if isinstance(found, BadInput):
             raise found
         return found
@@ -152,19 +153,19 @@ class Model:
         Raises:
             BadInput: an image cannot be read.
         """
-        for _, outcome in self.outcomes(images, to_grey):
+        for _, outcome in self.outcomes(images, self.read):
             if isinstance(outcome, BadInput):
                 raise outcome
             yield outcome
 
     def outcomes(
-        self, items: Iterable[T], read: Callable[[T], Uint8], *, many: bool = True
+        self, items: Iterable[T], read: Callable[[T], Pixels], *, many: bool = True
     ) -> Iterator[tuple[T, list[Finding] | BadInput]]:
         """Yield every item with its findings, or with the reason why it cannot be read.
 
         Args:
             items: whatever stands for an image.
-            read: turns an item into grey levels (H, W) uint8; called on other threads.
+            read: turns an item into pixels, as `read` has them; called on other threads.
             many: see `runtime`.
         """
         return answers(items, read, self.runtime(many=many), lambda _, maps: self.findings(maps))
@@ -178,10 +179,18 @@ class Model:
             BadInput: the image cannot be read.
         """
         runtime = self.runtime(many=False)
-        ((_, maps_chw),) = answers([image], to_grey, runtime, lambda _, maps: maps.whole())
+        ((_, maps_chw),) = answers([image], self.read, runtime, lambda _, maps: maps.whole())
         if isinstance(maps_chw, BadInput):
             raise maps_chw
         return maps_chw
+
+    def read(self, image: Image) -> Pixels:
+        """Turn an image into what the network is given; see `to_pixels`.
+
+        Raises:
+            BadInput: it cannot be read.
+        """
+        return to_pixels(image, self.card.pixels)
 
     def findings(
         self, maps: Maps | Float32, rules: Mapping[int, ClassRule] | None = None
@@ -214,21 +223,29 @@ class Model:
         return self._runtimes[many]
 
 
-def to_grey(image: Image) -> Uint8:
-    """Turn an image into grey levels, (H, W) uint8.
+def to_pixels(image: Image, pixels: PixelFormat) -> Pixels:
+    """Turn an image into what a network is given, (H, W) or (N, H, W) uint8 or uint16.
+
+    Arrays hold the levels of the files, channels last. They are scaled as the files are.
 
     Raises:
         BadInput: it cannot be read, or is an array of another shape or type.
     """
     if isinstance(image, str | Path):
-        return read_grey(Path(image)).image_hw
+        return read(Path(image), pixels).image
     if isinstance(image, bytes):
-        return decode_grey(image)
+        return decode(image, pixels)
     if not isinstance(image, np.ndarray):
         raise BadInput(f"expected a path, bytes or an array, but got {quote(image)}")
-    image_hw = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-    if image_hw.ndim != 2 or image_hw.dtype != np.uint8 or not image_hw.size:
+    kinds = {8: ["uint8"], 16: ["uint16"], 32: ["float32", "float64"]}[pixels.depth]
+    known = {pixels.channels} | ({1, COLOURS} if pixels.channels in (1, COLOURS) else set())
+    fits = (image.ndim == 2 and 1 in known) or (image.ndim == 3 and image.shape[2] in known)
+    if not fits or str(image.dtype) not in kinds or not image.size:
+        shapes = "(H, W)" if pixels.channels == 1 else f"(H, W, {pixels.channels})"
         raise BadInput(
-            f"expected grey levels of shape (H, W) and uint8, but got {image.shape} {image.dtype}"
+            f"expected levels of shape {shapes} and {' or '.join(kinds)}, but got {image.shape} "
+            f"{image.dtype}"
         )
-    return image_hw
+    planes = image[..., 0] if image.ndim > 2 and image.shape[2] == 1 else image
+    levels = np.moveaxis(planes, -1, 0) if planes.ndim > 2 else planes
+    return np.ascontiguousarray(pixels.scale(fit_channels(levels, pixels.channels)))

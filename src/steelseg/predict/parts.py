@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 from steelseg.core.errors import BadInput
 from steelseg.core.files import is_sealed, seal
 from steelseg.core.params import Config
+from steelseg.data import decoding
 from steelseg.data.image_table import ImageTable
-from steelseg.data.images import read_grey
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.submission import PredictionRow, read_predictions, write_predictions
 
@@ -40,12 +40,12 @@ def predict_images(
         BadInput: an image is unsound, or has changed since it was checked.
     """
 
-    def read(item: tuple[str, str]) -> Uint8:
+    def read(item: tuple[str, str]) -> Pixels:
         name, digest = item
-        image_hw, found = read_grey(folder / name)
+        image, found = decoding.read(folder / name, model.card.pixels)
         if found != digest:
             raise BadInput(f"{folder / name}: has changed since pivot_csv looked at it")
-        return image_hw
+        return image
 
     for (name, _), findings in model.outcomes(zip(names, digests, strict=True), read):
         if isinstance(findings, BadInput):

@@ -8,14 +8,15 @@ asks it again.
 import base64
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from steelseg.core.arrays import Float64, Uint8
+from steelseg.core.arrays import Float64, Pixels
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import batch_of, size_of
 from steelseg.core.sealed import read_sealed_json, write_sealed_json
 from steelseg.core.sizes import pad
 from steelseg.model.card import CARD, RULES, Card
@@ -28,9 +29,9 @@ _TOLERANCE = 0.02  # of such a mean; float32 runtimes differ by 1e-5, half preci
 
 
 class Probe(NamedTuple):
-    """An image (h, w) uint8, and what it was answered with: (C, 8, 8) mean probabilities."""
+    """An image, (h, w) or (N, h, w), and the answer to it: (C, 8, 8) mean probabilities."""
 
-    image_hw: Uint8
+    image: Pixels
     answers: Float64
 
 
@@ -84,14 +85,14 @@ def read_rules(folder: Path, card: Card) -> Rules:
     return rules
 
 
-def take_probe(image_hw: Uint8, network: Network) -> Probe:
-    """Note what a network answers for an image, (h, w) with sides of at least 8 pixels."""
-    return Probe(image_hw, _ask(network, image_hw))
+def take_probe(image: Pixels, network: Network) -> Probe:
+    """Note what a network answers for an image with sides of at least 8 pixels."""
+    return Probe(image, _ask(network, image))
 
 
 def compare(probe: Probe, network: Network, folder: Path) -> float:
     """Ask a network again, and log a warning if it answers differently; return the difference."""
-    difference = float(np.abs(_ask(network, probe.image_hw) - probe.answers).max())
+    difference = float(np.abs(_ask(network, probe.image) - probe.answers).max())
     if not difference <= _TOLERANCE:
         logging.getLogger(__name__).warning(
             "%s: here the model answers differently from when its rules were tuned (by up to %.2f "
@@ -103,19 +104,26 @@ def compare(probe: Probe, network: Network, folder: Path) -> float:
     return difference
 
 
-def _ask(network: Network, image_hw: Uint8) -> Float64:
-    height, width = image_hw.shape
-    maps_chw = network(pad(image_hw)[None, None])[0, :, :height, :width]
+def _ask(network: Network, image: Pixels) -> Float64:
+    height, width = size_of(image)
+    maps_chw = network(batch_of([pad(image)]))[0, :, :height, :width]
     cells = [cv2.resize(m, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) for m in maps_chw]
     return np.stack(cells).astype(np.float64).round(4)  # (C, 8, 8)
 
 
 def _encode(probe: Probe) -> dict[str, object]:
-    png = cv2.imencode(".png", probe.image_hw)[1].tobytes()
-    return {"image": base64.b64encode(png).decode(), "answers": probe.answers.tolist()}
+    # channels one below the other, since a PNG may have 3 or 4 at most
+    png = cv2.imencode(".png", probe.image.reshape(-1, probe.image.shape[-1]))[1].tobytes()
+    return {
+        "image": base64.b64encode(png).decode(),
+        "channels": 1 if probe.image.ndim == 2 else len(probe.image),
+        "answers": probe.answers.tolist(),
+    }
 
 
-def _decode(entry: dict[str, object]) -> Probe:
+def _decode(entry: dict[str, Any]) -> Probe:
     png = np.frombuffer(base64.b64decode(str(entry["image"])), np.uint8)
-    image_hw = np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
-    return Probe(image_hw, np.array(entry["answers"], dtype=np.float64))
+    below: Any = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    channels = entry["channels"]
+    image = np.stack(np.split(below, channels)) if channels > 1 else below
+    return Probe(image, np.array(entry["answers"], dtype=np.float64))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Float32, Pixels, Uint8
 from steelseg.core.sizes import Size, pad, padded_size
 from steelseg.predict.views import Network
 
@@ -73,7 +73,7 @@ def as_maps(maps_chw: Float32) -> Maps:
 
 
 def tiled(
-    network: Network, image_chw: Uint8, tile: Sequence[int], overlap: float, batch_size: int = 1
+    network: Network, image_chw: Pixels, tile: Sequence[int], overlap: float, batch_size: int = 1
 ) -> Iterator[Block]:
     """Cover an image with overlapping tiles, and blend what the network says of each.
 
@@ -82,7 +82,7 @@ def tiled(
 
     Args:
         network: of a batch of tiles.
-        image_chw: (C, H, W) uint8, of any size.
+        image_chw: (C, H, W), of any size.
         tile: height and width, multiples of 32; an axis shorter than that is taken whole.
         overlap: least share of a tile that the next one covers too.
         batch_size: tiles that the network may be given at once.
@@ -91,7 +91,7 @@ def tiled(
         yield from _strips(network, image_chw, tile, overlap, batch_size)
         return
 
-    def turned(tiles: Uint8) -> Float32:
+    def turned(tiles: Pixels) -> Float32:
         return network(np.ascontiguousarray(tiles.swapaxes(-1, -2))).swapaxes(-1, -2)
 
     lying = image_chw.swapaxes(1, 2)
@@ -107,7 +107,7 @@ def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
 
 
 def _strips(
-    network: Network, image_chw: Uint8, tile: Sequence[int], overlap: float, batch_size: int
+    network: Network, image_chw: Pixels, tile: Sequence[int], overlap: float, batch_size: int
 ) -> Iterator[Block]:
     """Do as `tiled`, from left to right in blocks of full height."""
     height, width = image_chw.shape[1:]
@@ -134,7 +134,7 @@ def _strips(
 
 def _answers(
     network: Network,
-    image_chw: Uint8,
+    image_chw: Pixels,
     corners: Sequence[tuple[int, int]],
     sides_hw: Sequence[int],
     batch_size: int,

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.arrays import Float32, Pixels
 from steelseg.core.params import Config
 from steelseg.core.sizes import MULTIPLE
 
-Network = Callable[[Uint8], Float32]
-"""Maps images (B, 1, H, W) uint8, H and W multiples of 32, to probabilities (B, C, H, W)."""
+Network = Callable[[Pixels], Float32]
+"""Maps images (B, N, H, W), H and W multiples of 32, to probabilities (B, C, H, W)."""
 Member = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
 Side = Annotated[int, Field(ge=1)]
 TURNS = {"none": (0,), "flips": (0, 2), "d4": (0, 1, 2, 3)}  # quarters; each also mirrored
@@ -56,7 +56,7 @@ def mean_of(networks: Sequence[Network]) -> Network:
     if len(networks) == 1:
         return networks[0]
 
-    def run(images: Uint8) -> Float32:
+    def run(images: Pixels) -> Float32:
         total = networks[0](images).copy()
         for network in networks[1:]:
             total += network(images)
@@ -71,7 +71,7 @@ def with_flips(network: Network, tta: str) -> Network:
         return network
     turns = TURNS[tta]
 
-    def run(images: Uint8) -> Float32:
+    def run(images: Pixels) -> Float32:
         total: Float32 | None = None
         for quarters in turns:
             turned = np.rot90(images, quarters, axes=(2, 3))

@@ -4,6 +4,7 @@ Each finished model is registered as a version of `steelseg`. Which of them is t
 said by people only: `python -m steelseg champion`.
 """
 
+import io
 import logging
 import os
 import shutil
@@ -15,9 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
+from PIL import Image
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 from steelseg.core.classes import ClassInfo
+from steelseg.core.pixels import COLOURS, PixelFormat
 from steelseg.model.card import read_card
 from steelseg.predict.ensemble import files_of
 from steelseg.predict.inference import has_export
@@ -37,7 +41,7 @@ TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "sa
 
 
 def log_model(
-    tracker: Tracker, folders: Sequence[Path], example_hw: Uint8, scores: Mapping[str, float]
+    tracker: Tracker, folders: Sequence[Path], example: Pixels, scores: Mapping[str, float]
 ) -> None:
     """Log the finished model and its scores to the tracker's run, if it has one, and register it.
 
@@ -45,14 +49,14 @@ def log_model(
         tracker: of the stage that finished the model.
         folders: the model with its weights, its ONNX export and the tuned rules, and the members
             of its ensemble.
-        example_hw: (H, W) uint8, an image to show what the model is given.
+        example: an image of the cache, to show what the model is given.
         scores: what it is compared by.
     """
     if not isinstance(tracker, MlflowTracker):
         return
     logged: Any = None
     with survived("did not get the model"):
-        logged = _log(tracker.run_id, folders, example_hw)
+        logged = _log(tracker.run_id, folders, example)
     text = describe_classes(read_card(folders[0]).named_classes)
     with survived("did not get the names of the classes"):
         if text and NOTE not in tracker.client.get_run(tracker.parent_id).data.tags:
@@ -64,14 +68,14 @@ def log_model(
             register(tracker.client, tracker.run_id, logged.model_uri, text)
 
 
-def _log(run_id: str, folders: Sequence[Path], example_hw: Uint8) -> Any:
+def _log(run_id: str, folders: Sequence[Path], example: Pixels) -> Any:
     """Log the model to a run, and return what MLflow says of it."""
     import mlflow
     import pandas as pd
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    jpeg = cv2.imencode(".jpg", example_hw)[1].tobytes()
+    file = encode(example, read_card(folders[0]).pixels)
     has_onnx = all(map(has_export, folders))
     packages = REQUIREMENTS if has_onnx else REQUIREMENTS + TORCH_REQUIREMENTS
     with warnings.catch_warnings(), TemporaryDirectory() as temporary:
@@ -84,9 +88,31 @@ def _log(run_id: str, folders: Sequence[Path], example_hw: Uint8) -> Any:
                 artifacts={"model": str(model)},
                 code_paths=[str(PACKAGE)],
                 signature=_signature(),
-                input_example=pd.DataFrame({"image": [jpeg]}),
+                input_example=pd.DataFrame({"image": [file]}),
                 pip_requirements=[f"{name}=={version(name)}" for name in packages],
             )
+
+
+def encode(image: Pixels, pixels: PixelFormat) -> bytes:
+    """Write an image of the cache as a file that is read as the data set's files are.
+
+    8 bits become a JPEG, and everything else a TIFF with a page for each channel, of the levels
+    that the files have.
+    """
+    planes = image.reshape(-1, *image.shape[-2:])
+    if pixels.depth == 8 and len(planes) in (1, COLOURS):
+        return cv2.imencode(".jpg", np.moveaxis(planes, 0, -1)[..., ::-1])[1].tobytes()
+    if pixels.depth == 8:
+        levels: Any = planes
+    else:
+        levels = planes / np.float32(pixels.white) * np.float32(pixels.span) + np.float32(
+            pixels.low
+        )
+        levels = levels.round().astype(np.uint16) if pixels.depth == 16 else levels
+    first, *others = map(Image.fromarray, levels)
+    stream = io.BytesIO()
+    first.save(stream, "TIFF", save_all=True, append_images=others)
+    return stream.getvalue()
 
 
 def _gather(folders: Sequence[Path], target: Path) -> Path:

@@ -8,20 +8,15 @@ times its columns, and what cannot be parsed is answered with a traceback or wit
 import base64
 import binascii
 import json
-import math
 from typing import Any
 
-from PIL.ExifTags import Base
-from PIL.ImageFile import ImageFile
-
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 from steelseg.core.errors import BadInput, quote
-from steelseg.data.images import decode_grey, opened
+from steelseg.core.pixels import PixelFormat
+from steelseg.data import decoding
 
 MAX_BODY = 2**26  # bytes; some 500 frames of 256x1600 as JPEG
 MAX_VALUES = 2**20  # objects that JSON is parsed into; each takes up to 100 bytes
-SCAN = b"\xff\xda"  # in a JPEG, what begins a pass over all its pixels; a progressive one has 10
-MAX_SCANS = 100
 EXPECTED = 'expected {"dataframe_records": [{"image": "<base64 of an image file>"}, ...]}'
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -59,8 +54,8 @@ def _column(document: Any) -> list[Any]:
     raise BadInput(EXPECTED)
 
 
-def decode(image: Any, max_pixels: int) -> Uint8:
-    """Decode an image file's bytes, or their base64, to (H, W) uint8.
+def decode(image: Any, pixels: PixelFormat, max_pixels: int) -> Pixels:
+    """Decode an image file's bytes, or their base64, as `decoding.decode` does.
 
     The base64 may be of the standard or the url-safe kind, on several lines, or a data URI.
 
@@ -71,23 +66,7 @@ def decode(image: Any, max_pixels: int) -> Uint8:
         image = _from_base64(image)
     if not isinstance(image, bytes):
         raise BadInput(f"expected an image file's bytes, but got {quote(image)}")
-    with opened(image) as header:
-        _refuse_bombs(header, image, max_pixels)
-    return decode_grey(image)
-
-
-def _refuse_bombs(header: ImageFile, data: bytes, max_pixels: int) -> None:
-    """Refuse what is small as a file and large to decode."""
-    width, height = header.size
-    if width * height > max_pixels:
-        raise BadInput(f"expected at most {max_pixels} pixels, but got {height}x{width}")
-    tags = getattr(header, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
-    tile_wh = tags.get(Base.TileWidth, 1), tags.get(Base.TileLength, 1)
-    if math.prod(tile_wh) > max_pixels:
-        raise BadInput(f"expected tiles of at most {max_pixels} pixels, but got {quote(tile_wh)}")
-    is_jpeg = header.format in {"JPEG", "MPO"} or header.info.get("compression") == "jpeg"
-    if is_jpeg and data.count(SCAN) > MAX_SCANS:
-        raise BadInput(f"expected a JPEG of at most {MAX_SCANS} scans")
+    return decoding.decode(image, pixels, max_pixels)
 
 
 def _from_base64(text: str) -> bytes:

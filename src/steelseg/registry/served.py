@@ -102,7 +102,7 @@ class ServedModel(PythonModel):
                         yield number, *what, found.rle, found.area, found.confidence
 
     def _decode(self, numbered: tuple[int, Any]) -> Any:
-        return decode(numbered[1], self.max_pixels)
+        return decode(numbered[1], self.model.card.pixels, self.max_pixels)
 
 
 set_model(ServedModel())

@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from steelseg.core.arrays import Float32, Float64, Int64
+from steelseg.core.pixels import BLACK
 from steelseg.data import rle
-from steelseg.data.cache import BLACK
 from steelseg.data.image_table import CLEAN, ImageTable
 from steelseg.report.figures import (
     MANY,
@@ -73,7 +73,8 @@ def mask_areas(images: ImageTable) -> Markup:
 def brightness(images: ImageTable) -> Markup:
     """Draw the distribution of the images' mean grey level, of clean and of defective ones."""
     is_clean = np.array([name == CLEAN for name in images.combinations()])
-    means = np.array(images.column("mean"))
+    pixels = images.pixels
+    means = (np.array(images.column("mean")).mean(axis=1) - pixels.low) * (255 / pixels.span)
     drawing, axes = figure("Brightness", "mean grey level", "images")
     axes.hist(
         [means[is_clean], means[~is_clean]],

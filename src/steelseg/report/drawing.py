@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels, Uint8
 from steelseg.core.classes import PALETTE, ClassInfo, Colour
+from steelseg.core.pixels import to_picture
 
 WIDTH_PER_STROKE = 800  # of an image, for each pixel of a contour's thickness
 OPACITY = 0.45
@@ -15,7 +16,7 @@ LABELLED = 5  # components of a class, where there are more classes than the pal
 
 
 def draw(
-    image_hw: Uint8,
+    image: Pixels,
     classes: Sequence[ClassInfo],
     masks: Mapping[int, Uint8],
     filled: Mapping[int, Uint8] | None = None,
@@ -27,13 +28,13 @@ def draw(
     have their class written beside them. What is ignored is hatched.
 
     Args:
-        image_hw: (H, W) uint8.
+        image: (H, W) or (N, H, W) uint8 or uint16; see `to_picture`.
         classes: whose masks they are.
         masks: for each class (H, W) uint8 of 0 and 1.
         filled: further masks of the same classes, tinted below the contours.
         ignored_hw: (H, W) uint8 of 0 and 1.
     """
-    picture = np.asarray(cv2.cvtColor(image_hw, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    picture = to_picture(image)
     if ignored_hw is not None:
         _hatch(picture, ignored_hw)
     colours = {one.id: one.rgb for one in classes}
@@ -41,7 +42,7 @@ def draw(
         inside = mask_hw == 1
         tint = OPACITY * np.array(colours[class_id])
         picture[inside] = ((1 - OPACITY) * picture[inside] + tint).astype(np.uint8)
-    thickness = max(1, image_hw.shape[1] // WIDTH_PER_STROKE)
+    thickness = max(1, picture.shape[1] // WIDTH_PER_STROKE)
     for class_id, mask_hw in masks.items():
         found = cv2.findContours(
             np.ascontiguousarray(mask_hw), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE

@@ -61,8 +61,8 @@ def crop_pictures(
         height, width = masks_chw.shape[1:]
         by_class = _by_class(cache, masks_chw[: len(classes)])
         ignored_hw = masks_chw[-1] if cache.has_ignored else None
-        image_hw = image.numpy()[0, :height, :width]
-        picture = draw(image_hw, classes, by_class, filled=by_class, ignored_hw=ignored_hw)
+        shown_nhw = image.numpy()[:, :height, :width]
+        picture = draw(shown_nhw, classes, by_class, filled=by_class, ignored_hw=ignored_hw)
         shown = [one for one in classes if by_class[one.id].any()]
         caption = enumerated(shown) if shown else "clean"
         yield Picture(gallery.to_source(picture), cache.names[int(row)], caption)

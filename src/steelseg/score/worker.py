@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 from steelseg.core.errors import BadInput
-from steelseg.data.images import decode_grey, size_of
+from steelseg.data.decoding import decode
+from steelseg.data.images import size_of
 from steelseg.predict.inference import InferenceConfig, ahead
 from steelseg.predict.model import Model
 from steelseg.predict.parts import rows_of
@@ -54,7 +55,7 @@ class Scorer:
         """Score images and write what became of them, all at once."""
         rows: list[PredictionRow] = []
         errors: dict[str, str] = {}
-        for (image, _), findings in self.model.outcomes(self._read_ahead(images), _sound):
+        for (image, _), findings in self.model.outcomes(self._read_ahead(images), self._sound):
             if isinstance(findings, BadInput):
                 errors[image] = str(findings)
             else:
@@ -63,24 +64,23 @@ class Scorer:
         self.store.write(images, rows, errors, class_names)
         return Tally(len(images) - len(errors), len(errors))
 
-    def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Uint8 | bytes | BadInput]]:
+    def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Pixels | bytes | BadInput]]:
         """Decode images in their order, some ahead of the one that is asked for.
 
         Large ones are read ahead only, since several of them would not fit into memory.
         """
 
-        def decode(image: str) -> Uint8 | bytes | BadInput:
+        def read(image: str) -> Pixels | bytes | BadInput:
             try:
                 data = read_bytes(self.folder, image)
-                return data if is_large(size_of(data)) else decode_grey(data)
+                return data if is_large(size_of(data)) else decode(data, self.model.card.pixels)
             except BadInput as error:
                 return error
 
-        yield from zip(images, ahead(images, decode, READERS), strict=True)
+        yield from zip(images, ahead(images, read, READERS), strict=True)
 
-
-def _sound(item: tuple[str, Uint8 | bytes | BadInput]) -> Uint8:
-    _, image = item
-    if isinstance(image, BadInput):
-        raise image
-    return decode_grey(image) if isinstance(image, bytes) else image
+    def _sound(self, item: tuple[str, Pixels | bytes | BadInput]) -> Pixels:
+        _, image = item
+        if isinstance(image, BadInput):
+            raise image
+        return decode(image, self.model.card.pixels) if isinstance(image, bytes) else image

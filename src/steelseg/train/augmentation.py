@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from steelseg.core.arrays import Pixels, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.core.params import nearest
+from steelseg.core.pixels import WHITE
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
 import albumentations as A
@@ -27,17 +29,30 @@ def build_augmentation(transforms: Transforms) -> A.Compose:
 
 
 def augment(
-    pipeline: A.Compose,
-    image_hw: npt.NDArray[np.uint8],
-    masks_chw: npt.NDArray[np.uint8],
-    seed: int,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    pipeline: A.Compose, image: Pixels, masks_chw: Uint8, seed: int
+) -> tuple[Pixels, Uint8]:
     """Apply a pipeline to an image and its masks; the same seed gives the same result."""
     if not pipeline.transforms:
-        return image_hw, masks_chw
+        return image, masks_chw
     pipeline.set_random_seed(seed)
-    result = pipeline(image=image_hw, masks=masks_chw)
-    return result["image"], np.asarray(result["masks"])
+    result = pipeline(image=to_transforms(image), masks=masks_chw)
+    return from_transforms(result["image"], image.dtype), np.asarray(result["masks"])
+
+
+def to_transforms(image: Pixels) -> npt.NDArray[Any]:
+    """Lay an image out as transforms take it: (H, W), or (H, W, N) of several channels.
+
+    16 bits become float32 from 0 to 1, since most transforms take that or uint8 and nothing else.
+    """
+    last = image if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
+    return last if last.dtype == np.uint8 else last / np.float32(WHITE)
+
+
+def from_transforms(image: npt.NDArray[Any], dtype: npt.DTypeLike) -> Pixels:
+    """Take back what `to_transforms` did; 16 bits come back exactly."""
+    if image.dtype == np.float32 and dtype == np.uint16:
+        image = (image * WHITE).round().clip(0, WHITE).astype(np.uint16)
+    return image if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(image, -1, 0))
 
 
 def _build(entry: Mapping[str, Mapping[str, Any]]) -> A.BasicTransform:

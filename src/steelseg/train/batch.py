@@ -10,9 +10,10 @@ from steelseg.core.sizes import MULTIPLE
 
 
 class Batch(NamedTuple):
-    """Images (B, 1, H, W) uint8, masks (B, C, h, w) uint8 with h <= H, w <= W, rows (B,) int64.
+    """Images (B, N, H, W) uint8 or uint16 of N channels, masks (B, C, h, w) uint8 of C classes.
 
-    Where anything is ignored in the data set, there is one mask more, see `steelseg.train.ignored`.
+    h <= H and w <= W, and rows are (B,) int64. Where anything is ignored in the data set, there is
+    one mask more, see `steelseg.train.ignored`.
     """
 
     images: Tensor
@@ -42,11 +43,11 @@ class PackedBatch(NamedTuple):
         return Batch(self.images, unpack(self.masks, self.width), self.rows)
 
 
-def packed_bytes(size_hw: tuple[int, int], n_masks: int) -> int:
+def packed_bytes(size_hw: tuple[int, int], n_masks: int, bytes_a_pixel: int = 1) -> int:
     """Return the bytes of an image of a `PackedBatch`, padded, with its masks and its row."""
     height, width = size_hw
     padded = [-(-side // MULTIPLE) * MULTIPLE for side in size_hw]
-    return padded[0] * padded[1] + n_masks * height * -(-width // 8) + 8
+    return padded[0] * padded[1] * bytes_a_pixel + n_masks * height * -(-width // 8) + 8
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:

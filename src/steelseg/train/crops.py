@@ -1,4 +1,4 @@
-"""Training crops and validation images from the cache, as uint8 tensors, a batch at once.
+"""Training crops and validation images from the cache, as tensors of its pixels, a batch at once.
 
 All randomness of a training sample is drawn from (seed, sample number), and the numbers of an epoch
 are a permutation drawn from (seed, epoch). So the batches depend neither on the number of workers
@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from steelseg.core.arrays import Pixels
+from steelseg.core.pixels import batch_of
 from steelseg.core.sizes import largest_size, pad
 from steelseg.data.cache import Cache, Rows
 from steelseg.train import mixing
@@ -22,9 +24,9 @@ from steelseg.train.windows import defect_window, lit_window, unpack_window
 
 
 class _Sample(NamedTuple):
-    """An image (H, W) and masks (K, H, W) of some of the channels (K,), uint8; others are empty."""
+    """An image, and the masks (K, H, W) of some of the classes (K,), uint8; others are empty."""
 
-    image_hw: npt.NDArray[np.uint8]
+    image: Pixels
     masks: npt.NDArray[np.uint8]
     channels: npt.NDArray[np.int64]
 
@@ -71,7 +73,7 @@ class TrainingCrops(Dataset[Batch]):
     def __getitems__(self, numbers: list[int]) -> Batch:
         """Return a batch at once; empty masks are written there, and not worked on before."""
         samples = [self._sample(number) for number in numbers]
-        images = np.stack([pad(sample.image_hw) for sample in samples])[:, None]
+        images = batch_of([pad(sample.image) for sample in samples])
         size_hw = samples[0].masks.shape[1:]
         masks = np.empty((len(samples), self.cache.n_masks, *size_hw), dtype=np.uint8)
         for masks_chw, sample in zip(masks, samples, strict=True):
@@ -101,21 +103,21 @@ class TrainingCrops(Dataset[Batch]):
         self, rng: np.random.Generator, row: int, on_defect: float
     ) -> tuple[mixing.Sample, npt.NDArray[np.int64]]:
         """Draw a crop, with the masks of some channels; the others are empty."""
-        packed, image_hw = self.cache.packed_masks(row), self.cache.image(row)
-        width = image_hw.shape[1]
+        packed, image = self.cache.packed_masks(row), self.cache.image(row)
+        width = image.shape[-1]
         drawn = np.flatnonzero(packed.any(axis=(1, 2)))
         shown = drawn[drawn < len(self.cache.classes)]
         if len(shown) and rng.random() < on_defect:
             mask_hw = np.unpackbits(packed[rng.choice(shown)], axis=-1, count=width)
             window = defect_window(rng, mask_hw, self.crop_hw)
         else:
-            window = lit_window(rng, image_hw, self.crop_hw, self.max_black)
+            window = lit_window(rng, image, self.crop_hw, self.max_black)
         channels = self._channels(drawn)
         masks = unpack_window(packed[channels], width, window)  # (K, h, w)
         height, width = np.subtract(self.frame_hw, masks.shape[1:]).tolist()
         if height or width:
             masks = np.pad(masks, ((0, 0), (0, height), (0, width)))
-        return (pad(image_hw[window], self.frame_hw), masks), channels
+        return (pad(image[..., *window], self.frame_hw), masks), channels
 
     def _channels(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Choose the masks to work on: those that show something, but all to mix, and never none.
@@ -156,7 +158,7 @@ class WholeImages(Dataset[Batch]):
     def __getitems__(self, numbers: list[int]) -> Batch:
         """Return a batch of images of one size: masks are unpacked where they stay."""
         rows = self.rows[numbers]
-        images = np.stack([pad(self.cache.image(row)) for row in rows])[:, None]
+        images = batch_of([pad(self.cache.image(row)) for row in rows])
         packed = np.stack([self.cache.packed_masks(row) for row in rows])
         masks = np.unpackbits(packed, axis=-1, count=self.cache.sizes_hw[rows[0]][1])
         return Batch(*map(torch.from_numpy, (images, masks, rows)))

@@ -134,7 +134,8 @@ class FoldData(L.LightningDataModule):
         phases = [config.phase(epoch) for epoch in (0, config.epochs - 1)]
         batches = [(phase.batch_size, phase.crop_hw or size_hw) for phase in phases]
         batches.append((config.validation_batch_size, size_hw))
-        return max(n * packed_bytes(hw, self.cache.n_masks) for n, hw in batches)
+        n_masks, bytes_a_pixel = self.cache.n_masks, self.cache.pixels.bytes_a_pixel
+        return max(n * packed_bytes(hw, n_masks, bytes_a_pixel) for n, hw in batches)
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         on_gpu, workers = has_gpu(), self._n_workers

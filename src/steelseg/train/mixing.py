@@ -1,8 +1,8 @@
 """Samples made of two: cutmix and copy-paste of crops, mixup of batches.
 
-A crop is an image (H, W) and its masks (C, H, W), both uint8; what is ignored may be a last mask,
-which goes where the pixels go. Mixup (Zhang et al. 2018) works on
-the device: images are blended, and losses by the same share.
+A crop is an image, (H, W) or (N, H, W) of N channels, and its masks (C, H, W); what is ignored may
+be a last mask, which goes where the pixels go. Mixup (Zhang et al. 2018) works on the device:
+images are blended, and losses by the same share.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Pixels = npt.NDArray[np.uint8]
-Sample = tuple[Pixels, Pixels]
+from steelseg.core.arrays import Pixels, Uint8
+from steelseg.core.pixels import size_of
+
+Sample = tuple[Pixels, Uint8]
 ALPHA = 0.4  # of mixup's Beta distribution: mostly a little of another image
 
 
@@ -32,11 +34,12 @@ def cutmix(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
     """
     side = np.sqrt(rng.random())
     window = []
-    for size in sample[0].shape:
+    size_hw = size_of(sample[0])
+    for size in size_hw:
         length = round(size * side)
         start = int(rng.integers(size - length + 1))
         window.append(slice(start, start + length))
-    where = np.zeros(sample[0].shape, dtype=bool)
+    where = np.zeros(size_hw, dtype=bool)
     where[tuple(window)] = True
     return _take(where, sample, other)
 
@@ -53,7 +56,7 @@ def copy_paste(rng: np.random.Generator, sample: Sample, other: Sample, n_classe
 
 
 def blend_images(images: Tensor, blend: Blend) -> Tensor:
-    """Blend a batch of images (B, 1, H, W); they are float32 grey levels then."""
+    """Blend a batch of images (B, N, H, W); they are float32 levels then."""
     levels = images.float()
     return blend.share * levels + (1 - blend.share) * levels[blend.others]
 

@@ -76,10 +76,10 @@ def plan(network: ModelConfig, given: TrainConfig, cache: Cache, folds_path: Pat
     folds = fold_table.fold_numbers(fold_table.read(folds_path, cache.names, cache.annotations))
     found = fingerprint(given, cache, fold_table.trained_on(folds, given.fold))
     is_pretrained = network.encoder_weights is not None
-    setting = Setting(gpus(), network.encoder, is_pretrained, least_batch(network))
+    setting = Setting(gpus(), network.encoder, is_pretrained, least_batch(network, cache.pixels))
     config, choices = resolve(given, found, setting)
     if pretrained.source:
         choices["encoder_weights"] = Choice(pretrained.name, pretrained.source)
     data = FoldData(cache, folds, config)
-    try_training(network, config, cache.sizes_hw)
+    try_training(network, config, cache.sizes_hw, cache.pixels)
     return Plan(network, config, data, sha256(folds_path), choices)

@@ -15,11 +15,12 @@ import torch
 from torch.func import functional_call
 
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import GREY, PixelFormat
 from steelseg.core.sizes import Size, largest_size, padded_size
 from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
 from steelseg.model.network import Segmenter
-from steelseg.train.augmentation import Transforms, build_augmentation
+from steelseg.train.augmentation import Transforms, build_augmentation, to_transforms
 from steelseg.train.config import FinishConfig, TrainConfig
 from steelseg.train.losses import build_loss
 
@@ -44,38 +45,46 @@ def try_params(network: ModelConfig, params: TrainConfig) -> None:
     weights = params.class_weights if isinstance(params.class_weights, list) else None
     build_loss(params.loss, weights, params.label_smoothing)
     if network.encoder_weights not in (None, "auto"):
-        models.build(network, n_classes=2, mean=0.5, std=0.5)
+        models.build(network, 2, [0.5], [0.5])
     try_training(network, params)
 
 
-def try_training(network: ModelConfig, params: TrainConfig, sizes_hw: Sequence[Size] = ()) -> None:
+def try_training(
+    network: ModelConfig,
+    params: TrainConfig,
+    sizes_hw: Sequence[Size] = (),
+    pixels: PixelFormat = GREY,
+) -> None:
     """Try the augmentation on crops, and the network on crops and, in the end, on whole images.
 
     Args:
         network: which network; pretrained weights make no difference.
         params: of the training; what is `auto` is not tried.
         sizes_hw: heights and widths of the images, where they are known.
+        pixels: what the images hold.
 
     Raises:
         BadInput: see `try_params`.
     """
-    segmenter = _untrained(network)
+    segmenter = _untrained(network, pixels)
     what = f"{network.arch} with {network.encoder}"
     for step in _steps(params, largest_size(sizes_hw) if sizes_hw else None):
-        try_augmentation(params.transforms, step.crop_hw)
+        try_augmentation(params.transforms, step.crop_hw, pixels)
         try_step(segmenter, step, what)
     for size_hw in sorted(_extremes(sizes_hw)):
         if reason := _failure(segmenter.eval(), size_hw, 1):
             raise BadInput(f"{what} cannot work on images of {_by(size_hw)} pixels: {reason}")
 
 
-def least_batch(network: ModelConfig) -> int:
+def least_batch(network: ModelConfig, pixels: PixelFormat = GREY) -> int:
     """Return how many crops a network must be given at once: 2 where one cannot be normalised."""
-    return 2 if _failure(_untrained(network), STAND_IN, 1) else 1
+    return 2 if _failure(_untrained(network, pixels), STAND_IN, 1) else 1
 
 
-def try_augmentation(transforms: Transforms, crop_hw: Size | None) -> None:
-    """Augment noise, which must stay grey crops of one size, and their masks 0 and 1.
+def try_augmentation(
+    transforms: Transforms, crop_hw: Size | None, pixels: PixelFormat = GREY
+) -> None:
+    """Augment noise, which must stay crops of one size and its channels, and masks 0 and 1.
 
     Raises:
         BadInput: a transform is unknown, cannot work on such crops, or makes others of them.
@@ -86,7 +95,7 @@ def try_augmentation(transforms: Transforms, crop_hw: Size | None) -> None:
     for step in steps:
         step.p = 0.5 if 0 < step.p < 1 else step.p  # rare ones happen, and sometimes do not
     for seed in range(DRAWS):
-        _augment_once(steps, crop_hw, seed)
+        _augment_once(steps, crop_hw, seed, pixels)
 
 
 def try_step(segmenter: Segmenter, step: Step, what: str = "the network") -> None:
@@ -108,10 +117,11 @@ def try_step(segmenter: Segmenter, step: Step, what: str = "the network") -> Non
         raise BadInput(f"`crop`: {what} cannot work on {_by(crop_hw)} pixels: {reason}")
 
 
-def _untrained(network: ModelConfig) -> Segmenter:
+def _untrained(network: ModelConfig, pixels: PixelFormat) -> Segmenter:
     """Build a network for a trial, in training mode."""
     bare = network.model_copy(update={"encoder_weights": None})
-    return models.build(bare, n_classes=2, mean=0.5, std=0.5).train()
+    half = [0.5] * pixels.channels
+    return models.build(bare, 2, half, half, pixels).train()
 
 
 def _extremes(sizes_hw: Sequence[Size]) -> set[Size]:
@@ -134,10 +144,17 @@ def _steps(params: TrainConfig, size_hw: Size | None) -> Iterator[Step]:
         yield Step(crop_hw, phase.batch_size if known else 2)
 
 
-def _augment_once(steps: list[A.BasicTransform], crop_hw: Size, seed: int) -> None:
+def _augment_once(
+    steps: list[A.BasicTransform], crop_hw: Size, seed: int, pixels: PixelFormat
+) -> None:
     rng = np.random.default_rng(seed)
-    image = rng.integers(256, size=crop_hw, dtype=np.uint8)
-    mask = (image > 127).astype(np.uint8)
+    noise = rng.integers(256, size=crop_hw, dtype=np.uint8)
+    mask = (noise > 127).astype(np.uint8)
+    scaled = noise.astype(pixels.dtype) * np.array(pixels.white // 255, pixels.dtype)
+    several = pixels.channels > 1
+    image = to_transforms(np.repeat(scaled[None], pixels.channels, axis=0) if several else scaled)
+    shape, dtype = image.shape, image.dtype
+    kind = f"{pixels.channels} channels" if several else "grey"
     culprit = None
     for step in steps:
         name = type(step).__name__
@@ -149,18 +166,19 @@ def _augment_once(steps: list[A.BasicTransform], crop_hw: Size, seed: int) -> No
         except Exception as error:  # whatever a transform raises on what it cannot take
             reason = " ".join(str(error).split())
             raise BadInput(
-                f"`train.augment`: {name} cannot work on grey crops of {_by(crop_hw)} pixels: "
+                f"`train.augment`: {name} cannot work on {kind} crops of {_by(crop_hw)} pixels: "
                 f"{reason}"
             ) from error
         image, mask = result["image"], np.asarray(result["masks"][0])
-        if image.dtype != np.uint8 or mask.max(initial=0) > 1:
+        if image.dtype != dtype or mask.max(initial=0) > 1:
+            bits = "of 8 bits" if dtype == np.uint8 else "from 0 to 1"
             raise BadInput(
-                f"`train.augment`: {name}: expected a transform that leaves images of 8 bits, and "
+                f"`train.augment`: {name}: expected a transform that leaves images {bits}, and "
                 f"masks of 0 and 1, as they are"
             )
-        if culprit is None and image.shape != crop_hw:
-            culprit = f"{name} makes {_by(image.shape)} pixels of crops of {_by(crop_hw)}"
-    if image.shape != crop_hw:
+        if culprit is None and image.shape != shape:
+            culprit = f"{name} makes {_by(image.shape)} pixels of crops of {_by(shape)}"
+    if image.shape != shape:
         raise BadInput(
             f"`train.augment`: {culprit}; expected the size to stay (turns need a square `crop`)"
         )
@@ -175,7 +193,8 @@ def _failure(segmenter: Segmenter, crop_hw: Size, batch_size: int) -> str:
     height, width = padded_size(crop_hw)
     tensors = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
-    images = torch.empty((batch_size, 1, height, width), dtype=torch.uint8, device="meta")
+    shape = (batch_size, segmenter.pixels.channels, height, width)
+    images = torch.empty(shape, dtype=torch.uint8, device="meta")
     try:
         functional_call(segmenter, shapes, (images,))
     except NotImplementedError:

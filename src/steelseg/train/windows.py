@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.data.cache import BLACK
+from steelseg.core.arrays import Pixels
+from steelseg.core.pixels import is_black, size_of
 
 BLACK_DRAWS = 10
 
@@ -21,26 +22,27 @@ def random_window(
 
 def lit_window(
     rng: np.random.Generator,
-    image_hw: npt.NDArray[np.uint8],
+    image: Pixels,
     crop_hw: tuple[int, int],
     max_black: float,
 ) -> tuple[slice, slice]:
     """Draw a crop with at most a share of `max_black` black pixels, or the least black of ten."""
-    size_hw = image_hw.shape[0], image_hw.shape[1]
+    size_hw = size_of(image)
     best = random_window(rng, size_hw, crop_hw)
-    least = black_share(image_hw[best]) if max_black < 1 else 0.0
+    least = black_share(image[..., *best]) if max_black < 1 else 0.0
     for _ in range(BLACK_DRAWS - 1):
         if least <= max_black:
             break
         window = random_window(rng, size_hw, crop_hw)
-        if (share := black_share(image_hw[window])) < least:
+        if (share := black_share(image[..., *window])) < least:
             best, least = window, share
     return best
 
 
-def black_share(image_hw: npt.NDArray[np.uint8]) -> float:
-    """Return the share of pixels without a plate: grey levels of at most 10 of 255."""
-    return np.count_nonzero(image_hw <= BLACK) / image_hw.size
+def black_share(image: Pixels) -> float:
+    """Return the share of pixels without a plate: levels of at most 10 of 255."""
+    black_hw = is_black(image)
+    return np.count_nonzero(black_hw) / black_hw.size
 
 
 def defect_window(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.core.arrays import Uint8
+from steelseg.core.arrays import Pixels
 from steelseg.data.cache import Cache
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
@@ -63,18 +63,18 @@ def validate(
     return Validation(rows, table)
 
 
-def probe_image(cache: Cache, validation: Validation) -> Uint8:
+def probe_image(cache: Cache, validation: Validation) -> Pixels:
     """Cut a small image out of the validation image with the largest defect, around its middle.
 
     There a model's answers can differ; on a clean surface any two agree.
     """
     areas = [validation.table.truth_areas(c) for c in range(len(cache.classes))]
     row = validation.rows[int(np.sum(areas, axis=0).argmax())]
-    image_hw, mask_hw = cache.image(row), cache.masks(row).any(axis=0)
+    image, mask_hw = cache.image(row), cache.masks(row).any(axis=0)
     pixels = np.argwhere(mask_hw)
     middle_hw = np.median(pixels, axis=0) if len(pixels) else np.array(mask_hw.shape) / 2
-    window = []
+    window: list[Any] = []
     for middle, size in zip(middle_hw.tolist(), mask_hw.shape, strict=True):
         start = min(max(int(middle) - PROBE_SIDE // 2, 0), max(size - PROBE_SIDE, 0))
         window.append(slice(start, start + PROBE_SIDE))
-    return np.ascontiguousarray(image_hw[tuple(window)])
+    return np.ascontiguousarray(image[..., window[0], window[1]])
