@@ -15,6 +15,7 @@ from steelseg.core.errors import BadInput
 from steelseg.data import rle
 from steelseg.data.optional_files import read_images
 from steelseg.formats import class_folders, known, masks
+from steelseg.formats.dataset_folder import whole_folder
 from steelseg.formats.mask_names import split
 from steelseg.formats.record import Options, Record
 from steelseg.predict.submission import PredictionRow, write_predictions
@@ -369,6 +370,26 @@ def test_images_are_linked_and_the_source_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(SystemExit, match="expected a folder that is not in"):
         main(["import", str(source), "--to", str(source / "set")])
+
+
+def test_a_data_set_survives_when_its_successor_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one stands where it stood."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.csv").write_text("mine")
+    rename = Path.rename
+
+    def fail(path: Path, to: Path) -> Path:
+        if path.name == "new":
+            raise OSError(28, "No space left on device", str(path))
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="No space"), whole_folder(tmp_path / "set"):
+        pass
+    assert (tmp_path / "set/train.csv").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:

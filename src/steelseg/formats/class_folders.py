@@ -18,12 +18,12 @@ from pathlib import Path
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data import images
 from steelseg.data.listing import list_below
-from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats import mask_items, mask_storage, meaning
 from steelseg.formats.mask_items import Item
 from steelseg.formats.mask_names import image_keys, split, targets
 from steelseg.formats.record import Options, Record, Source
 
-SUFFIXES = mask_file.SUFFIXES | images.SUFFIXES
+SUFFIXES = mask_storage.SUFFIXES | images.SUFFIXES
 CLEAN = re.compile(r"(^|[_ -])(free|good|ok|normal|clean|no_?defects?)$", re.I)
 TILE = re.compile(r"exp(?P<exposure>\d+)_num_(?P<number>\d+)")
 TILE_THRESHOLD = 127

@@ -113,14 +113,16 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise SteelsegError(f"{folder}: cannot be written: {error.strerror}") from error
+    new, old = temporary / "new", temporary / "old"
     try:
-        new, old = temporary / "new", temporary / "old"
         new.mkdir()
         yield new
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
 
 

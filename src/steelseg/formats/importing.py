@@ -72,14 +72,8 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
 
 
 def _run(arguments: Namespace) -> Iterator[str]:
+    options = _options(arguments)
     _check_apart(arguments.source, arguments.to)
-    options = Options(
-        arguments.classes,
-        arguments.legend,
-        frozenset(arguments.ignore),
-        arguments.images,
-        arguments.threshold,
-    )
     check_replaceable(arguments.to, force=arguments.force)
     with whole_folder(arguments.to) as folder:
         name = arguments.format or known.recognise(arguments.source)
@@ -101,13 +95,23 @@ def _run(arguments: Namespace) -> Iterator[str]:
         yield "unlabelled images are not trained on; if they show no defects: --unlabelled clean"
 
 
+def _options(arguments: Namespace) -> Options:
+    return Options(
+        arguments.classes,
+        arguments.legend,
+        frozenset(arguments.ignore),
+        arguments.images,
+        arguments.threshold,
+    )
+
+
 def _shown(records: Iterator[Record]) -> Iterator[Record]:
     yield from tqdm(records, "importing", unit="image", disable=None)
 
 
 def _check_apart(source: Path, to: Path) -> None:
     """Refuse a data set within its source, which would be read, or around it, which is replaced."""
-    inner, outer = abspath(source), abspath(to)
+    inner, outer = source.resolve(), to.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise BadInput(f"--to {to}: expected a folder that is not in {source}, nor around it")
 

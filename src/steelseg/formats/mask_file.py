@@ -15,54 +15,32 @@ different things, is refused. Files of 16 bits, and of RGB, have but one way.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from steelseg.core.arrays import Bool, Int32, Int64, Uint8
+from steelseg.core.arrays import Int32, Uint8
 from steelseg.core.errors import BadInput
-from steelseg.data.images import TURNS, opened, orientation_of, read_bytes
 from steelseg.formats import mask_hints
-
-SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".gif"})  # of formats that keep each value
-FORMATS = ("PNG", "BMP", "TIFF", "GIF")
-_MODES = frozenset({"1", "L", "P"})
-_DEEP = frozenset({"I;16", "I;16L", "I;16B", "I"})  # 16 bits, and TIFFs of 32
-_RGB = frozenset({"RGB", "RGBA"})
-_BINARY = ({0, 255}, {0, 1}, {0, 65535})
-_JPEG = b"\xff\xd8\xff"
-_SHOWN = 12  # colours in a message
-_TRANSPARENT = (
-    "expected no transparency but that of black; lay it on a black background and save it without "
-    "transparency"
+from steelseg.formats.mask_storage import (
+    DEEP,
+    MODES,
+    RGB,
+    Colour,
+    Stored,
+    count_colours,
+    describe_colours,
+    is_black,
+    is_grey,
+    open_upright,
+    pack,
+    store,
 )
+
+_BINARY = ({0, 255}, {0, 1}, {0, 65535})
 _AMBIGUOUS = "save class ids as grey values, without a palette"
-
-Colour = tuple[int, ...]
-
-
-class Stored(NamedTuple):
-    """A mask as it stands in its file.
-
-    `numbers_hw` (H, W) are what is stored, `used` the numbers there are, `shown` (256, 4) the RGBA
-    of each number. `step` is the grey between numbers of 1, 2 or 4 bits, 1 of 8 bits and palettes.
-    """
-
-    numbers_hw: Uint8
-    used: Int64
-    shown: Uint8
-    step: int
-
-
-class _Opened(NamedTuple):
-    """A mask as it is stored, and as it is shown; for `step`, see `Stored`."""
-
-    image: Image.Image
-    upright: Image.Image
-    step: int
 
 
 class Look(NamedTuple):
@@ -92,10 +70,10 @@ def read_labels(
     Raises:
         BadInput: the file is no mask, or means nothing, or several things; without the path.
     """
-    with _upright(path, size_hw, _MODES | _DEEP) as file:
-        if file.image.mode in _DEEP:
+    with open_upright(path, size_hw, MODES | DEEP) as file:
+        if file.image.mode in DEEP:
             return _read_deep(file.upright, classes)
-        stored = _store(file)
+        stored = store(file)
     readings = list(_ways(stored))
     legal = {way: values for way, values in readings if set(values) <= {0, *classes}}
     if len(set(legal.values())) > 1:
@@ -125,16 +103,16 @@ def read_foreground(path: Path, size_hw: tuple[int, int], threshold: int | None 
     Raises:
         BadInput: as for `read_labels`.
     """
-    with _upright(path, size_hw, _MODES | _DEEP | _RGB, threshold) as file:
+    with open_upright(path, size_hw, MODES | DEEP | RGB, threshold) as file:
         mode, upright = file.image.mode, file.upright
         if threshold is not None:
-            grey_hw = np.asarray(upright if mode in _DEEP else upright.convert("L"))
+            grey_hw = np.asarray(upright if mode in DEEP else upright.convert("L"))
             return (grey_hw > threshold).astype(np.uint8)
-        if mode in _DEEP:
+        if mode in DEEP:
             return _two_values(np.asarray(upright))
-        if mode in _RGB:
-            return _one_colour(_pack(upright))
-        return _foreground(_store(file))
+        if mode in RGB:
+            return _one_colour(pack(upright))
+        return _foreground(store(file))
 
 
 def read_colours(path: Path, size_hw: tuple[int, int]) -> Int32:
@@ -143,8 +121,8 @@ def read_colours(path: Path, size_hw: tuple[int, int]) -> Int32:
     Raises:
         BadInput: as for `read_labels`.
     """
-    with _upright(path, size_hw, _MODES | _RGB) as file:
-        return _pack(file.upright)
+    with open_upright(path, size_hw, MODES | RGB) as file:
+        return pack(file.upright)
 
 
 def look(path: Path) -> Look:
@@ -153,14 +131,14 @@ def look(path: Path) -> Look:
     Raises:
         BadInput: the file is no mask; without the path.
     """
-    with _upright(path, None, _MODES | _DEEP | _RGB) as file:
-        if file.image.mode in _DEEP:
+    with open_upright(path, None, MODES | DEEP | RGB) as file:
+        if file.image.mode in DEEP:
             values = set(np.unique(np.asarray(file.upright)).tolist())
             is_binary = any(values <= two for two in _BINARY)
             return Look({"#ffffff"} if is_binary else None, values, Counter())
-        counts = _count_colours(_pack(file.upright))
+        counts = count_colours(pack(file.upright))
         colours = set(counts) - {"#000000"}
-        stored = None if file.image.mode in _RGB else _store(file)
+        stored = None if file.image.mode in RGB else store(file)
     if stored is None:
         return Look(colours if len(colours) < 2 else None, None, counts)
     marks: set[str] | None = colours
@@ -173,75 +151,22 @@ def look(path: Path) -> Look:
     return Look(marks, None if known is None else set(known), counts)
 
 
-def hexadecimal(packed: int) -> str:
-    """Write a colour as `#rrggbb`."""
-    return f"#{packed:06x}"
-
-
 def _foreground(stored: Stored) -> Uint8:
     shown = stored.shown[stored.used]
-    is_black = _is_black(shown)
+    dark = is_black(shown)
     greys = shown[:, 0].tolist()
-    if _is_grey(shown).all():
+    if is_grey(shown).all():
         for values in (greys, stored.used.tolist()) if stored.step > 1 else (greys,):
             if set(values) <= {0, 255} or set(values) <= {0, 1}:
                 return _translate(stored, [value > 0 for value in values])
-    if _has_colours(stored) and _black_is_nothing(stored) and np.count_nonzero(~is_black) == 1:
-        return _translate(stored, (~is_black).tolist())
-    if _is_grey(shown).all():
+    if _has_colours(stored) and _black_is_nothing(stored) and np.count_nonzero(~dark) == 1:
+        return _translate(stored, (~dark).tolist())
+    if is_grey(shown).all():
         raise BadInput(mask_hints.explain_binary(greys))
     raise BadInput(
         "expected black and white, or one colour on a black that is number 0 of the palette; "
         "save it as grey, 255 where the defect is and 0 elsewhere"
     )
-
-
-@contextmanager
-def _upright(
-    path: Path,
-    size_hw: tuple[int, int] | None,
-    modes: frozenset[str],
-    threshold: int | None = None,
-) -> Iterator[_Opened]:
-    data = read_bytes(path)
-    if data.startswith(_JPEG) and threshold is None:
-        raise BadInput(
-            "cannot be read as PNG, BMP, TIFF or GIF: it is a JPEG, which leaves values between; "
-            "draw it anew, or apply a threshold, and save it as PNG"
-        )
-    with opened(data, FORMATS if threshold is None else (*FORMATS, "JPEG")) as image:
-        if image.mode not in modes or (image.mode in _RGB and ";16" in str(image.tile)):
-            raise BadInput(
-                f"expected 8-bit grey values or a palette, but got {image.mode}; save it as grey"
-                + (", or say by --legend what its colours mean" if image.mode in _RGB else "")
-            )
-        if getattr(image, "n_frames", 1) > 1:
-            raise BadInput("expected one page, but got several")
-        step = _step(str(image.tile), image.mode)  # loading takes `tile` away
-        image.load()
-        turn = TURNS.get(orientation_of(image))
-        upright: Image.Image = image if turn is None else image.transpose(turn)
-        height, width = upright.height, upright.width
-        if size_hw not in {None, (height, width)}:
-            assert size_hw is not None
-            raise BadInput(
-                f"expected {size_hw[0]}x{size_hw[1]} like its image, but got {height}x{width}"
-            )
-        yield _Opened(image, upright, step)
-
-
-def _store(file: _Opened) -> Stored:
-    image, upright, step = file
-    numbers_hw = np.asarray(upright).astype(np.uint8)
-    if image.mode == "L":
-        numbers_hw //= step
-    used = np.unique(numbers_hw).astype(np.int64)
-    if image.mode == "P" and used[-1] >= len(image.getpalette() or []) // 3:
-        # so Pillow writes an image of mode P that was given no palette, losing its values
-        raise BadInput("has pixels beyond the end of its palette; save it as grey")
-    stored = Stored(numbers_hw, used, _shown(image, step), step)
-    _refuse_transparency(stored)
-    return stored
 
 
 def _read_deep(upright: Image.Image, classes: Sequence[int]) -> Int32:
@@ -260,7 +185,7 @@ def _two_values(grey_hw: Int32) -> Uint8:
 
 
 def _one_colour(packed_hw: Int32) -> Uint8:
-    colours = _count_colours(packed_hw)
+    colours = count_colours(packed_hw)
     if len(colours.keys() - {"#000000"}) > 1:
         raise BadInput(
             f"expected one colour on black, but got {describe_colours(colours)}; save a file for "
@@ -269,57 +194,10 @@ def _one_colour(packed_hw: Int32) -> Uint8:
     return (packed_hw > 0).astype(np.uint8)
 
 
-def describe_colours(counts: Counter[str]) -> str:
-    """Name the most frequent colours, with their pixels."""
-    shown = [f"{colour} ({count:,} pixels)" for colour, count in counts.most_common(_SHOWN)]
-    return ", ".join(shown) + (f" and {len(counts) - _SHOWN} more" * (len(counts) > _SHOWN))
-
-
-def _count_colours(packed_hw: Int32) -> Counter[str]:
-    values, counts = np.unique(packed_hw, return_counts=True)
-    return Counter(dict(zip(map(hexadecimal, values.tolist()), counts.tolist(), strict=True)))
-
-
-def _pack(upright: Image.Image) -> Int32:
-    """Return the colours of an image, (H, W); what shines through is refused, except on black."""
-    rgba = np.asarray(upright.convert("RGBA")).astype(np.int32)
-    packed_hw: Int32 = rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]
-    if ((rgba[..., 3] < 255) & (packed_hw > 0)).any():
-        raise BadInput(_TRANSPARENT)
-    return packed_hw
-
-
-def _step(tile: str, mode: str) -> int:
-    """Return the levels that Pillow puts between the greys of a file of 1, 2 or 4 bits."""
-    if mode == "1":
-        return 255
-    return next((step for bits, step in (("L;2", 85), ("L;4", 17)) if bits in tile), 1)
-
-
-def _shown(image: Image.Image, step: int) -> Uint8:
-    """Return what a viewer shows for each number: (256, 4) RGBA."""
-    shown = np.full((256, 4), 255, dtype=np.uint8)
-    if image.mode == "P":
-        image.apply_transparency()
-        colours = np.array(image.getpalette("RGBA"), dtype=np.uint8).reshape(-1, 4)
-        shown[: len(colours)] = colours
-        return shown
-    shown[:, :3] = (np.arange(256, dtype=np.uint8) * step)[:, None]
-    if "transparency" in image.info:
-        shown[image.info["transparency"], 3] = 0
-    return shown
-
-
-def _refuse_transparency(stored: Stored) -> None:
-    shown = stored.shown[stored.used]
-    if ((shown[:, 3] < 255) & ~_is_black(shown)).any():
-        raise BadInput(_TRANSPARENT)
-
-
 def _ways(stored: Stored) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield each way to read a mask, and the value that it gives to each of the used numbers."""
     shown = stored.shown[stored.used]
-    if _is_grey(shown).all():
+    if is_grey(shown).all():
         yield "by grey", tuple(shown[:, 0].tolist())
     elif set(colours := [tuple(colour) for colour in shown[:, :3].tolist()]) <= _VOC.keys():
         yield "by colour", tuple(_VOC[colour] for colour in colours)
@@ -328,12 +206,12 @@ def _ways(stored: Stored) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _has_colours(stored: Stored) -> bool:
-    return not np.all(_is_grey(stored.shown))
+    return not np.all(is_grey(stored.shown))
 
 
 def _black_is_nothing(stored: Stored) -> bool:
     """Whether black is number 0, and nothing else is: what is black shows no defect."""
-    return np.array_equal(_is_black(stored.shown[stored.used]), stored.used == 0)
+    return np.array_equal(is_black(stored.shown[stored.used]), stored.used == 0)
 
 
 def _translate(stored: Stored, values: Sequence[int]) -> Uint8:
@@ -351,16 +229,6 @@ def _add_to_palette(stored: Stored, palette: dict[int, Colour]) -> None:
                 f"mask; {_AMBIGUOUS}"
             )
         palette[number] = colour
-
-
-def _is_grey(colours: Uint8) -> Bool:
-    is_grey: Bool = np.all(colours[:, :3] == colours[:, :1], axis=1)
-    return is_grey
-
-
-def _is_black(colours: Uint8) -> Bool:
-    is_black: Bool = np.all(colours[:, :3] == 0, axis=1)
-    return is_black
 
 
 def _voc_colour(number: int) -> Colour:

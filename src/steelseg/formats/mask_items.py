@@ -8,6 +8,7 @@ from steelseg.core.arrays import Uint8
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.formats import mask_file, meaning
 from steelseg.formats.files import size_of
+from steelseg.formats.mask_storage import Colour
 from steelseg.formats.meaning import IGNORED, Meaning
 from steelseg.formats.record import Record
 
@@ -40,7 +41,7 @@ def read(
     Raises:
         BadInput: at the end, if there are any faults.
     """
-    palette: dict[int, mask_file.Colour] = {}
+    palette: dict[int, Colour] = {}
     with faults:
         for item in items:
             try:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from steelseg.core.errors import Faults, quote
 from steelseg.data.listing import name_key
-from steelseg.formats.mask_file import SUFFIXES
+from steelseg.formats.mask_storage import SUFFIXES
 from steelseg.formats.meaning import IGNORED
 
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "train_images"})

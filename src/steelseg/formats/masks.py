@@ -16,7 +16,7 @@ from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.files import write_text
 from steelseg.data import images, optional_files
 from steelseg.data.listing import HIDDEN, list_below
-from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats import mask_items, mask_storage, meaning
 from steelseg.formats.files import place
 from steelseg.formats.mask_items import Item
 from steelseg.formats.mask_names import (
@@ -31,7 +31,7 @@ from steelseg.formats.meaning import IGNORED, Meaning
 from steelseg.formats.record import NOTHING, Options, Record, Source
 from steelseg.formats.tally import overlap
 
-SUFFIXES = mask_file.SUFFIXES | images.SUFFIXES  # a JPEG is no mask, and is refused by name
+SUFFIXES = mask_storage.SUFFIXES | images.SUFFIXES  # a JPEG is no mask, and is refused by name
 
 
 def recognises(source: Path) -> bool:

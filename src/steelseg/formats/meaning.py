@@ -10,7 +10,8 @@ import numpy as np
 from steelseg.core.arrays import Int32, Uint8
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, Faults
-from steelseg.formats import mask_file
+from steelseg.formats import mask_file, mask_storage
+from steelseg.formats.mask_storage import Colour
 from steelseg.formats.record import Options
 
 IGNORED = "ignored"  # in a mask's name: where nobody knows
@@ -112,7 +113,7 @@ def survey(paths: Sequence[Path], options: Options, where: Path) -> Meaning:
         raise BadInput(
             f"{where}: the masks show colours; say by --legend '#rrggbb=name,...' what they mean, "
             f"and by --ignore '#rrggbb' what counts for nothing. There are "
-            f"{mask_file.describe_colours(colours)}"
+            f"{mask_storage.describe_colours(colours)}"
         )
     return _from_values(values, options, where)
 
@@ -129,7 +130,7 @@ def named(names: Iterable[str]) -> Meaning:
 
 
 def paint(
-    path: Path, size_hw: tuple[int, int], meaning: Meaning, palette: dict[int, mask_file.Colour]
+    path: Path, size_hw: tuple[int, int], meaning: Meaning, palette: dict[int, Colour]
 ) -> Painted:
     """Read a label image or a colour map.
 
@@ -161,10 +162,10 @@ def _known_colours(path: Path, size_hw: tuple[int, int], meaning: Meaning) -> In
         unknown = dict(zip(values.tolist(), counts.tolist(), strict=True))
         for colour in (0, *meaning.colours):
             unknown.pop(colour, None)
-        found = Counter({mask_file.hexadecimal(v): n for v, n in unknown.items()})
+        found = Counter({mask_storage.hexadecimal(v): n for v, n in unknown.items()})
         raise BadInput(
             f"expected black and the colours of the legend, but got "
-            f"{mask_file.describe_colours(found)}"
+            f"{mask_storage.describe_colours(found)}"
         )
     return shown_hw
 
@@ -181,10 +182,10 @@ def _from_values(values: set[int], options: Options, where: Path) -> Meaning:
             f"{where}: the masks have the values {', '.join(map(str, classes))}; is 255 void, or "
             "unsure? Then add --ignore 255; else name all classes by --classes"
         )
-    if not classes or classes[-1] > MAX_CLASS:
+    if not classes or classes[0] < 1 or classes[-1] > MAX_CLASS:
         raise BadInput(
-            f"{where}: expected masks with values from 1 to {MAX_CLASS}, but got {classes[-3:]}; "
-            "say by --legend 7=name what they mean"
+            f"{where}: expected masks with values from 1 to {MAX_CLASS}, but got "
+            f"{', '.join(map(str, classes)) or 'none'}; say by --legend 7=name what they mean"
         )
     words = tuple(map(str, classes))
     meaning = from_options(options._replace(classes=words))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data.listing import list_below, name_key
-from steelseg.formats import mask_file, mask_items, meaning
+from steelseg.formats import mask_items, mask_storage, meaning
 from steelseg.formats.mask_items import Item
 from steelseg.formats.meaning import BACKGROUND, Meaning
 from steelseg.formats.record import Options, Source
@@ -48,7 +48,7 @@ def _mask_files(source: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in MASKS:
         if (source / name).is_dir():
-            for path in list_below(source / name, mask_file.SUFFIXES).names:
+            for path in list_below(source / name, mask_storage.SUFFIXES).names:
                 found[_stem(path)] = source / name / path
     return found
 
