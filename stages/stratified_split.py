@@ -18,7 +18,7 @@ def main() -> None:
     fold_table.write(Path("data/folds.parquet"), table, train.identity)
     report = splitting.report(table, train, test)
     write_json(Path("metrics/stratified_split.json"), report)
-    for line in (*splitting.describe(report), *splitting.hint(train, config)):
+    for line in (*splitting.describe(report, train.class_infos), *splitting.hint(train, config)):
         print(line)
 
 

@@ -1,7 +1,7 @@
 """Splits the images into folds and reports what is alike in them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from steelseg.core.arrays import Int64
+from steelseg.core.classes import ClassInfo
 from steelseg.core.params import Config
 from steelseg.data import groups as grouping
 from steelseg.data.fold_table import HELD_OUT
@@ -127,7 +128,7 @@ def hint(images: ImageTable, config: SplitConfig) -> Iterator[str]:
         yield from grouping.hint(images.names, images.combinations())
 
 
-def describe(report: Mapping[str, Any]) -> Iterator[str]:
+def describe(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[str]:
     """Put a report into a line for the terminal, and warnings."""
     folds = ", ".join(str(n) for n in report["images_per_fold"].values())
     text = f"folds of {folds} images; no near-duplicates among them"
@@ -147,14 +148,15 @@ def describe(report: Mapping[str, Any]) -> Iterator[str]:
             f"warning: {leaked} test images are near-duplicates of training images; "
             "a score on them flatters"
         )
-    yield from _warn_of_folds(report)
+    yield from _warn_of_folds(report, classes)
 
 
-def _warn_of_folds(report: Mapping[str, Any]) -> Iterator[str]:
+def _warn_of_folds(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[str]:
     """Name the folds that can validate nothing, or not every class that is shown elsewhere."""
     defective = report["images_with_a_defect_per_fold"]
     clean = [fold for fold, n in defective.items() if n == 0]
-    lacking = {f"class {c}": folds for c, folds in report["folds_without_class"].items()}
+    without = report["folds_without_class"]
+    lacking = {one.name: without[str(one.id)] for one in classes if str(one.id) in without}
     fewer = max(2, min(sum(defective.values()), len(defective) - 1))
     advice = (
         f"validate on another (`-S fold=...`), take fewer folds "

@@ -29,6 +29,7 @@ in_page_style = mpl.rc_context(_STYLE)
 SIZE_INCHES = (4.2, 2.7)
 NEUTRAL = "#8a8f98"  # for what belongs to no class
 SHORT = 6  # characters of a class's name, of which several stand side by side
+LONGEST = 30  # characters of a class's name in a figure
 MANY = 12  # classes; figures have no room to name more, and the page has a legend of all
 
 
@@ -57,8 +58,10 @@ def name_bars(axes: Axes, classes: Sequence[ClassInfo]) -> None:
 
 
 def plain(text: str) -> str:
-    """Keep matplotlib from reading a name as mathematics."""
-    return text.replace("$", r"\$")
+    """Make a name a label: short, no formula, and not hidden, as matplotlib hides `_name`."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return " " * text.startswith("_") + text.replace("$", r"\$")
 
 
 def to_svg(drawing: Figure, description: str) -> Markup:

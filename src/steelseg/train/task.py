@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
+from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.data.cache import Cache
 from steelseg.model.network import Segmenter, gate
@@ -46,7 +47,7 @@ class SegmentationTask(L.LightningModule):
         self.names = cache.names
         self.n_images = len(cache)
         self.n_pixels = math.prod(cache.typical_size_hw)
-        _check_class_weights(config, self.classes)
+        _check_class_weights(config, cache.class_infos)
         self.loss = build_loss(config.loss, config.class_weights, config.label_smoothing)
         self.average = None
         if config.ema_decay is not None:
@@ -236,9 +237,9 @@ class SegmentationTask(L.LightningModule):
         self._unchecked.clear()
 
 
-def _check_class_weights(config: TrainConfig, classes: Sequence[int]) -> None:
+def _check_class_weights(config: TrainConfig, classes: Sequence[ClassInfo]) -> None:
     if config.class_weights is not None and len(config.class_weights) != len(classes):
         raise BadInput(
             f"`class_weights`: expected {len(classes)}, one for each of the classes "
-            f"{', '.join(map(str, classes))}, but got {len(config.class_weights)}"
+            f"{', '.join(one.label for one in classes)}, but got {len(config.class_weights)}"
         )
