@@ -148,7 +148,9 @@ def _decode(data: bytes, pixels: PixelFormat, max_pixels: int) -> tuple[Levels, 
             stored: Levels = np.stack(pages)
         else:
             stored = _levels(image, depth, channels, data)
-        return stored, image.format in {"JPEG", "MPO"}, orientation_of(image)
+        turned = image.format == "TIFF"  # by Pillow, on loading
+        orientation = 1 if turned else orientation_of(image)
+        return stored, image.format in {"JPEG", "MPO"}, orientation
 
 
 def _levels(image: ImageFile.ImageFile, depth: int, channels: int, data: bytes) -> Levels:
@@ -192,9 +194,8 @@ def _in_order(arguments: Any, order: dict[str, Any]) -> Any:
     raw, *others = (arguments,) if isinstance(arguments, str) else arguments
     mode, _, bits = raw.partition(";")
     if mode not in {"RGB", "RGBA", "RGBX"} or bits not in order:
-        raise BadInput(
-            f"expected grey or RGB of 16 bits, but got {quote(raw)}; save it as grey or RGB"
-        )
+        got = f"planes of colours ({raw})" if len(raw) == 1 else quote(raw)
+        raise BadInput(f"expected grey or RGB of 16 bits, but got {got}; save it as RGB, or as PNG")
     swapped = f"{mode};{order[bits] or bits}"
     return swapped if isinstance(arguments, str) else (swapped, *others)
 
