@@ -165,6 +165,22 @@ def test_magnetic_tiles(tmp_path: Path) -> None:
         list(class_folders.read(tmp_path, Options()).records)
 
 
+def test_folders_of_classes_below_those_of_images_and_masks(tmp_path: Path) -> None:
+    """The folder says the class, and which images are clean."""
+    for name in ("good/1", "scratch/1", "dent/1"):
+        save(tmp_path / f"images/{name}.png")
+    save(tmp_path / "masks/scratch/1.png", SPOT * 255)
+    save(tmp_path / "masks/dent/1.png", painted((BLOT, (255, 255, 255))))
+    assert known.recognise(tmp_path) == "class_folders"
+    records = read(tmp_path)
+    assert_shown(records["images/scratch/1.png"], {"scratch": SPOT})
+    assert_shown(records["images/dent/1.png"], {"dent": BLOT})
+    assert records["images/good/1.png"].labelled
+    save(tmp_path / "masks/dent/1_mask.png", SPOT * 255)
+    with pytest.raises(BadInput, match=r"1_mask\.png': 'images/dent/1\.png' has another mask"):
+        read(tmp_path)
+
+
 EXPOSURES = {  # exposures and numbers, and where each group begins
     "in order": ("1:10 2:30 3:40 4:50 5:60 6:70 1:900 2:920", [0, 6]),
     "the last ones are missing": ("1:10 2:30 1:900 2:920", [0, 2]),
@@ -230,6 +246,8 @@ def test_colour_maps_ask_for_a_legend(tmp_path: Path) -> None:
         read(tmp_path)
     legend = {"#ff0000": "scratch", "#00ff00": "dent"}
     assert_shown(read(tmp_path, legend=legend)["a.jpg"], {"scratch": SPOT, "dent": BLOT})
+    with pytest.raises(BadInput, match=r"got RGB with the colours .*#ff0000 \(2 pixels\)"):
+        read(tmp_path, classes=("scratch", "dent"))
     unsure = {"legend": {"#ff0000": "scratch"}, "ignore": frozenset({"#00ff00"})}
     assert_shown(read(tmp_path, **unsure)["a.jpg"], {"scratch": SPOT}, BLOT)
     nothing = {"#ff0000": "scratch", "#00ff00": "background"}
@@ -352,6 +370,23 @@ def test_test_images_come_from_the_source_or_from_elsewhere(
     with pytest.raises(SystemExit, match=r"source/nothing: no such folder"):
         main([*import_words(source, "--test", str(source / "nothing")), "--force"])
     assert len(list((tmp_path / "set").rglob("*.png"))) == 3
+
+
+def test_masks_alone_are_recognised_by_where_their_images_are(tmp_path: Path) -> None:
+    """They look like images, and are none."""
+    save(tmp_path / "photos/coil/a.jpg")
+    save(tmp_path / "source/coil/a.png", SPOT)
+    main(import_words(tmp_path / "source", "--images", str(tmp_path / "photos")))
+    assert (tmp_path / "set/train_images/coil/a.jpg").is_file()
+
+
+def test_names_of_classes_that_no_csv_can_hold_are_refused(tmp_path: Path) -> None:
+    """Before anything is there."""
+    save(tmp_path / "source/images/a.png")
+    save(tmp_path / "source/masks/a.png", SPOT)
+    with pytest.raises(SystemExit, match="printable characters"):
+        main(import_words(tmp_path / "source", "--classes", "a\nb"))
+    assert not (tmp_path / "set").exists()
 
 
 def test_images_are_linked_and_the_source_stays(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
     MT_Blowhole/Imgs/exp1_num_108889.png    where it is
     MT_Free/Imgs/exp1_num_10181.jpg         clean
 
-Names of folders lose what they all begin with. One of them must say that its images are clean.
+Images and masks may as well be in folders `images` and `masks` above those of the classes. Names of
+classes lose what all folders begin with. One of the folders must say that its images are clean.
 
 Of magnetic tiles, the greys of masks above 127 are the defect, since they look as if they had been
 JPEGs. A tile was taken under up to six exposures, which the names count, as they count pictures:
@@ -20,7 +21,7 @@ from steelseg.data import images
 from steelseg.data.listing import list_below
 from steelseg.formats import mask_items, mask_storage, meaning
 from steelseg.formats.mask_items import Item
-from steelseg.formats.mask_names import image_keys, split, targets
+from steelseg.formats.mask_names import image_keys, key_of, split, targets
 from steelseg.formats.record import Options, Record, Source
 
 SUFFIXES = mask_storage.SUFFIXES | images.SUFFIXES
@@ -36,17 +37,15 @@ def recognises(source: Path) -> bool:
     """Whether a folder says that its images are clean, and others hold images with masks."""
     if not source.is_dir():
         return False
-    folders = [path for path in sorted(source.iterdir()) if path.is_dir()]
-    if not any(CLEAN.search(path.name) for path in folders):
-        return False
-    return any(split(list_below(path, SUFFIXES).names)[1] for path in folders)
+    pictures, masks = _split(list_below(source, SUFFIXES).names)
+    return bool(masks) and any(CLEAN.search(_folder(name)) for name in pictures)
 
 
 def read(source: Path, options: Options) -> Source:
     """Read all folders; see `formats.record`."""
     listing = list_below(source, SUFFIXES)
-    pictures, masks = split([name for name in listing.names if "/" in name])
-    folders = sorted({name.split("/")[0] for name in pictures})
+    pictures, masks = _split(listing.names)
+    folders = sorted(set(map(_folder, pictures)))
     starts = {folder[: folder.find("_") + 1] for folder in folders}
     start = starts.pop() if len(starts) == 1 and len(folders) > 1 else ""
     labels = {f: "" if CLEAN.search(f) else f.removeprefix(start) for f in folders}
@@ -65,6 +64,16 @@ def read(source: Path, options: Options) -> Source:
         mask_items.read(items, classes, threshold, source, faults), labels, left_out
     )
     return Source(classes.classes, records, left_out, ids=classes.ids)
+
+
+def _split(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell images from masks, of those files that are in the folder of a class."""
+    return split([name for name in names if "/" in key_of(name)])
+
+
+def _folder(name: str) -> str:
+    """Return the folder of the class."""
+    return key_of(name).split("/")[0]
 
 
 def find_tiles(names: Sequence[str]) -> dict[str, str]:
@@ -93,7 +102,7 @@ def _doubt_empty(
 ) -> Iterator[Record]:
     """Take an image for unlabelled whose folder says that it has a defect, and whose mask none."""
     for record in records:
-        is_empty = labels[record.name.split("/")[0]] and not record.masks
+        is_empty = labels[_folder(record.name)] and not record.masks
         if is_empty and record.labelled:
             left_out[record.name] = _EMPTY
         yield record._replace(labelled=record.labelled and not is_empty)
@@ -115,8 +124,10 @@ def _items(
             faults.add(f"{quote(mask)}: expected the name of one image, but got {len(owners)}")
             continue
         (image,) = owners
-        own.setdefault(image, {})[source / mask] = labels[image.split("/")[0]]
+        if image in own:
+            faults.add(f"{quote(mask)}: {quote(image)} has another mask, too")
+        own.setdefault(image, {})[source / mask] = labels[_folder(image)]
     for name in pictures:
-        label = labels[name.split("/")[0]]
+        label = labels[_folder(name)]
         is_labelled = not label or name in own
         yield Item(source / name, name, own.get(name, {}), is_labelled, tiles.get(name))

@@ -15,7 +15,7 @@ from steelseg.core.errors import BadInput, Faults, SteelsegError, quote
 from steelseg.core.files import write_text
 from steelseg.data import rle
 from steelseg.data.listing import check_image_name, name_key
-from steelseg.data.optional_files import CLASSES, classes_text
+from steelseg.data.optional_files import CLASSES, classes_text, read_classes
 from steelseg.formats import files
 from steelseg.formats.record import Record, Source
 from steelseg.formats.tally import Tally
@@ -94,6 +94,7 @@ class Writer:
         colors = self.tally.source.colors
         classes = [(i, name, colors.get(name, "")) for name, i in self.tally.ids.items()]
         write_text(self._folder / CLASSES, classes_text(classes))
+        read_classes(self._folder / CLASSES)  # names are whatever people call things
 
 
 def abspath(path: Path) -> Path:

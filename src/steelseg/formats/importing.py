@@ -76,7 +76,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     _check_apart(arguments.source, arguments.to)
     check_replaceable(arguments.to, force=arguments.force)
     with whole_folder(arguments.to) as folder:
-        name = arguments.format or known.recognise(arguments.source)
+        name = arguments.format or known.recognise(arguments.source, arguments.images)
         yield f"{arguments.source}: read as {name}"
         source = known.load(name).read(arguments.source, options)
         records = source.records

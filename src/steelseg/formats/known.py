@@ -39,8 +39,12 @@ def load(name: str) -> Format:
     return cast(Format, import_module(f"steelseg.formats.{name}"))
 
 
-def recognise(source: Path) -> str:
+def recognise(source: Path, images: Path | None = None) -> str:
     """Return the one format that a source looks like.
+
+    Args:
+        source: a folder or a file.
+        images: where its images are, if not in it; then any folder may hold masks of them.
 
     Raises:
         BadInput: it looks like none of them, or like several.
@@ -48,7 +52,7 @@ def recognise(source: Path) -> str:
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder")
     found = [name for name in FORMATS if name != _LAST and load(name).recognises(source)]
-    if not found and load(_LAST).recognises(source):
+    if not found and (load(_LAST).recognises(source) or (images and source.is_dir())):
         return _LAST
     if len(found) == 1:
         return found[0]

@@ -70,9 +70,15 @@ def read_labels(
     Raises:
         BadInput: the file is no mask, or means nothing, or several things; without the path.
     """
-    with open_upright(path, size_hw, MODES | DEEP) as file:
+    with open_upright(path, size_hw, MODES | DEEP | RGB) as file:
         if file.image.mode in DEEP:
             return _read_deep(file.upright, classes)
+        if file.image.mode in RGB:
+            colours = describe_colours(count_colours(pack(file.upright)))
+            raise BadInput(
+                f"expected 8-bit grey values or a palette, but got {file.image.mode} with the "
+                f"colours {colours}; say by --legend what they mean"
+            )
         stored = store(file)
     readings = list(_ways(stored))
     legal = {way: values for way, values in readings if set(values) <= {0, *classes}}

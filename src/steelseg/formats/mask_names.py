@@ -58,7 +58,7 @@ def image_keys(images: Sequence[str]) -> dict[str, list[str]]:
     """Return the images by what their masks are named after, with and without suffix."""
     keys: dict[str, list[str]] = {}
     for name in images:
-        for key in (_key(_stem(name)), _key(name)):
+        for key in (key_of(_stem(name)), key_of(name)):
             keys.setdefault(key, []).append(name)
     return keys
 
@@ -70,7 +70,7 @@ def targets(mask: str, keys: Mapping[str, list[str]]) -> list[Target]:
         mask: its path in the source.
         keys: see `image_keys`.
     """
-    named = _targets(_key(_stem(mask)), keys)
+    named = _targets(key_of(_stem(mask)), keys)
     return list(dict.fromkeys(Target(image, label) for key, label in named for image in keys[key]))
 
 
@@ -133,7 +133,7 @@ def _targets(stem: str, keys: Collection[str]) -> Iterator[tuple[str, str | None
                 yield image, folder
 
 
-def _key(path: str) -> str:
+def key_of(path: str) -> str:
     """Return a path without the folder that only says that images or masks are in it."""
     steps = name_key(path).split("/")
     kind = _kind(path)

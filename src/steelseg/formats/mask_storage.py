@@ -77,7 +77,6 @@ def open_upright(
         if image.mode not in modes or (image.mode in RGB and ";16" in str(image.tile)):
             raise BadInput(
                 f"expected 8-bit grey values or a palette, but got {image.mode}; save it as grey"
-                + (", or say by --legend what its colours mean" if image.mode in RGB else "")
             )
         if getattr(image, "n_frames", 1) > 1:
             raise BadInput("expected one page, but got several")
