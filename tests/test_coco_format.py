@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from annotated import CLASSES, as_rle, drawn, given_cases, put_image, put_json, put_text, read
+from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from strategies import noise, to_bytes
 
 from steelseg.core.errors import BadInput
 from steelseg.data import rle
-from steelseg.formats import coco, cvat, labelme, labelstudio, yolo
+from steelseg.formats import coco, cvat, documents, labelme, labelstudio, yolo
 from steelseg.formats.record import Options
 
 # of pycocotools' decoder under NumPy 2, which only these tests use
@@ -108,6 +110,53 @@ def test_a_category_zero_is_a_class(tmp_path: Path) -> None:
     put_json(tmp_path, "coco.json", whole)
     source, _ = read(coco, tmp_path)
     assert (source.classes, source.ids) == (["dent"], ())
+
+
+def test_an_ignored_category_is_no_class(tmp_path: Path) -> None:
+    """The ids of the others are kept; classes that are given have ids of their own."""
+    put_image(tmp_path, "a.png")
+    put_json(tmp_path, "coco.json", document(annotation(1), annotation(2, category_id=90)))
+    source, records = read(coco, tmp_path, ignore=frozenset({"dent"}))
+    assert (source.classes, source.ids) == (["pit"], (90,))
+    assert records["a.png"].ignored is not None
+    source, _ = read(coco, tmp_path, classes=("pit", "dent"))
+    assert (source.classes, source.ids) == (["pit", "dent"], ())
+
+
+def test_images_may_be_elsewhere(tmp_path: Path) -> None:
+    """In a folder that is named."""
+    put_image(tmp_path, "pictures/coil/a.png")
+    put_json(tmp_path, "labels/coco.json", document(annotation()))
+    with pytest.raises(BadInput, match="--images names another"):
+        read(coco, tmp_path / "labels")
+    _, records = read(coco, tmp_path / "labels", images=tmp_path / "pictures")
+    assert records["coil/a.png"].masks
+
+
+def test_a_turned_photograph_is_labelled_upright(tmp_path: Path) -> None:
+    """Stored as 6x8 and shown as 8x6; labels of the stored pixels are refused."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    (tmp_path / "a.jpg").write_bytes(to_bytes(noise(0, (6, 8)), "JPEG", exif=exif))
+    images = [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 6}]
+    put_json(tmp_path, "coco.json", document(annotation(), images=images))
+    _, records = read(coco, tmp_path)
+    assert records["a.jpg"].masks["dent"].shape == records["a.jpg"].size_hw == (8, 6)
+    images[0] |= {"height": 6, "width": 8}
+    put_json(tmp_path, "coco.json", document(annotation(), images=images))
+    with pytest.raises(BadInput, match="before it was turned upright"):
+        read(coco, tmp_path)
+
+
+def test_a_document_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is read."""
+    put_image(tmp_path, "a.png")
+    put_json(tmp_path, "coco.json", document(annotation()))
+    monkeypatch.setattr(documents, "MAX_BYTES", 100)
+    with pytest.raises(BadInput, match=r"coco\.json: expected at most 100 bytes"):
+        read(coco, tmp_path)
 
 
 def test_several_documents(tmp_path: Path) -> None:

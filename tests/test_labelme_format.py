@@ -1,19 +1,21 @@
 """LabelMe's JSON files."""
 
 import base64
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from annotated import CLASSES, as_rle, given_cases, put_image, put_json, read
+from annotated import CLASSES, as_rle, given_cases, put_image, put_json, put_text, read
 from PIL import Image
 from strategies import noise, to_bytes
 
 from steelseg.core.errors import BadInput
 from steelseg.data import rle
 from steelseg.formats import coco, cvat, labelme, labelstudio, yolo
+from steelseg.formats.record import Record
 
 TRIANGLE = [[1, 1], [6, 1], [1, 4]]
 
@@ -196,6 +198,27 @@ def test_a_label_must_be_one_of_the_classes(tmp_path: Path) -> None:
     assert source.classes == ["pit", "dent"]
     with pytest.raises(BadInput, match="shape 1: the label 'dent' is none of 'pit'"):
         read(labelme, tmp_path, classes=("pit",))
+
+
+def test_labels_have_the_order_of_their_list(tmp_path: Path) -> None:
+    """That LabelMe takes as `--labels`; others follow by name."""
+    put_image(tmp_path, "a.png")
+    put_json(tmp_path, "a.json", document(shape("dent"), shape("bump"), shape("pit")))
+    put_text(tmp_path, "labels.txt", "__ignore__\n_background_\npit\nscratch\n\n")
+    source, _ = read(labelme, tmp_path)
+    assert source.classes == ["pit", "scratch", "bump", "dent"]
+
+
+def test_an_export_is_painted_by_labelme(tmp_path: Path) -> None:
+    """What is hidden in LabelMe's own label map, import finds again by a flag."""
+    path = put_image(tmp_path / "in", "a.png")
+    masks = {c.name: np.zeros((6, 8), np.uint8) for c in CLASSES}
+    masks["scratch"][:, 2:6] = masks["it's a pit: 3"][2:4] = 1
+    record = Record(path, "a.png", (6, 8), masks)
+    labelme.write(tmp_path / "out", [record], CLASSES)
+    written = json.loads((tmp_path / "out/images/a.json").read_text())
+    assert [s["flags"] for s in written["shapes"]] == [{"overlaps": True}] * 2
+    assert as_rle(read(labelme, tmp_path / "out")[1]["a.png"].masks) == as_rle(masks)
 
 
 def test_two_files_of_one_image_are_refused(tmp_path: Path) -> None:

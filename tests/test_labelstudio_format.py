@@ -176,6 +176,7 @@ def test_what_has_no_pixels_is_left_out(tmp_path: Path) -> None:
         ({"value": {"points": TRIANGLE, "polygonlabels": "a"}}, "task 7: expected labels"),
         ({"value": {"points": TRIANGLE, "polygonlabels": [3]}}, "task 7: expected a label"),
         ({"original_width": 9}, "region r1: the annotation is of an image of 6x9"),
+        ({"original_width": [8]}, "region r1: the annotation is of an image of 6x"),
         ({"image_rotation": 90}, "region r1: was drawn on an image turned by hand"),
     ],
 )

@@ -92,6 +92,16 @@ def test_the_layout_of_roboflow(tmp_path: Path) -> None:
         assert list(records["train/images/a.png"].masks) == ["dent"]
 
 
+def test_images_may_be_elsewhere(tmp_path: Path) -> None:
+    """Labels have the paths of the images then, in `labels` or not."""
+    put_image(tmp_path, "pictures/coil/a.png")
+    for folder, labels in [("one", "labels/coil/a.txt"), ("two", "coil/a.txt")]:
+        put_text(tmp_path / folder, "data.yaml", NAMES)
+        put_text(tmp_path / folder, labels, TRIANGLE)
+        _, records = read(yolo, tmp_path / folder, images=tmp_path / "pictures")
+        assert list(records["coil/a.png"].masks) == ["dent"]
+
+
 def test_boxes_are_left_out(tmp_path: Path) -> None:
     """Labels for detection have no masks."""
     put_labels(tmp_path, f"0 0.5 0.5 0.2 0.2\n{TRIANGLE}")

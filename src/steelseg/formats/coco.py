@@ -25,6 +25,7 @@ from steelseg.formats.documents import (
     text_of,
     whole,
 )
+from steelseg.formats.meaning import MAX_CLASS
 from steelseg.formats.outlines import TOO_FEW, LeftOut
 from steelseg.formats.reading import (
     IGNORED,
@@ -77,14 +78,16 @@ def read(source: Path, options: Options) -> Source:
             images = _read_images(document, path, folder, annotated, left_out, faults)
             _read_annotations(document, named, images, faults)
         annotated |= {image.name: image for image in images.values() if image is not None}
-    known = [categories[c] for c in sorted(categories)]
-    labels = Labels(known, options)
-    keeps_ids = numbered and labels.classes == known and min(categories, default=0) > 0
+    labels = Labels([categories[c] for c in sorted(categories)], options)
+    ids = {name: c for c, name in categories.items() if name in labels.classes}
+    is_unique = numbered and len(set(categories.values())) == len(categories)
+    in_range = all(1 <= c <= MAX_CLASS for c in ids.values())
+    keeps_ids = is_unique and in_range and not options.classes
     return Source(
         labels.classes,
         read_records(folder, annotated, _draw, labels, left_out),
         left_out,
-        ids=tuple(sorted(categories)) if keeps_ids else (),
+        ids=tuple(ids[name] for name in labels.classes) if keeps_ids else (),
     )
 
 

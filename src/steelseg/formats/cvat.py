@@ -6,24 +6,20 @@ document does not tell which images have been looked at (cvat-ai/cvat#4834), so 
 a shape or a tag is unlabelled: tag those that are clean. CVAT turns images upright.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-import cv2
-import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
-from steelseg.core.arrays import Uint8
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.files import atomic_path
-from steelseg.formats import outlines
-from steelseg.formats.documents import LOOKED_AT, MAX_BYTES, documents, folder_of, text_of
-from steelseg.formats.outlines import TOO_FEW, LeftOut
+from steelseg.formats.cvat_shapes import PAINTERS, encode, numbers
+from steelseg.formats.documents import LOOKED_AT, check_size, documents, folder_of, text_of
+from steelseg.formats.outlines import LeftOut
 from steelseg.formats.reading import (
     IGNORED,
     IMAGES,
@@ -39,8 +35,7 @@ from steelseg.formats.writing import components, place_image
 
 DOCUMENT = "annotations.xml"
 REVIEWED = "reviewed"  # our own attribute, on a clean image that is exported; CVAT ignores it
-_WITH_AREA = {"polygon", "box", "ellipse", "mask"}
-_SHAPES = {*_WITH_AREA, "polyline", "points", "cuboid", "skeleton"}
+_SHAPES = {*PAINTERS, "polyline", "points", "cuboid", "skeleton"}
 _MAX_PLANE = 10**9
 
 
@@ -102,7 +97,7 @@ def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo])
             has_ignored = True
         for label, region_hw in regions:
             for left, top, part_hw in components(region_hw):
-                _add(image, "mask", {"label": label, **_encode(left, top, part_hw)})
+                _add(image, "mask", {"label": label, **encode(left, top, part_hw)})
     task = ElementTree.SubElement(meta, "task")
     named = {c.name: c.color for c in classes} | ({IGNORED: "#000000"} if has_ignored else {})
     labels = ElementTree.SubElement(task, "labels")
@@ -126,8 +121,7 @@ def _elements(path: Path) -> Iterable[ElementTree.Element]:
         BadInput: it is too large, no XML, has entities, or is of a video.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{path}: expected at most {MAX_BYTES} bytes; export it by jobs")
+        check_size(path)
         with path.open("rb") as file:
             for _, element in iterparse(file, events=("end",), forbid_dtd=True):
                 if element.tag == "track":
@@ -178,104 +172,20 @@ def _read_image(
 
 
 def _integer(element: ElementTree.Element, key: str) -> int:
-    return int(_numbers(element.attrib, key)[0])
+    return int(numbers(element.attrib, key)[0])
 
 
 def _draw(shape: _Shape, size_hw: tuple[int, int]) -> Drawn:
     attributes = shape.attributes
-    if shape.kind not in _WITH_AREA:
+    if shape.kind not in PAINTERS:
         raise LeftOut(f"{shape.kind}, which has no area")
     if attributes.get("outside") == "1":
         raise LeftOut("shape outside the view")
     label = text_of(attributes.get("label"), "a label")
-    plane = _numbers({"z_order": "0"} | attributes, "z_order")[0]
+    plane = numbers({"z_order": "0"} | attributes, "z_order")[0]
     if abs(plane) > _MAX_PLANE:
         raise BadInput(f"expected a `z_order` as a small number, but got {plane:g}")
-    return Drawn([label], _PAINTERS[shape.kind](attributes, size_hw), int(plane))
-
-
-def _paint_polygon(attributes: Mapping[str, str], size_hw: tuple[int, int]) -> Uint8:
-    pairs = [pair.split(",") for pair in attributes.get("points", "").split(";")]
-    try:
-        points = [[float(value) for value in pair] for pair in pairs]
-    except ValueError:
-        raise BadInput(f"expected points, but got {quote(attributes.get('points'))}") from None
-    points_xy = outlines.to_points(points, size_hw)
-    if len(points_xy) < 3:
-        raise LeftOut(TOO_FEW)
-    return outlines.fill([points_xy], size_hw)
-
-
-def _paint_box(attributes: Mapping[str, str], size_hw: tuple[int, int]) -> Uint8:
-    left, top, right, bottom = _numbers(attributes, "xtl", "ytl", "xbr", "ybr")
-    corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
-    points_xy = outlines.to_points(corners, size_hw)
-    angle = math.radians(_numbers({"rotation": "0"} | dict(attributes), "rotation")[0])
-    if not angle:
-        return outlines.fill_box([left, top, right - left, bottom - top], size_hw)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    middle = (points_xy[0] + points_xy[2]) / 2
-    return outlines.fill([(points_xy - middle) @ turn.T + middle], size_hw)
-
-
-def _paint_ellipse(attributes: Mapping[str, str], size_hw: tuple[int, int]) -> Uint8:
-    x, y, radius_x, radius_y = _numbers(attributes, "cx", "cy", "rx", "ry")
-    angle = _numbers({"rotation": "0"} | dict(attributes), "rotation")[0]
-    outlines.to_points([[x - radius_x, y - radius_y], [x + radius_x, y + radius_y]], size_hw)
-    region_hw = np.zeros(size_hw, dtype=np.uint8)
-    axes = round(abs(radius_x)), round(abs(radius_y))
-    cv2.ellipse(region_hw, (round(x), round(y)), axes, angle, 0, 360, 1, thickness=-1)
-    return region_hw
-
-
-def _paint_mask(attributes: Mapping[str, str], size_hw: tuple[int, int]) -> Uint8:
-    """Paint runs of background and foreground by turns, row by row in a window of the image."""
-    left, top, width, height = map(int, _numbers(attributes, "left", "top", "width", "height"))
-    fits = left >= 0 and top >= 0 and left + width <= size_hw[1] and top + height <= size_hw[0]
-    if not fits or width < 1 or height < 1:
-        raise BadInput(f"the window of {height}x{width} at {left}, {top} leaves the image")
-    runs = [run.strip() for run in attributes.get("rle", "").split(",")]
-    if not all(run.isdecimal() and len(run) < 12 for run in runs):
-        raise BadInput(f"expected `rle` as whole numbers, but got {quote(attributes.get('rle'))}")
-    part_wh = outlines.from_counts([int(run) for run in runs], (width, height))
-    region_hw = np.zeros(size_hw, dtype=np.uint8)
-    region_hw[top : top + height, left : left + width] = part_wh.T
-    return region_hw
-
-
-_PAINTERS = {
-    "polygon": _paint_polygon,
-    "box": _paint_box,
-    "ellipse": _paint_ellipse,
-    "mask": _paint_mask,
-}
-
-
-def _numbers(attributes: Mapping[str, str], *keys: str) -> list[float]:
-    """Return attributes as finite numbers.
-
-    Raises:
-        BadInput: one is missing, or is none.
-    """
-    numbers = []
-    for key in keys:
-        try:
-            numbers.append(float(attributes[key]))
-        except (KeyError, ValueError):
-            got = quote(attributes.get(key))
-            raise BadInput(f"expected a number as `{key}`, but got {got}") from None
-        if not math.isfinite(numbers[-1]):
-            raise BadInput(f"expected a finite number as `{key}`, but got {numbers[-1]}")
-    return numbers
-
-
-def _encode(left: int, top: int, part_hw: Uint8) -> dict[str, Any]:
-    flat = part_hw.ravel()
-    edges = np.flatnonzero(np.diff(flat, prepend=np.uint8(0))).tolist()
-    runs = np.diff([0, *edges, flat.size]).tolist()
-    window = {"left": left, "top": top, "width": part_hw.shape[1], "height": part_hw.shape[0]}
-    extras = {"source": "manual", "occluded": 0, "z_order": 0}
-    return {**extras, "rle": ", ".join(map(str, runs)), **window}
+    return Drawn([label], PAINTERS[shape.kind](attributes, size_hw), int(plane))
 
 
 def _add(

@@ -60,6 +60,16 @@ def stated_size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int,
     return None
 
 
+def check_size(path: Path) -> None:
+    """Refuse a document that is larger than `MAX_BYTES`, before it is read.
+
+    Raises:
+        BadInput: it is.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{path}: expected at most {MAX_BYTES} bytes; export it in parts")
+
+
 def read_text(path: Path) -> str:
     """Read a text file of limited size, with or without a byte order mark.
 
@@ -69,8 +79,7 @@ def read_text(path: Path) -> str:
     try:
         if not path.is_file():
             raise BadInput(f"{path}: no such file")
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{path}: expected at most {MAX_BYTES} bytes; divide it")
+        check_size(path)
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error

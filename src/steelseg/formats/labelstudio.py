@@ -190,7 +190,7 @@ def _read_regions(annotation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _draw(region: _Region, size_hw: tuple[int, int]) -> Drawn:
     value = region.value
-    if region.size_hw not in {(None, None), size_hw}:
+    if region.size_hw not in [(None, None), size_hw]:
         raise BadInput(
             f"the annotation is of an image of {quote(region.size_hw[0])}x"
             f"{quote(region.size_hw[1])}, but this one is {size_hw[0]}x{size_hw[1]}"

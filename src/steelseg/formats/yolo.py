@@ -29,7 +29,7 @@ from steelseg.formats.writing import place_image, refuse_twins
 
 BOX = "box without a mask"
 NO_IMAGE = "labels of an image that is not there"
-LABELS, SPLIT = "labels", "train"
+LABELS = "labels"
 _NAMES_FILES = {"classes.txt", "obj.names"}
 _BOX_WORDS = 5
 _BEYOND = 0.01  # of the image: outlines of other tools end on its last pixel's far side
@@ -54,21 +54,18 @@ def read(source: Path, options: Options) -> Source:
         BadInput: no file names the classes, or a line is no polygon.
     """
     named = _read_names(source)
-    folder = Images(source if source.is_dir() else source.parent)
+    root = source if source.is_dir() else source.parent
+    folder = Images(options.images or root)
     labels = Labels(named.values(), options)
-    files = {_label_file(name): name for name in reversed(folder.names)}
     left_out: dict[str, str] = {}
     annotated: dict[str, Annotated] = {}
-    with Faults(str(folder.folder)) as faults:
-        for name in folder.names:
-            if files[_label_file(name)] != name:
-                other = files[_label_file(name)]
-                faults.add(f"{quote(name)} and {quote(other)}: one file has the labels of both")
-        for file in list_below(folder.folder, {".txt"}).names:
-            if file in files:
+    with Faults(str(root)) as faults:
+        files = _label_files(folder, faults)
+        for file in list_below(root, {".txt"}).names:
+            name = files.get(file)
+            if name is not None and name not in annotated:
                 try:
-                    shapes = _read_lines(folder.folder / file, named)
-                    annotated[files[file]] = Annotated(files[file], dict(shapes))
+                    annotated[name] = Annotated(name, dict(_read_lines(root / file, named)))
                 except BadInput as error:
                     faults.add(str(error))
             elif LABELS in PurePosixPath(file).parts[:-1]:
@@ -87,7 +84,7 @@ def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo])
     stems: dict[str, str] = {}
     for record in records:
         refuse_twins(record.name, stems)
-        place_image(record, folder / IMAGES / SPLIT)
+        place_image(record, folder / IMAGES)
         masks = dict(record.masks)
         if record.ignored is not None:
             masks[IGNORED] = record.ignored
@@ -96,10 +93,10 @@ def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo])
             lines = [
                 _to_line(names.index(n), p, m) for n, m in masks.items() for p in outlines.trace(m)
             ]
-            file = folder / _label_file(f"{IMAGES}/{SPLIT}/{record.name}")
+            file = folder / _label_file(f"{IMAGES}/{record.name}")
             write_text(file, "".join(f"{line}\n" for line in lines))
-    contents = {"path": ".", "train": f"{IMAGES}/{SPLIT}", "val": f"{IMAGES}/{SPLIT}"}
-    entries = [*(f"{k}: {v}" for k, v in contents.items()), "names:"]
+    (folder / LABELS).mkdir(exist_ok=True)
+    entries = ["path: .", f"train: {IMAGES}", f"val: {IMAGES}", "names:"]
     entries += [f"  {i}: {_quoted(name)}" for i, name in enumerate(names)]
     write_text(folder / "data.yaml", "\n".join(entries) + "\n")
 
@@ -144,6 +141,19 @@ def _label_file(image: str) -> str:
         last = len(steps) - 2 - steps[-2::-1].index(IMAGES)
         steps[last] = LABELS
     return "/".join(steps)
+
+
+def _label_files(folder: Images, faults: Faults) -> dict[str, str]:
+    """Return the images by the files that may hold their labels; those of others are faults."""
+    files: dict[str, str] = {}
+    for name in folder.names:
+        file = _label_file(name)
+        other = files.setdefault(file, name)
+        if other != name:
+            faults.add(f"{quote(name)} and {quote(other)}: one file has the labels of both")
+        # where images are elsewhere, labels have the same path in a folder of their own
+        files.setdefault(f"{LABELS}/{PurePosixPath(name).with_suffix('.txt')}", name)
+    return files
 
 
 def _read_lines(path: Path, named: dict[int, str]) -> Iterable[tuple[str, _Line]]:
