@@ -20,17 +20,22 @@ from steelseg.registry.log import log_model
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.tracking.store import ui_command
-from steelseg.tune import headline, outcome, search
+from steelseg.tune import headline, held_out, outcome, search
 from steelseg.tune.metrics import caveat
 from steelseg.tune.search import TuneConfig
-from steelseg.tune.validation import probe_image, validate
+from steelseg.tune.validation import Progress, probe_image, validate
 
 MODEL, FOLDS = Path("models"), Path("data/folds.parquet")
 VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.json")
 
 
+def show(task: str) -> Progress:
+    """Show the progress of a task over images."""
+    return lambda items, total: tqdm(items, task, total, unit="image", disable=None)
+
+
 def main() -> None:
-    """Write models/postprocess.json and the scores of the validation fold."""
+    """Write models/postprocess.json and the scores of the validation fold and the test set."""
     config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
     views = load(ViewsConfig)
     cache, card = Cache(Path("data/cache")), read_card(MODEL)
@@ -53,7 +58,7 @@ def main() -> None:
             config.thresholds,
             inference,
             views,
-            lambda items, total: tqdm(items, "validating", total, unit="image", disable=None),
+            show("validating"),
         )
         rows, table = validation
         rules = search.search(table, config)
@@ -66,6 +71,11 @@ def main() -> None:
             **headline.figures(honest, groups),
             **headline.verdict_figures(images, verdicts),
         }
+        if len(test_rows := fold_table.rows_held_out(folds)):
+            runtime = open_models(folders, inference, views, many=True)
+            counts = held_out.count(cache, test_rows, runtime, rules, show("testing"))
+            groups = folds["group"].to_numpy(dtype=np.int64)[test_rows]
+            scores |= held_out.report(counts, groups, cache.classes)
         network = open_models(folders, inference, views).network
         probe = take_probe(probe_image(cache, validation), network)
         by_class = dict(zip(cache.classes, rules, strict=True))

@@ -327,6 +327,25 @@ def test_a_page_escapes_what_the_data_says(sections: dict[str, Any], tiny_cache:
 CLEAN = {"pair_dice": 1.0, "all_empty_pair_dice": 1.0, "optimistic_pair_dice": 1.0}
 
 
+def test_a_test_set_that_was_held_out_stands_on_the_page(
+    sections: dict[str, Any], tiny_cache: Cache
+) -> None:
+    """With its interval, and without classes that it does not show; without one, not a word."""
+    assert "test set" not in report_page.render(tiny_cache.class_infos, sections)
+    scores = {"images": 30, "groups": 10, "pair_dice": 0.75, "pair_dice_low": 0.6875}
+    scores |= {"pair_dice_high": 0.8125, "all_empty_pair_dice": 0.5}
+    scores |= {"positive_dice_class_2": 0.25, "positive_dice_class_2_low": 0.125}
+    scores |= {"positive_dice_class_2_high": 0.375}
+    tuned = SCORES | {f"held_out_{name}": value for name, value in scores.items()}
+    metrics = sections["metrics"] | {"tune_threshold": tuned}
+    text = report_page.render(tiny_cache.class_infos, sections | {"metrics": metrics})
+    assert "30 held-out images: 0.6875 to 0.8125 with 95% confidence over 10 groups" in text
+    rows = text.split("<h3>The test set</h3>")[1].split("</table>")[0]
+    assert rows.count("class 2") == 1
+    assert "0.125 to 0.375" in rows
+    assert "class 1" not in rows
+
+
 def test_a_page_without_a_defect_says_so(sections: dict[str, Any], tiny_cache: Cache) -> None:
     """Where no validation image shows one, there is no figure to believe."""
     sections["metrics"]["tune_threshold"] = CLEAN

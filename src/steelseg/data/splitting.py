@@ -40,7 +40,7 @@ class SplitConfig(Config):
     of rising numbers whose steps rise too"""
     test_share: Annotated[float, Field(ge=0, le=0.5)]
     """of the images, held out as a test set that nothing is trained, tuned or validated on; the
-    stage `predict` scores it"""
+    stage `tune_threshold` scores it in the end"""
 
     @field_validator("group_by")
     @classmethod

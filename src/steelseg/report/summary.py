@@ -1,9 +1,10 @@
 """The closing summary of a run: how good it is, where its results are, what to type next."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from steelseg.core.classes import ClassInfo
 from steelseg.core.files import read_metrics
 from steelseg.model.card import read_card
 from steelseg.quality.operating_point import shortfall
@@ -44,6 +45,7 @@ def summarise(root: Path) -> str:
             f"  {optimistic:.4f}   rules tuned and scored on the same images: too optimistic",
             f"  Dice where there is a defect: {per_class or 'unknown'}",
             *(f"  {note}" for note in notes if note),
+            *_held_out(scores, classes),
             "",
             f"submission    submission.csv ({rows['rows']} rows, {rows['masks']} masks)",
             "report        reports/index.html",
@@ -52,6 +54,24 @@ def summarise(root: Path) -> str:
             f"MLflow        make ui   or   {ui_command()}",
         ]
     )
+
+
+def _held_out(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> Iterator[str]:
+    """Yield lines on the test set that was held out, if there is one."""
+    if "held_out_images" not in scores:
+        return
+    n_images, n_groups = scores["held_out_images"], scores["held_out_groups"]
+    dice, baseline = scores["held_out_pair_dice"], scores["held_out_all_empty_pair_dice"]
+    name = "held_out_positive_dice_class_"
+    per_class = "  ".join(
+        f"{one.name}: {scores[f'{name}{one.id}']:.3f}{_range(scores, f'{name}{one.id}', '.3f')}"
+        for one in classes
+        if f"{name}{one.id}" in scores
+    )
+    yield f"pair-Dice of the test set: {n_images} images held out, in {n_groups} groups"
+    yield f"  {dice:.4f}   by the tuned rules{_range(scores, 'held_out_pair_dice', '.4f')}"
+    yield f"  {baseline:.4f}   predicting nothing ({dice - baseline:+.4f} gained over it)"
+    yield f"  Dice where there is a defect: {per_class or 'unknown'}"
 
 
 def _verdicts(scores: Mapping[str, float]) -> Iterator[str]:
