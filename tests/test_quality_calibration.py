@@ -39,7 +39,14 @@ def test_few_images_are_not_made_certain():
     confidences = fit(scores, scores > 0.6)(scores)
     assert confidences.min() > 0.05
     assert confidences.max() < 0.95
-    assert fit(scores, scores > 2) == fit(scores, scores > 0) == AS_IT_IS
+
+
+def test_a_class_that_was_never_seen_is_never_likely():
+    """However high its scores are: of 8 images none showed it, so 1 in 10 is all one can say."""
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.99, 0.999])
+    assert fit(scores, scores > 2)([0.0, 0.5, 1.0]) == pytest.approx([0.1] * 3, abs=1e-4)
+    assert fit(scores, scores > 0)([0.0, 0.5, 1.0]) == pytest.approx([0.9] * 3, abs=1e-4)
+    assert fit([], []) == AS_IT_IS
 
 
 @settings(max_examples=40, deadline=None)

@@ -108,6 +108,19 @@ def test_without_clean_images_nothing_is_known_of_false_alarms():
     assert not find(lone, [1, 3], FIFTY).chosen.is_promised
 
 
+def test_a_class_that_no_image_shows_spoils_nothing():
+    """Its scores are high everywhere and mean nothing, so that it raises no alarm."""
+    images = draw()
+    noise = np.random.default_rng(1).uniform(0.9, 1, (800, 1))
+    more = images._replace(
+        confidences=np.hstack([images.confidences, noise]),
+        shown=np.hstack([images.shown, np.zeros((800, 1), bool)]),
+    )
+    found, expected = find(more, [1, 3, 4], FIFTY), find(images, [1, 3], FIFTY)
+    assert found.chosen.level == pytest.approx(expected.chosen.level)
+    assert not found.is_alarm(more.confidences)[:, 2].any()
+
+
 def test_groups_are_as_suspicious_as_their_worst_image():
     """A coil is defective if an image of it is, and scored by its highest confidences."""
     confidences = np.array([[0.1, 0.9], [0.6, 0.2], [0.3, 0.3]])

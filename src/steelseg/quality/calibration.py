@@ -58,8 +58,8 @@ def fit(
     """Fit the function that turns scores into confidences, by maximum likelihood.
 
     Platt's targets (1999) stand for 0 and 1, so that scores that separate perfectly do not become
-    certainties. Where nothing, or everything, is right there is nothing to learn from, and scores
-    stay as they are.
+    certainties. Where nothing is right of N, no score says anything, and all confidences are
+    1 / (N + 2). Without any scores they stay as they are.
 
     Args:
         scores: (N,) in 0..1, of images; or the middles of the bins of a histogram of pixels.
@@ -70,7 +70,7 @@ def fit(
     positive = np.asarray(right, dtype=np.float64)
     negative = (np.ones(len(score)) if total is None else np.asarray(total)) - positive
     n_positive, n_negative = positive.sum(), negative.sum()
-    if not n_positive or not n_negative:
+    if not n_positive + n_negative:
         return AS_IT_IS
     sure, unsure = (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2)
     weight = (positive + negative) / (n_positive + n_negative)
