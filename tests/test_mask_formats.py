@@ -216,6 +216,11 @@ def test_voc_with_a_palette(tmp_path: Path) -> None:
     assert_shown(records["a.jpg"], {"class 2": SPOT}, BLOT)
     assert not records["b.jpg"].labelled
     assert_shown(read(tmp_path, classes=("dent", "scratch"))["a.jpg"], {"scratch": SPOT}, BLOT)
+    image.putdata((SPOT * 2).ravel().tolist())
+    image.save(tmp_path / "SegmentationClass/a.png")
+    assert_shown(read(tmp_path)["a.jpg"], {"class 2": SPOT})
+    image.putdata(values.ravel().tolist())
+    image.save(tmp_path / "SegmentationClass/a.png")
     (tmp_path / "class_names.txt").write_text("__ignore__\n_background_\ndent\nscratch\n")
     assert_shown(read(tmp_path)["a.jpg"], {"scratch": SPOT}, BLOT)
 

@@ -85,8 +85,16 @@ def from_classes(classes: Sequence[ClassInfo]) -> Meaning:
     return Meaning(list(by_id.values()), tuple(by_id), values, {})
 
 
-def survey(paths: Sequence[Path], options: Options, where: Path) -> Meaning:
+def survey(
+    paths: Sequence[Path], options: Options, where: Path, *, may_be_binary: bool = True
+) -> Meaning:
     """Find out from the masks themselves what is in them, where nobody has said it.
+
+    Args:
+        paths: of all masks.
+        options: what is ignored, and whether a threshold says that masks are black and white.
+        where: the source, for messages.
+        may_be_binary: whether masks of one colour on black show one class, whatever its value.
 
     Raises:
         BadInput: a file is no mask, or they show colours, or values of which it is not clear what
@@ -107,7 +115,8 @@ def survey(paths: Sequence[Path], options: Options, where: Path) -> Meaning:
             marks = None if marks is None or seen.marks is None else marks | seen.marks
             values = None if values is None or seen.values is None else values | seen.values
             colours += seen.colours
-    if marks is not None and (len(marks) <= 1 or marks <= {"#ffffff", "#010101"}):
+    is_binary = marks is not None and (len(marks) <= 1 or marks <= {"#ffffff", "#010101"})
+    if is_binary and may_be_binary:
         return DEFECT
     if values is None:
         raise BadInput(

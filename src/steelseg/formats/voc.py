@@ -79,8 +79,8 @@ def _classes(source: Path, masks: list[Path], options: Options) -> tuple[Meaning
         known = meaning.from_options(options._replace(classes=names))
         assert known is not None
         return _with_void(known), {}
-    ignore = options.ignore | {str(VOID)}
-    return _with_void(meaning.survey(masks, options._replace(ignore=ignore), source)), {}
+    without_void = options._replace(ignore=options.ignore | {str(VOID)})
+    return _with_void(meaning.survey(masks, without_void, source, may_be_binary=False)), {}
 
 
 def _with_void(classes: Meaning) -> Meaning:
