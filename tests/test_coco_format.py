@@ -197,6 +197,7 @@ def test_what_has_no_pixels_is_left_out(tmp_path: Path) -> None:
         "a.png: annotation 3": "shape without a pixel in the image",
     }
     assert not records["a.png"].masks
+    assert not records["a.png"].labelled
 
 
 @pytest.mark.parametrize(

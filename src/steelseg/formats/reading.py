@@ -138,6 +138,8 @@ def read_records(
 ) -> Iterator[Record]:
     """Draw the shapes of each image, and give images without annotations as unlabelled.
 
+    So are those whose shapes are all left out, since somebody saw something there.
+
     Args:
         folder: all images of the source.
         annotated: by the path of the image below the folder.
@@ -184,15 +186,18 @@ def _read_record(
             left_out[f"{path}: {key}"] = str(reason)
         except BadInput as error:
             faults.add(f"{quote(path)}: {key}: {error}")
-    masks = _flatten(drawn)
-    ignored = masks.pop(IGNORED, None)
+    flat = _flatten(drawn)
+    ignored = flat.pop(IGNORED, None)
+    masks = {c: flat[c] for c in labels.classes if c in flat and flat[c].any()}
+    # where a box was drawn, there is a defect: without its pixels, the image is not clean
+    all_left_out = bool(image.shapes) and not drawn
     return Record(
         folder.folder / path,
         folder.name(path),
         size_hw,
-        {c: masks[c] for c in labels.classes if c in masks and masks[c].any()},
+        masks,
         ignored if ignored is not None and ignored.any() else None,
-        labelled=image.shapes is not None,
+        labelled=image.shapes is not None and not all_left_out,
     )
 
 
