@@ -15,7 +15,7 @@ from steelseg.core.device import has_gpu, n_cores
 
 GROUPS = (
     *("loading", "epoch_metrics", "run_lengths", "postprocessing", "threshold_search"),
-    *("training_step", "prediction", "startup", "scaling"),
+    *("training_step", "prediction", "startup", "scaling", "stages"),
 )
 RESULTS = Path(__file__).parent / "results.json"
 NO_GPU = (

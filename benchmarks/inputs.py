@@ -39,8 +39,10 @@ class Scale(NamedTuple):
     """images of the threshold search"""
     n_growth: tuple[int, ...] = (250, 1000, 4000)
     """images of the data sets that show how time and memory grow"""
+    n_mixed: tuple[int, int] = (500, 3630)
+    """images of the data sets of mixed sizes that show how the memory of stages grows"""
     n_stages: int | None = None
-    """stages whose start-up is measured; None for all"""
+    """stages whose start-up and memory are measured; None for all"""
     n_copies: int = 1
     """times that the GPU's data set holds each of its images"""
     n_steps: int = 250
@@ -57,6 +59,7 @@ TINY = Scale(
     n_images=8,
     n_validation=4,
     n_growth=(4, 8),
+    n_mixed=(6, 8),
     n_stages=2,
     n_copies=2,
     n_steps=2,

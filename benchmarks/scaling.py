@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.inputs import ROOT, Scale, guess, mask_sets
 from benchmarks.table import Row
 from steelseg.core.classes import default_classes
+from steelseg.core.sizes import Size
 from steelseg.data import annotations, cache_writer, image_table, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.inspection import inspect_folder
@@ -60,26 +61,34 @@ def rows(scale: Scale) -> Iterator[Row]:
 
 
 def draw(folder: Path, n_images: int) -> None:
-    """Write a data set of noise with squares, and the table of its images."""
-    rng = np.random.default_rng(0)
-    (folder / "train_images").mkdir(parents=True)
-    lines = ["ImageId,ClassId,EncodedPixels"]
-    for i in range(n_images):
-        image_hw = rng.integers(90, 140, SIZE_HW).astype(np.uint8)
-        if i % 2:
-            mask_hw = np.zeros(SIZE_HW, dtype=np.uint8)
-            top, left = (int(rng.integers(size - 20)) for size in SIZE_HW)
-            mask_hw[top : top + 20, left : left + 20] = 1
-            image_hw[mask_hw == 1] += 80
-            lines.append(f"{i:05d}.jpg,{1 + i // 2 % 4},{rle.encode(mask_hw)}")
-        cv2.imwrite(str(folder / "train_images" / f"{i:05d}.jpg"), image_hw)
-    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    """Write a data set of one size, and the table of its images."""
+    draw_images(folder, n_images, lambda _: SIZE_HW)
     inspection = inspect_folder(folder / "train_images", skip_bad=False)
     labels = label_csv.read(folder / "train.csv")
     table = annotations.build(
         inspection, labels, default_classes([1, 2, 3, 4]), folder / "train.csv"
     )
     image_table.write(folder / "annotations.parquet", table)
+
+
+def draw_images(
+    folder: Path, n_images: int, size_of: Callable[[np.random.Generator], Size], seed: int = 0
+) -> None:
+    """Write noise, a square in every second image, and the csv of the squares."""
+    rng = np.random.default_rng(seed)
+    (folder / "train_images").mkdir(parents=True)
+    lines = ["ImageId,ClassId,EncodedPixels"]
+    for i in range(n_images):
+        size_hw = size_of(rng)
+        image_hw = rng.integers(90, 140, size_hw).astype(np.uint8)
+        if i % 2:
+            mask_hw = np.zeros(size_hw, dtype=np.uint8)
+            top, left = (int(rng.integers(size - 20)) for size in size_hw)
+            mask_hw[top : top + 20, left : left + 20] = 1
+            image_hw[mask_hw == 1] += 80
+            lines.append(f"{i:05d}.jpg,{1 + i // 2 % 4},{rle.encode(mask_hw)}")
+        cv2.imwrite(str(folder / "train_images" / f"{i:05d}.jpg"), image_hw)
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
 
 
 def in_process(job: str, folder: Path) -> dict[str, float]:
