@@ -1,5 +1,6 @@
 """The peak memory of whole stages at few and at many images of mixed sizes: it should not grow."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from benchmarks.inputs import ROOT, Scale
 from benchmarks.scaling import MEBIBYTE, draw_images
@@ -65,7 +65,7 @@ def measure(clone: Path, n_images: int, stages: tuple[str, ...]) -> Iterator[tup
     shutil.copy(ROOT / "dvc.yaml", clone)  # which says what code a checkpoint depends on
     params = read_yaml(ROOT / "params.yaml") | PARAMS
     params["train"] |= {"crops_per_image": 1, "num_workers": 0}
-    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    (clone / "params.yaml").write_text(json.dumps(params))
     raw = clone / "data" / "raw" / "mixed"
     draw_images(raw, n_images, any_size)
     draw_images(clone / "tests", n_images, any_size, seed=1)

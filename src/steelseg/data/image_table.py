@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from steelseg.core.arrays import Float32
+from steelseg.core.arrays import Float16
 from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.core.pixels import PixelFormat
@@ -60,15 +60,13 @@ class ImageTable:
         return list(zip(self.column("height"), self.column("width"), strict=True))
 
     @property
-    def thumbnails(self) -> Float32:
-        """(N, T, T) float32, as `near_duplicates.thumbnail` made them, rounded to float16."""
+    def thumbnails(self) -> Float16:
+        """(N, T, T), as `near_duplicates.thumbnail` made them, rounded to float16."""
         column = self.table.column("thumbnail").combine_chunks()
         side = math.isqrt(column.type.byte_width // 2)
         flat = np.frombuffer(column.buffers()[1] or b"", dtype=np.float16)
         start = column.offset * side * side
-        return (
-            flat[start : start + len(self) * side * side].reshape(-1, side, side).astype(np.float32)
-        )
+        return flat[start : start + len(self) * side * side].reshape(-1, side, side)
 
     @property
     def identity(self) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from steelseg.core.arrays import Float32, Float64, Int8, Int64
+from steelseg.core.arrays import Float16, Float32, Float64, Int8, Int64
 from steelseg.core.pixels import Levels
 from steelseg.core.sizes import Size
 
@@ -35,7 +35,7 @@ _CUT_FLAT = 0.1  # deviation of what is slid; magnetic tiles have 0.4 and more
 _SIGMA = 2.0  # cells of the thumbnail; what is wider is background
 _NOISE = 1.0  # grey levels; weaker texture is not blown up to full contrast
 _FLAT = 1e-3  # RMS of a texture that is rounding and nothing else
-_BLOCK = 512  # images; bounds the memory to `_BLOCK` rows of the correlation matrix
+_BLOCK = 256  # images; bounds the memory to `_BLOCK` rows of the correlation matrix
 
 
 class Pairs(NamedTuple):
@@ -63,7 +63,11 @@ def thumbnail(image_hw: Levels) -> Float32:
 
 
 def find_pairs(
-    a: Float32, b: Float32 | None = None, *, square: bool, threshold: float = THRESHOLD
+    a: Float16 | Float32,
+    b: Float16 | Float32 | None = None,
+    *,
+    square: bool,
+    threshold: float = THRESHOLD,
 ) -> Pairs:
     """Find the near-duplicates within `a`, or between `a` and `b`.
 
@@ -87,9 +91,9 @@ def find_pairs(
 
 
 def find_cuts(
-    a: Float32,
+    a: Float16 | Float32,
     sizes_a: Sequence[Size],
-    b: Float32 | None = None,
+    b: Float16 | Float32 | None = None,
     sizes_b: Sequence[Size] | None = None,
     *,
     square: bool,
@@ -113,8 +117,9 @@ def find_cuts(
     for at, (first, second, _, transform) in enumerate(zip(*found, strict=True)):
         height, width = sizes_a[first]
         size_hw = (width, height) if transform & 4 else (height, width)
-        turned = turn(a[[first]], transform)[0]
-        scores[at] = slide(turned, size_hw, others[second], sizes_others[second])
+        turned = turn(a[[first]].astype(np.float32), transform)[0]
+        other = others[second].astype(np.float32)
+        scores[at] = slide(turned, size_hw, other, sizes_others[second])
     kept = scores >= CUT_THRESHOLD
     return Pairs(found.first[kept], found.second[kept], scores[kept], found.transform[kept])
 
@@ -175,12 +180,12 @@ def group_ids(n: int, pairs: Pairs) -> Int64:
     return numbers
 
 
-def texture(thumbnails: Float32) -> Float32:
+def texture(thumbnails: Float16 | Float32) -> Float32:
     """Reduce (N, T, T) thumbnails to textures of mean 0 and norm 1, or of zeros where flat."""
     textures = np.empty(thumbnails.shape, dtype=np.float32)
     for start in range(0, len(thumbnails), _BLOCK):  # in blocks, to keep the memory flat
         block = slice(start, start + _BLOCK)
-        textures[block] = _texture_of_block(thumbnails[block])
+        textures[block] = _texture_of_block(thumbnails[block].astype(np.float32))
     return textures
 
 
@@ -199,9 +204,13 @@ def _detail(thumbnails: Float32) -> Float32:
 
 
 def _blur(textures: Float32) -> Float32:
-    """Blur (N, T, T) textures by a cell, so that they bear a shift."""
+    """Blur (N, T, T) textures by a cell, so that they bear a shift, in place."""
     blur = _blur_matrix(textures.shape[-1], 1)
-    return _normalise(np.asarray(blur @ textures @ blur.T, np.float32))
+    for start in range(0, len(textures), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        blurred = np.asarray(blur @ textures[block] @ blur.T, np.float32)
+        textures[block] = _normalise(blurred)
+    return textures
 
 
 def _normalise(detail: Float32) -> Float32:

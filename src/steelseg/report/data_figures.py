@@ -89,7 +89,7 @@ def brightness(images: ImageTable) -> Markup:
 
 def black_bands(images: ImageTable) -> Markup:
     """Draw how much of an image's width is black: the camera looked past the edge of the strip."""
-    shares = black_shares(images.thumbnails)
+    shares = black_shares(images.thumbnails.astype(np.float32))
     title = f"Black bands: in {np.mean(shares > 0):.0%} of the images"
     drawing, axes = figure(title, "share of the width", "images")
     axes.hist(shares, np.linspace(0, 1, 26).tolist(), color=NEUTRAL)
