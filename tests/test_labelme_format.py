@@ -81,6 +81,16 @@ def test_an_image_of_an_old_path_is_found_beside_its_file(tmp_path: Path) -> Non
     assert list(records["new.png"].masks) == ["dent"]
 
 
+def test_images_may_be_elsewhere(tmp_path: Path) -> None:
+    """In a folder that is named; what is not there either is left out."""
+    put_image(tmp_path, "pictures/coil/a.png")
+    put_json(tmp_path, "labels/a.json", document(shape()))
+    put_json(tmp_path, "labels/b.json", document(shape(), path="b.png"))
+    source, records = read(labelme, tmp_path / "labels", images=tmp_path / "pictures")
+    assert list(records["coil/a.png"].masks) == ["dent"]
+    assert list(source.left_out.values()) == ["annotations of an image that is not there"]
+
+
 def test_an_image_that_is_only_inside_its_file_is_unpacked(tmp_path: Path) -> None:
     """With its pixels, while its record is used."""
     image = noise(3)

@@ -173,9 +173,10 @@ def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> dict[str, Annotat
 def _find_image(document: Mapping[str, Any], path: Path, folder: Images) -> str | None:
     """Find the image of a file: that of `imagePath`, else that of the file's own name."""
     reference = text_of(document.get("imagePath"), "the path of an image as `imagePath`")
-    beside = (path.with_suffix(s) for s in sorted(images.SUFFIXES))
-    names = (p.relative_to(folder.folder).as_posix() for p in beside)
-    return folder.find(reference, path) or next((n for n in names if n in folder), None)
+    if (name := folder.find(reference, path)) or not path.is_relative_to(folder.folder):
+        return name
+    stem = path.relative_to(folder.folder).with_suffix("").as_posix()
+    return next((n for s in sorted(images.SUFFIXES) if (n := stem + s) in folder), None)
 
 
 def _shape(number: int, entry: Mapping[str, Any]) -> Shape:
