@@ -7,7 +7,13 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from steelseg.core.classes import ClassInfo, default_classes, hexadecimal, palette
+from steelseg.core.classes import (
+    ClassInfo,
+    default_classes,
+    default_name,
+    hexadecimal,
+    palette,
+)
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data.csv_records import read_table
 from steelseg.data.inspection import UNLABELLED
@@ -58,7 +64,7 @@ def read_classes(path: Path) -> list[ClassInfo]:
         for line, fields in read_table(path, [CLASS], ["name", "color"], faults):
             try:
                 number, name, color = class_id(fields[CLASS]), fields["name"], fields["color"]
-                name = _text(name) or f"class {number}"
+                name = _text(name) or default_name(number)
                 if number in names or name in names.values():
                     raise BadInput(f"{quote(name)} (class {number}) is there twice")
                 if color and not re.fullmatch("#[0-9a-fA-F]{6}", color):

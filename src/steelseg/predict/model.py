@@ -3,7 +3,7 @@
 >>> import steelseg
 >>> model = steelseg.Model.open("models")
 >>> for finding in model.predict("plate.jpg"):
-...     print(finding.class_id, finding.area, finding.confidence)
+...     print(finding.class_name, finding.area, finding.confidence)
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
