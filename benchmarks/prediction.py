@@ -89,7 +89,9 @@ def untrained(cache: Cache, arch_options: dict[str, Any]) -> Segmenter:
     """Build a network of random weights whose answers are foreground in a few percent of pixels."""
     torch.manual_seed(0)
     config = network_config(arch_options)
-    segmenter = network.build(config, len(cache.classes), cache.mean, cache.std).eval()
+    segmenter = network.build(
+        config, len(cache.classes), cache.mean, cache.std, cache.pixels
+    ).eval()
     with torch.inference_mode():
         logits = segmenter(torch.from_numpy(np.stack([cache.image(0)])[:, None]))
         head = segmenter.network.get_submodule("segmentation_head.0")

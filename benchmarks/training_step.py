@@ -135,7 +135,7 @@ def measure(
 ) -> Measured:
     """Train for some epochs, in turns with the bare loop and other ways."""
     L.seed_everything(0, verbose=False)
-    segmenter = models.build(network, len(cache.classes), cache.mean, cache.std)
+    segmenter = models.build(network, len(cache.classes), cache.mean, cache.std, cache.pixels)
     segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folds = (np.arange(len(cache)) >= n_validation).astype(int)
     n_steps = (len(cache) - n_validation) * config.crops_per_image // config.batch_size

@@ -96,7 +96,7 @@ def test_what_a_gpu_cannot_repeat_is_refused_early(
     """Torch would raise in the first step; without `deterministic`, or a GPU, all is well."""
     monkeypatch.setattr(loop, "has_gpu", lambda: True)
     recipe = ModelConfig(arch=arch, encoder="resnet18", encoder_weights=None, arch_options={})
-    segmenter = models.build(recipe, 2, 0.4, 0.2)
+    segmenter = models.build(recipe, 2, [0.4], [0.2])
     loop._refuse_what_cannot_repeat(config(**changes), segmenter)
     settings = config(deterministic=True, **changes)
     with pytest.raises(BadInput, match=fault) if fault else nullcontext():
@@ -150,7 +150,7 @@ def built(network: dict[str, Any]) -> models.Segmenter:
         update={"encoder_weights": None, "arch_options": {}, **network}
     )
     torch.manual_seed(0)
-    return models.build(recipe, 2, 0.4, 0.2)
+    return models.build(recipe, 2, [0.4], [0.2])
 
 
 def types_of_convolutions(segmenter: models.Segmenter) -> list[torch.dtype]:

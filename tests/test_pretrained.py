@@ -40,7 +40,7 @@ def test_a_package_ships_weights(tmp_path: Path) -> None:
     files = metadata.files(PACKAGES[LITE]) or []
     (pickled,) = (file for file in files if file.suffix == ".pth")
     given = list(torch.load(str(pickled.locate()), weights_only=True).values())
-    segmenter = network.build(resolved, 2, 0.4, 0.2)
+    segmenter = network.build(resolved, 2, [0.4], [0.2])
     own = segmenter.network.encoder.state_dict()
     tensors = load_file(kept)
     assert len(own) == len(tensors) == 288
@@ -101,7 +101,7 @@ def test_halving_is_the_same_convolution(kernel: int) -> None:
 
 def test_a_network_is_changed_in_nothing_else() -> None:
     """Its weights keep their names, so that models of before are read as they are."""
-    changed = network.build(config(weights=None), 2, 0.4, 0.2).network
+    changed = network.build(config(weights=None), 2, [0.4], [0.2]).network
     kinds = [type(module) for module in changed.modules()]
     assert kinds.count(HalvingConv) == 5
     assert Conv2dSame not in kinds

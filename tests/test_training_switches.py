@@ -85,7 +85,7 @@ def test_a_gated_network_is_saved_and_exported_with_its_gate(tmp_path: Path, kin
     """Loaded again, and as ONNX, it answers the same, and a label that says no empties the map."""
     recipe = NETWORK.model_copy(update={"label_head": kind})
     torch.manual_seed(1)
-    segmenter = models.build(recipe, 2, 0.4, 0.2).eval()
+    segmenter = models.build(recipe, 2, [0.4], [0.2]).eval()
     head: Any = segmenter.network.classification_head
     torch.nn.init.constant_(head[3].bias, -20.0)
     save_model(tmp_path, segmenter, recipe)

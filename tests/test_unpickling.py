@@ -13,6 +13,7 @@ import torch
 from steelseg.core import sealed
 from steelseg.core.errors import BadInput
 from steelseg.core.files import seal
+from steelseg.core.pixels import GREY
 from steelseg.data import image_table
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
@@ -95,7 +96,8 @@ def test_a_model_of_pickled_weights_is_refused(tmp_path: Path, marker: Path) -> 
         "encoder_weights": None,
         "arch_options": {"decoder_channels": [16, 8, 8, 4, 4]},
     }
-    card = {"format": 1, "model": network, "classes": [1], "mean": 0.5, "std": 0.2}
+    card = {"format": 2, "model": network, "classes": [1], "mean": [0.5], "std": [0.2]}
+    card["pixels"] = GREY.model_dump()
     card["size_hw"] = [32, 32]
     card["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     sealed.write_sealed_json(tmp_path / "model.json", card)
