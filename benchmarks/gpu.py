@@ -28,6 +28,7 @@ from benchmarks.training_step import BARE, Measured, measure, network_of_params,
 from benchmarks.turns import in_turns
 from steelseg.core.device import gpus, has_gpu
 from steelseg.core.params import load
+from steelseg.core.pixels import batch_of
 from steelseg.core.sizes import Size
 from steelseg.data.cache import Cache
 from steelseg.model.card import ModelConfig
@@ -177,8 +178,8 @@ def network_alone(
     """Return a function that gives a network `n` images that are on its device, again and again."""
     network = copy.deepcopy(segmenter).to(device())
     make_ready(network, device(), dtype)
-    some = np.stack([cache.image(row % len(cache)) for row in range(n)])
-    batch = torch.from_numpy(some[:, None]).to(device())
+    some = batch_of([cache.image(row % len(cache)) for row in range(n)])
+    batch = torch.from_numpy(some).to(device())
 
     def run() -> None:
         with torch.inference_mode():
