@@ -221,6 +221,8 @@ def test_voc_with_a_palette(tmp_path: Path) -> None:
     assert_shown(read(tmp_path)["a.jpg"], {"class 2": SPOT})
     image.putdata(values.ravel().tolist())
     image.save(tmp_path / "SegmentationClass/a.png")
+    with pytest.raises(BadInput, match="expected masks in the folder SegmentationClass"):
+        by_name("voc", tmp_path / "ImageSets", images=tmp_path / "JPEGImages")
     (tmp_path / "class_names.txt").write_text("__ignore__\n_background_\ndent\nscratch\n")
     assert_shown(read(tmp_path)["a.jpg"], {"scratch": SPOT}, BLOT)
 
@@ -238,8 +240,35 @@ def test_segmentation_masks_of_cvat(tmp_path: Path) -> None:
     assert_shown(record, {"scratch": SPOT, "unsure": BLOT})
     records = read(tmp_path, ignore=frozenset({"unsure"}))
     assert_shown(records["coil/a.jpg"], {"scratch": SPOT}, BLOT)
+    ordered = known.load("voc").read(tmp_path, Options(("unsure", "scratch")))
+    assert ordered.classes == ["unsure", "scratch"]
+    assert_shown(next(ordered.records), {"scratch": SPOT, "unsure": BLOT})
+    with pytest.raises(BadInput, match="'unsure' is none of --classes scratch"):
+        read(tmp_path, classes=("scratch",))
     save(tmp_path / "SegmentationClass/coil/a.png", painted((SPOT, (1, 2, 3))))
     with pytest.raises(BadInput, match=r"colours of the legend, but got #010203 \(2 pixels\)"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scratch:255,0::\n", r"line 1: expected `name:r,g,b::`, but got 'scratch:255,0::'"),
+        ("a:1,2,3::\n\nb:1,2,3::\n", "line 3: 'a' has the colour #010203 too"),
+        ("# nothing\n", "expected a line for each class"),
+        ("background:0,0,0::\n", "expected the name of a class"),
+        (b"\xff\xfe:0,0,0::\n", "expected text in UTF-8"),
+    ],
+)
+def test_labelmaps_that_say_nothing_are_refused(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    """With the line."""
+    save(tmp_path / "JPEGImages/a.jpg")
+    save(tmp_path / "SegmentationClass/a.png", painted((SPOT, RED)))
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "labelmap.txt").write_bytes(data)
+    with pytest.raises(BadInput, match=rf"labelmap\.txt: {message}"):
         read(tmp_path)
 
 
@@ -255,6 +284,8 @@ def test_colour_maps_ask_for_a_legend(tmp_path: Path) -> None:
         read(tmp_path, classes=("scratch", "dent"))
     unsure = {"legend": {"#ff0000": "scratch"}, "ignore": frozenset({"#00ff00"})}
     assert_shown(read(tmp_path, **unsure)["a.jpg"], {"scratch": SPOT}, BLOT)
+    unsure = Options(legend=legend, ignore=frozenset({"#00ff00"}))
+    assert masks.read(tmp_path, unsure).classes == ["scratch"]
     nothing = {"#ff0000": "scratch", "#00ff00": "background"}
     assert_shown(read(tmp_path, legend=nothing)["a.jpg"], {"scratch": SPOT})
 

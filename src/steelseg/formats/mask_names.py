@@ -19,7 +19,7 @@ from steelseg.formats.meaning import IGNORED
 
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "train_images"})
 MASK_FOLDERS = frozenset(
-    {"masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth"}
+    {"masks", "mask", "msk", "labels", "label", "annotations", "annotation", "gt", "ground_truth"}
     | {"groundtruth", "segmentation", "segmentations", "segmentationclass"}
 )
 _MASK_SUFFIX = re.compile(r"[_.-](mask|gt|label|labels|seg|segmentation|ground_?truth)$", re.I)

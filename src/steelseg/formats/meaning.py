@@ -58,17 +58,19 @@ def from_options(options: Options) -> Meaning | None:
     """Return what a person said that masks mean, or None if nothing was said."""
     classes, legend = list(options.classes), dict(options.legend)
     if not classes:
-        named = dict.fromkeys(legend.values())
+        named = dict.fromkeys(name for word, name in legend.items() if word not in options.ignore)
         classes = [n for n in named if n not in BACKGROUND and n not in options.ignore]
     if not classes:
         return None
-    by_id = all(word.isdecimal() for word in classes)
+    by_id = bool(options.classes) and all(word.isdecimal() for word in classes)
     ids = sorted(set(map(int, classes))) if by_id else list(range(1, len(classes) + 1))
     if ids[0] < 1 or ids[-1] > MAX_CLASS:
         raise BadInput(f"--classes: expected ids from 1 to {MAX_CLASS}, but got {ids}")
     names = [f"class {i}" for i in ids] if by_id else classes
-    if unknown := [n for n in legend.values() if n not in {*names, *BACKGROUND, *options.ignore}]:
-        raise BadInput(f"--legend: {unknown[0]!r} is none of --classes {', '.join(names)}")
+    expected = {*names, *BACKGROUND, *options.ignore}
+    used = [name for word, name in legend.items() if word not in options.ignore]
+    if unknown := [name for name in used if name not in expected]:
+        raise BadInput(f"{unknown[0]!r} is none of --classes {', '.join(names)}")
     if not legend:
         legend = {str(i): name for i, name in zip(ids, names, strict=True)}
     known = {word: _class(name, options.ignore) for word, name in legend.items()}

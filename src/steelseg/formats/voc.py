@@ -11,6 +11,7 @@ from pathlib import Path
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.data.listing import list_below, name_key
 from steelseg.formats import mask_items, mask_storage, meaning
+from steelseg.formats.documents import read_text
 from steelseg.formats.mask_items import Item
 from steelseg.formats.meaning import BACKGROUND, Meaning
 from steelseg.formats.record import Options, Source
@@ -33,6 +34,8 @@ def read(source: Path, options: Options) -> Source:
         raise BadInput(f"{folder}: no such folder; say by --images where the images are")
     pictures = list_below(folder)
     masks = _mask_files(source)
+    if not masks:
+        raise BadInput(f"{source}: expected masks in the folder {MASKS[0]}, but found none")
     left_out = dict(pictures.passed_over)
     used = {IMAGES, *MASKS, "labelmap.txt", "class_names.txt"}
     left_out |= {p.name: _UNUSED for p in sorted(source.iterdir()) if p.name not in used}
@@ -65,19 +68,21 @@ def _items(
 
 def _classes(source: Path, masks: list[Path], options: Options) -> tuple[Meaning, dict[str, str]]:
     """Return what masks mean, and the colour of each class, where the source says it."""
-    if given := meaning.from_options(options):
-        return _with_void(given), {}
-    if (path := source / "labelmap.txt").is_file():
+    if not options.legend and (path := source / "labelmap.txt").is_file():
         legend = _read_labelmap(path)
         colors = {name: color for color, name in legend.items() if name not in BACKGROUND}
         known = meaning.from_options(options._replace(legend=legend))
-        assert known is not None
+        if known is None:
+            raise BadInput(f"{path}: expected the name of a class, but there is none")
         return _with_void(known), colors
+    if given := meaning.from_options(options):
+        return _with_void(given), {}
     if (path := source / "class_names.txt").is_file():
-        lines = path.read_text(encoding="utf-8").split()
-        names = tuple(n for n in lines if n not in {"__ignore__", *BACKGROUND})
+        lines = map(str.strip, read_text(path).splitlines())
+        names = tuple(n for n in lines if n and n not in {"__ignore__", *BACKGROUND})
         known = meaning.from_options(options._replace(classes=names))
-        assert known is not None
+        if known is None:
+            raise BadInput(f"{path}: expected the name of a class, but there is none")
         return _with_void(known), {}
     without_void = options._replace(ignore=options.ignore | {str(VOID)})
     return _with_void(meaning.survey(masks, without_void, source, may_be_binary=False)), {}
@@ -94,7 +99,7 @@ def _with_void(classes: Meaning) -> Meaning:
 def _read_labelmap(path: Path) -> dict[str, str]:
     """Read lines such as `scratch:255,0,0::` into the names of the classes by colour."""
     legend: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
