@@ -74,7 +74,7 @@ def read_classes(path: Path) -> list[ClassInfo]:
                 faults.add(f"line {line}: {error}")
         if not names and not faults.count:
             faults.add("expected a row for each class, but there are none")
-    return _with_colors(names, colors)
+    return with_colors(names, colors)
 
 
 def classes_text(classes: Iterable[tuple[int, str, str]]) -> str:
@@ -137,7 +137,7 @@ def _text(text: str) -> str:
     return text
 
 
-def _with_colors(names: dict[int, str], colors: dict[int, str]) -> list[ClassInfo]:
+def with_colors(names: dict[int, str], colors: dict[int, str]) -> list[ClassInfo]:
     """Give each class without a colour the first of the palette that no other class has."""
     free = iter(
         color
