@@ -100,6 +100,19 @@ def test_tiles_are_at_most_one_for_each_place() -> None:
     assert tile_starts(64, 32, 1 - 1e-12) == list(range(33))
 
 
+def test_tiles_have_all_channels() -> None:
+    """An image of three channels is answered by tiles as at once."""
+
+    def mean(images: np.ndarray) -> Float32:
+        assert images.shape[1] == 3
+        return images.mean(axis=1, keepdims=True, dtype=np.float32) / np.float32(255)
+
+    image = RNG.integers(0, 256, (3, 70, 101), dtype=np.uint8)
+    (maps,) = Runtime(mean, 1, tile=(32, 64)).maps([image])
+    assert maps.size_hw == (70, 101)
+    np.testing.assert_allclose(maps.whole(), mean(image[None])[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("size_hw", [(64, 96), (50, 700), (700, 50), (300, 301)])
 def test_blocks_cover_an_image_once_and_none_is_large(size_hw: tuple[int, int]) -> None:
     """Each goes across the shorter side, and along the longer one no further than a tile."""

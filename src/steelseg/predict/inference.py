@@ -65,7 +65,7 @@ class Runtime(NamedTuple):
             _say_tiled()
         if tile and any(size > side for size, side in zip(size_hw, tile, strict=True)):
             for image in images:
-                (image_nhw,) = batch_of([image])
+                image_nhw = image if image.ndim == 3 else image[None]  # uncopied, since it is large
                 blocks = tiled(self.network, image_nhw, tile, self.tile_overlap, self.batch_size)
                 yield Maps(size_of(image), blocks)
             return
