@@ -15,7 +15,7 @@ from steelseg.predict.ensemble import by_fold, member_folders
 from steelseg.predict.inference import InferenceConfig, open_models
 from steelseg.predict.rules import Rules, take_probe, write_rules
 from steelseg.predict.views import ViewsConfig
-from steelseg.quality.verdicts import OperatingPoint, find
+from steelseg.quality.verdicts import find
 from steelseg.registry.log import log_model
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
@@ -40,6 +40,7 @@ def main() -> None:
     views = load(ViewsConfig)
     cache, card = Cache(Path("data/cache")), read_card(MODEL)
     cache.refuse_other(card.cache, MODEL / CARD)
+    config.operating_point.check(cache.classes)
     folds = fold_table.read(FOLDS, cache.names, cache.annotations)
     folders = member_folders(MODEL, views.ensemble)
     models = by_fold(folders, config.fold, cache.identity, sha256(FOLDS))
@@ -65,7 +66,7 @@ def main() -> None:
         groups = folds["group"].to_numpy(dtype=np.int64)[rows]
         honest = search.cross_count(table, config, groups)
         images = headline.images_of(table, groups, config.n_splits)
-        verdicts = find(images, cache.classes, OperatingPoint(false_alarms=50))
+        verdicts = find(images, cache.classes, config.operating_point)
         scores = {
             **search.report(table, rules, honest, cache.classes),
             **headline.figures(honest, groups),
@@ -79,7 +80,7 @@ def main() -> None:
         network = open_models(folders, inference, views).network
         probe = take_probe(probe_image(cache, validation), network)
         by_class = dict(zip(cache.classes, rules, strict=True))
-        write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe))
+        write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe, verdicts))
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
         outcome.write_validation(VALIDATION, names, by_class, table, honest)

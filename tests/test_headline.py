@@ -1,10 +1,15 @@
 """The headline figures are those of the metrics, with intervals over groups."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tables import fill_table
 
-from steelseg.quality.verdicts import OperatingPoint, find
+from steelseg.core.errors import BadInput
+from steelseg.predict.postprocess import ClassRule
+from steelseg.predict.rules import Rules, read_rules, write_rules
+from steelseg.quality.verdicts import Images, OperatingPoint, find
 from steelseg.report.summary import _verdicts
 from steelseg.tune import headline
 from steelseg.tune.metrics import summarise
@@ -74,3 +79,22 @@ def test_verdicts_of_a_table():
     assert second.strip().startswith("that limit is not promised: with 25 clean images nothing")
     assert second.endswith("below 113 per 1,000 can be shown")
     assert list(_verdicts({})) == []
+
+
+def test_verdicts_stand_beside_the_rules(tmp_path):
+    """They are read back as they were written, and verdicts of other classes are refused."""
+    rng = np.random.default_rng(3)
+    shown = rng.random((60, 2)) < 0.4
+    images = Images(rng.random((60, 2)), shown, np.arange(60), np.arange(60) % 5)
+    asked = OperatingPoint(escapes={7: 200})
+    rules = Rules({1: ClassRule(), 7: ClassRule()}, "c0ffee", verdicts=find(images, [1, 7], asked))
+    card = SimpleNamespace(classes=[1, 7], weights_sha256="c0ffee")
+    write_rules(tmp_path, rules)
+    assert read_rules(tmp_path, card) == rules
+    write_rules(tmp_path, rules._replace(verdicts=None))
+    assert read_rules(tmp_path, card).verdicts is None
+    write_rules(
+        tmp_path, rules._replace(verdicts=find(images, [1, 9], OperatingPoint(false_alarms=5)))
+    )
+    with pytest.raises(BadInput, match="for the classes"):
+        read_rules(tmp_path, card)

@@ -82,7 +82,7 @@ def test_escapes_of_classes_are_limited():
     alarms = one.is_alarm(images.confidences).any(axis=1)
     assert (~alarms[images.shown[:, 0]]).mean() <= 0.2
     with pytest.raises(BadInput, match=r"classes of \[1, 3\], but got \[2\]"):
-        find(images, [1, 3], OperatingPoint(escapes={2: 200}))
+        OperatingPoint(escapes={2: 200}).check([1, 3])
 
 
 def test_the_dearer_an_escape_the_lower_the_level():

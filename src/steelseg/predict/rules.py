@@ -1,11 +1,13 @@
 """The file postprocess.json: the tuned rule of every class, for which model and views.
 
-It also holds what the model answered for a small image when it was tuned. A processor, a runtime or
-a precision that answers differently makes other masks of the same rules, so whoever opens the model
-asks it again.
+It also holds the verdicts: how sure the model must be of a defect to call an image an alarm (see
+`steelseg.quality.verdicts`), and what the model answered for a small image when it was tuned. A
+processor, a runtime or a precision that answers differently makes other masks of the same rules, so
+whoever opens the model asks it again.
 """
 
 import base64
+import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from steelseg.core.sizes import pad
 from steelseg.model.card import CARD, RULES, Card
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.views import Network, ViewsConfig
+from steelseg.quality.verdicts import Verdicts
 
 PROBE_SIDE = 128  # pixels; large enough for the context of a pixel, and quick to run
 _CELLS = 8  # a side, whose mean probabilities are kept
@@ -45,6 +48,7 @@ class Rules(NamedTuple):
     weights_sha256: str
     views: ViewsConfig = ViewsConfig()
     probe: Probe | None = None
+    verdicts: Verdicts | None = None
 
 
 def write_rules(folder: Path, rules: Rules) -> None:
@@ -55,6 +59,7 @@ def write_rules(folder: Path, rules: Rules) -> None:
         "weights_sha256": rules.weights_sha256,
         "views": rules.views.model_dump(),
         "probe": _encode(rules.probe) if rules.probe else None,
+        "verdicts": rules.verdicts.model_dump(mode="json") if rules.verdicts else None,
     }
     write_sealed_json(folder / RULES, entries)
 
@@ -71,13 +76,16 @@ def read_rules(folder: Path, card: Card) -> Rules:
         by_class = {int(k): ClassRule(**v) for k, v in document["classes"].items()}
         views = ViewsConfig(**document.get("views", {}))
         probe = _decode(document["probe"]) if document.get("probe") else None
-        rules = Rules(dict(sorted(by_class.items())), document["weights_sha256"], views, probe)
+        text = json.dumps(document["verdicts"]) if document.get("verdicts") else None
+        verdicts = Verdicts.model_validate_json(text) if text else None
+        in_order = dict(sorted(by_class.items()))
+        rules = Rules(in_order, document["weights_sha256"], views, probe, verdicts)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: was not written by tune_threshold: {reason}") from error
     if rules.weights_sha256 != card.weights_sha256:
         raise BadInput(f"{path}: was tuned on other weights than those of {folder / CARD}")
-    if list(rules.by_class) != card.classes:
+    if list(rules.by_class) != card.classes or (verdicts and verdicts.classes != card.classes):
         raise BadInput(
             f"{path}: expected rules for the classes {card.classes} of {folder / CARD}, "
             f"but got {list(rules.by_class)}"

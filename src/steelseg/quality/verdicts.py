@@ -57,6 +57,16 @@ class OperatingPoint(Config):
             raise ValueError("exactly one of false_alarms, escapes and costs")
         return self
 
+    def check(self, classes: Sequence[int]) -> None:
+        """Refuse limits of escapes for classes that there are not.
+
+        Raises:
+            BadInput: there are such limits.
+        """
+        if unknown := sorted(set(self.escapes or {}) - set(classes)):
+            expected = f"classes of {list(classes)}"
+            raise BadInput(f"`operating_point.escapes`: expected {expected}, but got {unknown}")
+
 
 class Choice(BaseModel, frozen=True, extra="forbid"):
     """A level, and how often verdicts by it err on images that had no part in choosing it.
@@ -88,6 +98,11 @@ class Verdicts(BaseModel, frozen=True, extra="forbid"):
     n_clean: int
     n_clean_groups: int
 
+    @property
+    def classes(self) -> list[int]:
+        """The ids of the classes, in channel order."""
+        return list(self.calibrations)
+
     def confidences(self, raw: npt.ArrayLike) -> Float64:
         """Calibrate raw confidences (..., C)."""
         return _calibrate(np.asarray(raw), list(self.calibrations.values()))
@@ -117,13 +132,8 @@ def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdi
     Args:
         images: given by models that have not seen them; a group lies in one part.
         classes: the ids of the C classes.
-        asked: limits of escapes name some of these classes.
-
-    Raises:
-        BadInput: they name another.
+        asked: see `OperatingPoint.check`.
     """
-    if unknown := sorted(set(asked.escapes or {}) - set(classes)):
-        raise BadInput(f"`escapes`: expected classes of {list(classes)}, but got {unknown}")
     confidence = asked.confidence
     curve = [OperatingPoint(false_alarms=x, confidence=confidence) for x in TRADE_OFF]
     every = [asked, *curve]

@@ -18,6 +18,7 @@ from steelseg.core.arrays import Float64, Int8, Int64
 from steelseg.core.params import Config
 from steelseg.data.folds import assign_folds
 from steelseg.predict.postprocess import ClassRule
+from steelseg.quality.verdicts import OperatingPoint
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.gains import ALL_ROWS, Cell, Rows, RuleGains, class_gains, rule_counts, sum_gains
 from steelseg.tune.metrics import pair_dice, summarise
@@ -53,6 +54,8 @@ class TuneConfig(Config):
     """whether to disable a class for which predicting nothing scores better"""
     n_splits: Annotated[int, Field(ge=2)] = 5
     """parts of the validation images for the cross-fitted score"""
+    operating_point: OperatingPoint = OperatingPoint(false_alarms=50)
+    """what verdicts on images are to keep: false alarms, escapes or costs"""
 
     @field_validator("thresholds", "min_component_areas", "min_areas", "gates")
     @classmethod
