@@ -12,7 +12,7 @@ from steelseg.predict import parts
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Model
 from steelseg.predict.parts import PredictConfig
-from steelseg.predict.submission import PredictionRow, write_predictions
+from steelseg.predict.predictions import PredictionRow, write_predictions
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 

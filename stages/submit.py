@@ -5,8 +5,9 @@ from pathlib import Path
 from steelseg.core.files import write_json
 from steelseg.core.params import load
 from steelseg.data import image_table, label_csv
-from steelseg.predict import submission
-from steelseg.predict.submission import SubmitConfig
+from steelseg.predict.predictions import read_predictions
+from steelseg.submit import answers
+from steelseg.submit.answers import SubmitConfig
 from steelseg.tracking.stage import run
 
 PREDICTIONS, OUT = Path("data/predictions.parquet"), Path("submission.csv")
@@ -16,15 +17,15 @@ def main() -> None:
     """Write submission.csv, checked against the sample before it is put in place."""
     config = load(SubmitConfig)
     path = Path(config.data_root) / config.dataset / "sample_submission.csv"
-    predictions = submission.read_predictions(PREDICTIONS)
-    sample = label_csv.read(path) if path.exists() else submission.ask_for_all(predictions)
+    predictions = read_predictions(PREDICTIONS)
+    sample = label_csv.read(path) if path.exists() else answers.ask_for_all(predictions)
     images = image_table.read(Path("data/test_images.parquet"))
     sizes = dict(zip(images.names, images.sizes_hw, strict=True))
-    answers = submission.answer(sample, path, predictions, sizes)
-    submission.write_submission(OUT, sample, answers)
-    masks = sum(map(bool, answers))
-    write_json(Path("metrics/submit.json"), {"rows": len(answers), "masks": masks})
-    print(f"{OUT}: {len(answers)} rows, {masks} of them masks")
+    rles = answers.answer(sample, path, predictions, sizes)
+    answers.write_submission(OUT, sample, rles)
+    masks = sum(map(bool, rles))
+    write_json(Path("metrics/submit.json"), {"rows": len(rles), "masks": masks})
+    print(f"{OUT}: {len(rles)} rows, {masks} of them masks")
 
 
 if __name__ == "__main__":

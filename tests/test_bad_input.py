@@ -31,7 +31,7 @@ from steelseg.core.errors import BadInput
 from steelseg.core.files import read_json
 from steelseg.core.sealed import read_sealed_json
 from steelseg.data.listing import Listing
-from steelseg.predict.submission import PredictionRow, write_predictions
+from steelseg.predict.predictions import PredictionRow, write_predictions
 
 PIVOT_CSV = REPOSITORY / "stages" / "pivot_csv.py"
 HEADER = "ImageId,ClassId,EncodedPixels\n"

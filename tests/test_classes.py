@@ -18,7 +18,7 @@ from steelseg.demo.samples import table_of
 from steelseg.model.card import CARD, read_card
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
-from steelseg.predict.submission import PredictionRow
+from steelseg.predict.predictions import PredictionRow
 from steelseg.registry.log import describe_classes
 from steelseg.report import advice, gallery, model_figures, summary
 from steelseg.report.drawing import draw

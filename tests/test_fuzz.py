@@ -28,10 +28,10 @@ from steelseg.data.decoding import decode
 from steelseg.data.images import MAX_PIXELS
 from steelseg.data.inspection import inspect_folder
 from steelseg.model.card import RULES, read_card
-from steelseg.predict import submission
+from steelseg.predict import predictions
 from steelseg.predict.postprocess import ClassRule
+from steelseg.predict.predictions import PredictionRow
 from steelseg.predict.rules import Rules, read_rules, write_rules
-from steelseg.predict.submission import PredictionRow
 
 SIZE_HW = (12, 20)
 N_RLES, N_ROWS, N_JPEGS = 40_000, 20_000, 6_000
@@ -251,7 +251,7 @@ def write_table(path: Path) -> None:
 def write_predictions(path: Path) -> None:
     """Write some predictions."""
     rows = [PredictionRow(f"{i}.jpg", 1 + i % 2, "1 3" * (i % 3), i, i / 8) for i in range(8)]
-    submission.write_predictions(path, rows)
+    predictions.write_predictions(path, rows)
 
 
 def write_folds(path: Path) -> None:
@@ -275,7 +275,7 @@ def read_table(path: Path) -> Any:
     ("write", "read"),
     [
         (write_table, read_table),
-        (write_predictions, submission.read_predictions),
+        (write_predictions, predictions.read_predictions),
         (write_folds, read_folds),
     ],
 )

@@ -18,7 +18,7 @@ from steelseg.formats import class_folders, known, masks
 from steelseg.formats.dataset_folder import whole_folder
 from steelseg.formats.mask_names import split
 from steelseg.formats.record import Options, Record
-from steelseg.predict.submission import PredictionRow, write_predictions
+from steelseg.predict.predictions import PredictionRow, write_predictions
 
 SIZE_HW = (6, 9)
 SPOT = np.zeros(SIZE_HW, np.uint8)

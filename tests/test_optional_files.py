@@ -17,8 +17,8 @@ from steelseg.core.sealed import read_sealed_json
 from steelseg.data import image_table, optional_files
 from steelseg.data.image_table import ImageTable
 from steelseg.data.optional_files import ImageFacts
-from steelseg.predict import parts, submission
-from steelseg.predict.submission import PredictionRow
+from steelseg.predict import parts, predictions
+from steelseg.predict.predictions import PredictionRow
 
 ANNOTATIONS = Path("data/annotations.parquet")
 Run = Callable[[], tuple[ImageTable, list[str]]]
@@ -101,7 +101,7 @@ def test_no_test_images_and_no_sample_are_needed(raw: Path, run: Run) -> None:
     assert not any(line.startswith("test_images") for line in lines)
     tests = image_table.read(Path("data/test_images.parquet"))
     assert (len(tests), tests.thumbnails.shape) == (0, (0, 32, 32))
-    submission.write_predictions(Path("data/predictions.parquet"), [])
+    predictions.write_predictions(Path("data/predictions.parquet"), [])
     stage("submit")
     assert Path("submission.csv").read_text() == "ImageId,ClassId,EncodedPixels\n"
     assert read_json(Path("metrics/submit.json")) == {"rows": 0, "masks": 0}
@@ -113,7 +113,7 @@ def test_without_a_sample_every_pair_is_answered(raw: Path, run: Run) -> None:
     (raw / "sample_submission.csv").unlink()
     run()
     rows = [PredictionRow(f"{n}.png", c, "1 1" * (c == 1), 1, 0.5) for n in "tu" for c in (1, 2)]
-    submission.write_predictions(Path("data/predictions.parquet"), rows)
+    predictions.write_predictions(Path("data/predictions.parquet"), rows)
     stage("submit")
     text = "ImageId,ClassId,EncodedPixels\nt.png,1,1 1\nt.png,2,\nu.png,1,1 1\nu.png,2,\n"
     assert Path("submission.csv").read_text() == text

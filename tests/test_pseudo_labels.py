@@ -14,8 +14,7 @@ from steelseg.data.inspection import inspect_folder
 from steelseg.data.splitting import NO_FOLD, SplitConfig
 from steelseg.experiments import pseudo_labels
 from steelseg.experiments.pseudo_labels import Sure, choose
-from steelseg.predict import submission
-from steelseg.predict.submission import PredictionRow
+from steelseg.predict.predictions import PredictionRow, write_predictions
 
 PARAMS = "data_root: {root}\ndataset: tiny\npivot_csv: {{csv: train.csv, on_bad_image: stop}}\n"
 
@@ -72,7 +71,7 @@ def predicted(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sure = [("1 4", 0.99), ("", 0.0)]
     rows = [row(name, c, *sure[c - 1]) for name in ("0012.png", "0014.png") for c in (1, 2)]
     rows += [row("0013.png", c, "", 0.5) for c in (1, 2)]
-    submission.write_predictions(Path("data/predictions.parquet"), rows)
+    write_predictions(Path("data/predictions.parquet"), rows)
     return raw
 
 

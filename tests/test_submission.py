@@ -11,8 +11,8 @@ from steelseg.core import sealed
 from steelseg.core.errors import BadInput
 from steelseg.data import label_csv
 from steelseg.data.label_csv import LabelCsv, Row
-from steelseg.predict import submission
-from steelseg.predict.submission import PredictionRow
+from steelseg.predict.predictions import PredictionRow, read_predictions, write_predictions
+from steelseg.submit import answers
 
 PREDICTIONS = [
     PredictionRow("u.png", 2, "48 1", 1, 0.75),
@@ -27,8 +27,8 @@ def answer(path: Path, sample: str, predictions: list[PredictionRow] = PREDICTIO
     (path / "sample.csv").write_text(sample)
     read = label_csv.read(path / "sample.csv")
     sizes = {row.image: SIZE_HW for row in predictions}
-    answers = submission.answer(read, path / "sample.csv", predictions, sizes)
-    submission.write_submission(path / "submission.csv", read, answers)
+    rles = answers.answer(read, path / "sample.csv", predictions, sizes)
+    answers.write_submission(path / "submission.csv", read, rles)
     return (path / "submission.csv").read_text()
 
 
@@ -78,9 +78,9 @@ def test_masks_are_held_to_the_size_of_their_own_image(tmp_path: Path) -> None:
             PredictionRow(image, 1, "35 1" if image in images else "", 1, 1.0) for image in sizes
         ]
 
-    assert submission.answer(read, tmp_path, given("u.png"), sizes) == ["", "35 1"]
+    assert answers.answer(read, tmp_path, given("u.png"), sizes) == ["", "35 1"]
     with pytest.raises(BadInput, match=r"image 't\.png', class 1: the prediction is not legal"):
-        submission.answer(read, tmp_path, given("t.png"), sizes)
+        answers.answer(read, tmp_path, given("t.png"), sizes)
 
 
 BAD_SAMPLES = {
@@ -165,10 +165,10 @@ def test_any_legal_name_is_written_so_that_it_reads_back(
             [[row[column] for column in columns] for row in fields],
             {},
         )
-        answers = submission.answer(
+        rles = answers.answer(
             sample, tmp_path, predictions, {row.image: (4, 4) for row in predictions}
         )
-        submission.write_submission(tmp_path / "submission.csv", sample, answers)
+        answers.write_submission(tmp_path / "submission.csv", sample, rles)
         back = label_csv.read(tmp_path / "submission.csv")
         assert back.columns == columns
         assert [row[:3] for row in back.rows] == rows
@@ -177,14 +177,14 @@ def test_any_legal_name_is_written_so_that_it_reads_back(
 def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
     """In their order, with confidences as float32; none at all are some too."""
     for rows in (PREDICTIONS, []):
-        submission.write_predictions(tmp_path / "p.parquet", rows)
-        assert submission.read_predictions(tmp_path / "p.parquet") == rows
+        write_predictions(tmp_path / "p.parquet", rows)
+        assert read_predictions(tmp_path / "p.parquet") == rows
 
 
 def test_predictions_of_other_columns_are_refused(tmp_path: Path) -> None:
     """A sound table of something else is no prediction."""
     sealed.write_sealed_table(tmp_path / "p.parquet", pa.table({"image": ["t.png"]}))
     with pytest.raises(BadInput, match=r"p\.parquet: expected the columns .* but got \['image'\]"):
-        submission.read_predictions(tmp_path / "p.parquet")
+        read_predictions(tmp_path / "p.parquet")
     with pytest.raises(BadInput, match=r"q\.parquet: no such file"):
-        submission.read_predictions(tmp_path / "q.parquet")
+        read_predictions(tmp_path / "q.parquet")

@@ -18,8 +18,8 @@ from steelseg.data import image_table
 from steelseg.data.cache import Cache
 from steelseg.model import network as models
 from steelseg.model.card import read_card
-from steelseg.predict import submission
 from steelseg.predict.inference import open_onnx
+from steelseg.predict.predictions import read_predictions
 from steelseg.train.checkpoint_io import SafetensorsIO, load_tree
 from steelseg.train.keeper import newest_checkpoint
 
@@ -58,7 +58,7 @@ def plant(path: Path, marker: Path, *, by_torch: bool) -> Path:
 READERS: dict[str, Callable[[Path], Any]] = {
     "checkpoint": load_tree,
     "annotations": image_table.read,
-    "predictions": submission.read_predictions,
+    "predictions": read_predictions,
     "encoder": lambda path: models.load_weights(path, torch.nn.Linear(1, 1), "this encoder"),
 }
 

@@ -28,7 +28,7 @@ CONFIGS = {
         "steelseg.predict.views:ViewsConfig",
     ],
     "predict": ["steelseg.predict.parts:PredictConfig"],
-    "submit": ["steelseg.predict.submission:SubmitConfig"],
+    "submit": ["steelseg.submit.answers:SubmitConfig"],
     "report": ["steelseg.report.config:ReportConfig"],
 }
 MEMBER = "steelseg.predict.ensemble:find"

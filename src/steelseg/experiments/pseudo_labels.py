@@ -21,7 +21,7 @@ from steelseg.data.image_table import ImageTable
 from steelseg.data.label_csv import Row
 from steelseg.data.listing import list_files
 from steelseg.data.splitting import find_duplicates
-from steelseg.predict.submission import PredictionRow, read_predictions
+from steelseg.predict.predictions import PredictionRow, read_predictions
 
 PREFIX = "pseudo-"
 FOLDERS = "train_images", "test_images"

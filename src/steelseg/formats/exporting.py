@@ -14,7 +14,7 @@ from steelseg.data.listing import list_files
 from steelseg.formats import kaggle, known
 from steelseg.formats.dataset_folder import whole_folder
 from steelseg.formats.record import Options, Record
-from steelseg.predict import submission
+from steelseg.predict import predictions
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
@@ -76,7 +76,7 @@ def _predictions(path: Path, images: Path) -> tuple[Iterator[Record], list[Class
 def _rows(path: Path) -> Sequence[Row]:
     if path.suffix == ".csv":
         return label_csv.read(path).rows
-    predicted = submission.read_predictions(path)
+    predicted = predictions.read_predictions(path)
     return [
         Row(row.image, row.class_id, row.rle, line) for line, row in enumerate(predicted, start=1)
     ]

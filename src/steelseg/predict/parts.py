@@ -13,7 +13,7 @@ from steelseg.core.params import Config
 from steelseg.data import decoding
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.model import Finding, Model
-from steelseg.predict.submission import PredictionRow, read_predictions, write_predictions
+from steelseg.predict.predictions import PredictionRow, read_predictions, write_predictions
 
 
 class PredictConfig(Config):

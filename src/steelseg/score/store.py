@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path
-from steelseg.predict.submission import SCHEMA, PredictionRow
+from steelseg.predict.predictions import SCHEMA, PredictionRow
 
 ROW_SCHEMA = SCHEMA.append(pa.field("class_name", pa.string()))
 ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})

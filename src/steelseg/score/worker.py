@@ -11,7 +11,7 @@ from steelseg.data.images import size_of
 from steelseg.predict.inference import InferenceConfig, ahead
 from steelseg.predict.model import Model
 from steelseg.predict.parts import rows_of
-from steelseg.predict.submission import PredictionRow
+from steelseg.predict.predictions import PredictionRow
 from steelseg.predict.tiles import is_large
 from steelseg.score.source import read_bytes
 from steelseg.score.store import Place, ScoreStore

@@ -1,22 +1,17 @@
-"""Predictions as rows of a Parquet file, and as the csv that Kaggle asks for."""
+"""A sample submission's answers, as the csv that Kaggle asks for."""
 
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import pyarrow as pa
 
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.files import atomic_path
 from steelseg.core.params import Config
-from steelseg.core.sealed import read_sealed_table, write_sealed_table
 from steelseg.core.sizes import Size
 from steelseg.data import label_csv, rle
 from steelseg.data.label_csv import PIXELS, LabelCsv, Row
 from steelseg.data.listing import name_key
-
-_BATCH_ROWS = 1024
+from steelseg.predict.predictions import PredictionRow
 
 
 class SubmitConfig(Config):
@@ -24,45 +19,6 @@ class SubmitConfig(Config):
 
     data_root: str
     dataset: str
-
-
-class PredictionRow(NamedTuple):
-    """One class of one image: its mask as RLE (empty for none), pixels, and confidence 0 to 1."""
-
-    image: str
-    class_id: int
-    rle: str
-    area: int
-    confidence: float
-
-
-SCHEMA = pa.schema(
-    {
-        "image": pa.string(),
-        "class_id": pa.int32(),
-        "rle": pa.string(),
-        "area": pa.int64(),
-        "confidence": pa.float32(),
-    }
-)
-
-
-def write_predictions(path: Path, rows: Iterable[PredictionRow]) -> None:
-    """Write predictions as Parquet, whole or not at all."""
-    write_sealed_table(path, pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA))
-
-
-def read_predictions(path: Path) -> list[PredictionRow]:
-    """Read what `write_predictions` wrote.
-
-    Raises:
-        BadInput: the file is missing, damaged, or has other columns.
-    """
-    table = read_sealed_table(path)
-    if table.schema != SCHEMA:
-        raise BadInput(f"{path}: expected the columns {SCHEMA.names}, but got {table.schema.names}")
-    batches = table.to_batches(max_chunksize=_BATCH_ROWS)  # few rows as dicts at a time
-    return [PredictionRow(**row) for batch in batches for row in batch.to_pylist()]
 
 
 def ask_for_all(predictions: Iterable[PredictionRow]) -> LabelCsv:

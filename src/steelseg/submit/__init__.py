@@ -1,0 +1,1 @@
+"""From predictions to the csv that Kaggle asks for."""
