@@ -10,6 +10,7 @@ import pytest
 from steelseg.core.classes import default_classes
 from steelseg.data import splitting
 from steelseg.data.image_table import ImageTable
+from steelseg.data.near_duplicates import find_pairs
 from steelseg.data.splitting import NO_FOLD
 
 
@@ -82,3 +83,19 @@ def test_a_pattern_means_names_in_any_unicode_form() -> None:
     )
     table = splitting.split(train, config)
     assert (table["fold"] == NO_FOLD).tolist() == [False, True, False, True]
+
+
+def test_images_of_one_size_are_not_looked_at_for_other_crops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The folds of such data are what they always were; where sizes differ, cuts are found."""
+    train = images("1", "2", "1", "2")
+    cuts = find_pairs(train.thumbnails[[0, 0]], square=False)
+    monkeypatch.setattr(splitting, "find_cuts", lambda *_, **__: cuts)
+    assert not len(splitting.find_duplicates(train).first)
+    widths = train.table.column_names.index("width")
+    mixed = ImageTable(
+        train.table.set_column(widths, "width", pa.array([64, 64, 64, 60])), train.class_infos
+    )
+    found = splitting.find_duplicates(mixed)
+    assert (found.first.tolist(), found.second.tolist()) == ([0], [1])
