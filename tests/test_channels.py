@@ -18,7 +18,7 @@ import steelseg
 from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.core.files import sha256
-from steelseg.core.pixels import PixelFormat
+from steelseg.core.pixels import RGB, PixelFormat
 from steelseg.data import annotations, cache_writer, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.decoding import decode
@@ -33,7 +33,7 @@ from steelseg.train.batch import packed_bytes
 from steelseg.train.config import PRESETS, read_preset
 from steelseg.train.crops import TrainingCrops, WholeImages
 from steelseg.train.mixing import Blend, blend_images
-from steelseg.train.trial import try_augmentation
+from steelseg.train.trial import try_augmentation, try_params
 
 WHITE = 4095  # of the camera
 SIZES = [(40, 64), (33, 70), (64, 40), (20, 20), (48, 48), (40, 64)]
@@ -195,9 +195,20 @@ def test_presets_take_any_number_of_channels(preset: str, pixels: PixelFormat) -
 def test_a_transform_of_colours_is_refused_for_lights() -> None:
     """Before the training, by its name."""
     hue: Any = [{"HueSaturationValue": {"p": 1.0}}]
-    try_augmentation(hue, (32, 32), PixelFormat(channels=3))
+    try_augmentation(hue, (32, 32), RGB)
     with pytest.raises(BadInput, match="HueSaturationValue cannot work on 5 channels crops"):
         try_augmentation(hue, (32, 32), PixelFormat(channels=5))
+
+
+def test_what_needs_colours_is_refused_early_only_for_grey() -> None:
+    """With `auto`, params.yaml alone does not tell what the images have."""
+    params = tiny_training.config(augment=[{"HueSaturationValue": {"p": 1.0}}])
+    for channels in ("auto", "rgb"):
+        try_params(tiny_training.NETWORK, params, channels)
+    with pytest.raises(BadInput, match="HueSaturationValue cannot work on grey crops"):
+        try_params(tiny_training.NETWORK, params, "grey")
+    with pytest.raises(BadInput, match="`augment`: unknown transform 'Nothing'"):
+        try_params(tiny_training.NETWORK, tiny_training.config(augment=[{"Nothing": {}}]))
 
 
 @given(st.integers(0, 99), st.integers(1, 4), st.sampled_from([np.uint8, np.uint16]))

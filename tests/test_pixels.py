@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ from test_images import TURN
 from tiffs import tiff
 
 from steelseg.core.errors import BadInput
-from steelseg.core.pixels import GREY, PixelFormat, is_black, own_limits, to_picture
+from steelseg.core.pixels import GREY, RGB, PixelFormat, is_black, own_limits, to_picture
 from steelseg.data import decoding
 from steelseg.data.decoding import Look, decode, look, read_levels
 from steelseg.data.inspection import Inspection, choose_format, inspect_folder, losses
 
-RGB = PixelFormat(channels=3)
 DEEP = PixelFormat(depth=16, low=0, high=65535)
 DEEP_RGB = PixelFormat(channels=3, depth=16, low=0, high=65535)
 SIZE_HW = (5, 7)
@@ -289,3 +289,34 @@ def test_the_minority_of_another_depth_is_refused_by_name(tmp_path: Path) -> Non
     assert train.skipped.keys() == {"deep.png"}
     with pytest.raises(BadInput, match=r"deep\.png: expected 8 bits a channel, as most"):
         inspect_folder(tmp_path / "a", skip_bad=False)
+
+
+SEEDS = (
+    tiff([levels(1, "u2", 9, 11, 3)]),
+    tiff([levels(n, "u1") for n in range(3)]),
+    tiff([levels(n, "f4") for n in range(2)], ">"),
+    deep_png(levels(1, "u2", 9, 11, 3)),
+)
+
+
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.sampled_from([8, 16, 32]),
+)
+def test_a_damaged_file_is_read_or_refused(
+    seed: bytes, changes: list[tuple[int, int]], channels: int, depth: Any
+) -> None:
+    """Nothing else is raised, and nothing of another shape comes out."""
+    data = bytearray(seed)
+    for at, value in changes:
+        data[at % len(data)] = value
+    pixels = PixelFormat(channels=channels, depth=depth)
+    with suppress(BadInput):
+        assert look(bytes(data)).lights >= 1
+    with suppress(BadInput):
+        image = decode(bytes(data), pixels, max_pixels=2**16)
+        assert image.dtype == pixels.dtype
+        assert image.ndim == (2 if channels == 1 else 3)
+        assert image.size <= 3 * 2**16

@@ -63,7 +63,8 @@ def refuse_bad_values(params: Path, pipeline: Path, lock: Path) -> None:
         resolve_name(MEMBER)(Path("models"), name)
     if "train" in suspects and _tried(document) != _tried(accepted(known, "train")):
         training, network = map(resolve_name, CONFIGS["train"])
-        resolve_name(TRIAL)(load(network, None, params), load(training, "train", params))
+        tried = load(network, None, params), load(training, "train", params)
+        resolve_name(TRIAL)(*tried, document["channels"])
 
 
 def _refuse_fold(document: Mapping[str, Any], params: Path) -> None:

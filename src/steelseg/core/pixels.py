@@ -74,7 +74,7 @@ class PixelFormat(Config):
         return f"{kind}, {bits}, of which {self.low:g} to {self.high:g} are scaled"
 
 
-GREY = PixelFormat()
+GREY, RGB = PixelFormat(), PixelFormat(channels=COLOURS)
 
 
 def own_limits(levels: Levels) -> tuple[float, float]:

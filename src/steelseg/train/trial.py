@@ -15,7 +15,7 @@ import torch
 from torch.func import functional_call
 
 from steelseg.core.errors import BadInput
-from steelseg.core.pixels import GREY, PixelFormat
+from steelseg.core.pixels import GREY, RGB, PixelFormat
 from steelseg.core.sizes import Size, largest_size, padded_size
 from steelseg.model import network as models
 from steelseg.model.card import ModelConfig
@@ -35,8 +35,10 @@ class Step(NamedTuple):
     batch_size: int
 
 
-def try_params(network: ModelConfig, params: TrainConfig) -> None:
+def try_params(network: ModelConfig, params: TrainConfig, channels: str = "auto") -> None:
     """Try what params.yaml alone tells of a training: names, options, and crops of a given size.
+
+    Where `channels` is `auto`, what works on grey or on colours may be right.
 
     Raises:
         BadInput: it cannot work; the message names the parameter.
@@ -46,7 +48,15 @@ def try_params(network: ModelConfig, params: TrainConfig) -> None:
     build_loss(params.loss, weights, params.label_smoothing)
     if network.encoder_weights not in (None, "auto"):
         models.build(network, 2, [0.5], [0.5])
-    try_training(network, params)
+    faults = []
+    for pixels in {"grey": [GREY], "rgb": [RGB]}.get(channels, [GREY, RGB]):
+        try:
+            try_training(network, params, pixels=pixels)
+        except BadInput as error:
+            faults.append(error)
+        else:
+            return
+    raise faults[0]
 
 
 def try_training(
