@@ -16,7 +16,11 @@ from steelseg.experiments import pseudo_labels
 from steelseg.experiments.pseudo_labels import Sure, choose
 from steelseg.predict.predictions import PredictionRow, write_predictions
 
-PARAMS = "data_root: {root}\ndataset: tiny\nchannels: auto\npivot_csv: {{csv: train.csv, on_bad_image: stop}}\n"
+PARAMS = """data_root: {root}
+dataset: tiny
+channels: auto
+pivot_csv: {{csv: train.csv, on_bad_image: stop}}
+"""
 
 
 def row(image: str, class_id: int, rle: str, confidence: float) -> PredictionRow:

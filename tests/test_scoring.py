@@ -212,7 +212,8 @@ def test_what_is_passed_over_is_counted(
     images = tmp_path / "images"
     out = score(capsys, "--model", tiny_model, "--images", images, "--out", tmp_path / "o")
     assert (
-        "images: 6 files: 2 images, 4 passed over: 2 hidden, 2 of other suffixes (.txt, .webp)\n"
+        "images: 6 files: 2 images (1 in folders below), 4 passed over: 2 hidden, "
+        "2 of other suffixes (.txt, .webp)\n"
     ) in out
     assert "2 images scored, 4 rows, 0 errors" in out
     with pytest.raises(BadInput, match="found none: 1 files: 0 images, 1 passed over: 1 of other"):
