@@ -182,6 +182,17 @@ def test_colours_pages_and_transparency_that_are_lost_are_counted(raw: Path, run
     ]
 
 
+def test_what_the_images_are_read_as_is_printed_unless_it_is_grey(raw: Path, run: Run) -> None:
+    """And how many are in colour; nothing is lost then."""
+    assert not any(line.startswith("pixels:") for line in run()[1])
+    red_hw3 = np.zeros((6, 8, 3), np.uint8)
+    red_hw3[:3, :, 0] = 200
+    save(raw / "train_images/c.png", red_hw3)
+    report, lines = run()
+    assert report["images_reduced"]["colour"] == 0
+    assert "pixels: 3 channels, 8 bits; 1 of 3 training images are in colour" in lines
+
+
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 def test_sizes_are_those_of_the_turned_images(orientation: int, raw: Path, run: Run) -> None:
     """RLEs are of the image as it is shown."""
