@@ -156,9 +156,9 @@ def test_a_table_of_someone_else_is_refused(root: Path, tmp_path: Path) -> None:
     """Sound Parquet is not enough, nor a folder of it."""
     path = tmp_path / "x.parquet"
     pq.write_table(build(root).table, path)
-    with pytest.raises(BadInput, match=r"x\.parquet: is damaged, or not of this pipeline"):
+    with pytest.raises(BadInput, match=r"x\.parquet: is damaged, or not from this pipeline"):
         image_table.read(path)
-    with pytest.raises(BadInput, match="is damaged, or not of this pipeline"):
+    with pytest.raises(BadInput, match="is damaged, or not from this pipeline"):
         image_table.read(tmp_path)
     with pytest.raises(BadInput, match=r"y\.parquet: no such file"):
         image_table.read(tmp_path / "y.parquet")

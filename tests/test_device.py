@@ -75,7 +75,7 @@ def test_a_gpu_without_a_driver_is_warned_of_once(
     assert not device.has_gpu()
     assert not device.has_gpu()
     said = capsys.readouterr().err
-    assert said.count("WARNING: there is an NVIDIA GPU here, but it CANNOT BE USED") == 1
+    assert said.count("WARNING: this machine has an NVIDIA GPU that CANNOT BE USED") == 1
     assert "its driver is not loaded" in said
     assert "--gpus all" in said
 

@@ -1,1 +1,1 @@
-"""What can be refused before any work is done."""
+"""Checks of parameters before any work is done."""

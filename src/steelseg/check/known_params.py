@@ -1,4 +1,4 @@
-"""What params.yaml says, held against what dvc.yaml asks for: unknown names, and changed ones."""
+"""Compares params.yaml with dvc.yaml and dvc.lock: unknown and changed parameters."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ _TEMPLATE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)")
 def refuse_unknown(params: Path, pipeline: Path) -> None:
     """Check that some stage reads every top-level entry of a params file.
 
-    Within the section of a stage it is the stage itself that checks; but what stands at the top
-    level and is mistyped would be read by none, and change nothing.
+    Each stage checks its own section. A mistyped name at the top level would be read by no stage
+    and have no effect.
 
     Raises:
-        BadInput: an entry is read by no stage; all such entries are named.
+        BadInput: no stage reads an entry; lists all such entries.
     """
     known = declared(read_yaml(pipeline))
     with Faults(str(params)) as faults:
@@ -28,17 +28,17 @@ def refuse_unknown(params: Path, pipeline: Path) -> None:
 
 
 def refuse_retyped(params: Path, pipeline: Path) -> None:
-    """Check that DVC puts into paths what was typed: of `007` it makes 7, and of `null` None.
+    """Check that DVC templates parameters as typed: it turns `007` into 7, and `null` into None.
 
     Raises:
-        BadInput: it does not; all such parameters are named, with what to write instead.
+        BadInput: it does not; lists all such parameters, with what to write instead.
     """
     values, texts = read_yaml(params), read_texts(params)
     with Faults(str(params)) as faults:
         for name in sorted(set(_TEMPLATE.findall(str(read_yaml(pipeline))))):
             value, text = _look_up(values, name), _look_up(texts, name)
             if isinstance(value, str | Mapping | list) or not text:
-                continue  # a text stays what it is; the others are refused by their stages
+                continue  # strings stay as they are; the stages refuse the others
             written = str(value).lower() if isinstance(value, bool) else str(value)
             if written != text:
                 faults.add(
@@ -47,7 +47,7 @@ def refuse_retyped(params: Path, pipeline: Path) -> None:
 
 
 def declared(pipeline: Mapping[str, Any]) -> set[str]:
-    """Return the top-level names of all parameters that a dvc.yaml reads."""
+    """Return the top-level names of all parameters that a dvc.yaml uses."""
     names = _TEMPLATE.findall(str(pipeline))
     for stage in pipeline["stages"].values():
         names += map(str, stage.get("params", []))
@@ -57,7 +57,7 @@ def declared(pipeline: Mapping[str, Any]) -> set[str]:
 def changed(
     pipeline: Mapping[str, Any], params: Mapping[str, Any], lock: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield the stages whose parameters are others than dvc.lock has of their last run."""
+    """Yield the stages whose parameters differ from those of their last run in dvc.lock."""
     for name, stage in pipeline["stages"].items():
         asked = {key: params.get(key) for key in stage.get("params", [])}
         if asked != accepted(lock, name):
@@ -65,7 +65,7 @@ def changed(
 
 
 def accepted(lock: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """Return the parameters that a stage last ran with, by dvc.lock; none if it never did."""
+    """Return the parameters of a stage's last run in dvc.lock; empty if it never ran."""
     known: dict[str, dict[str, Any]] = lock.get("stages", {}).get(stage, {}).get("params", {})
     return known.get("params.yaml", {})
 

@@ -1,7 +1,7 @@
-"""Refuses what no stage could work with, before any of them runs: by params.yaml alone.
+"""Rejects invalid values in params.yaml before any stage runs.
 
-A stage that last ran with the very parameters that it is given now has accepted them, so dvc.lock
-saves the imports: milliseconds where nothing has changed, and PyTorch only for another network.
+A stage has already accepted the parameters it last ran with, so they are skipped if dvc.lock has
+them. An unchanged file takes milliseconds, and PyTorch is imported only for a changed network.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from steelseg.check.known_params import accepted, changed
 from steelseg.core.errors import BadInput
 from steelseg.core.params import load, read_yaml
 
-# What each stage loads, the first from its own section. A check has no outputs that could be out of
-# date, so dvc.yaml does not list these modules for it, and they are imported by name.
+# The configs that each stage loads, the first one from its own section. The check has no outputs
+# that could be out of date, so dvc.yaml does not list these modules: they are imported by name.
 CONFIGS = {
     "sample_data": ["steelseg.sample.dataset:SampleConfig"],
     "pivot_csv": ["steelseg.data.annotations:PivotConfig"],
@@ -41,16 +41,16 @@ TRIED_OF_TRAIN = ("augment", "finish", "class_weights", "label_smoothing", "sync
 
 
 def refuse_bad_values(params: Path, pipeline: Path, lock: Path) -> None:
-    """Load every stage's parameters as the stage will, and try what is to be trained.
+    """Load every stage's parameters as the stage will, and try out the training setup.
 
     Args:
         params: params.yaml.
         pipeline: dvc.yaml.
-        lock: dvc.lock, which need not be there.
+        lock: dvc.lock, which need not exist.
 
     Raises:
-        BadInput: a parameter is unknown, missing, of the wrong type or out of range, or they do
-            not go together.
+        BadInput: a parameter is unknown, missing, of the wrong type or out of range, or some
+            parameters are incompatible.
     """
     document = read_yaml(params)
     known = read_yaml(lock) if lock.is_file() else {}
@@ -77,6 +77,6 @@ def _refuse_fold(document: Mapping[str, Any], params: Path) -> None:
 
 
 def _tried(params: Mapping[str, Any]) -> list[Any]:
-    """Return the values that a trial looks at."""
+    """Return the values that a trial depends on."""
     own = params.get("train", {})
     return [params.get(name) for name in TRIED] + [own.get(name) for name in TRIED_OF_TRAIN]

@@ -1,1 +1,1 @@
-"""What every stage stands on: errors, parameters, files."""
+"""Shared basics of all stages: errors, parameters, files, array types."""

@@ -1,4 +1,4 @@
-"""One name for each type of array; what an array holds, and its axes, stand in its own name."""
+"""Aliases for array types; a variable's name gives its content and axes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Bool = npt.NDArray[np.bool_]
 Uint8 = npt.NDArray[np.uint8]
 Uint16 = npt.NDArray[np.uint16]
 Pixels = npt.NDArray[np.unsignedinteger[Any]]
-"""Of uint8 or uint16."""
+"""uint8 or uint16"""
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]

@@ -1,9 +1,9 @@
-"""Folders that outlive an interrupted stage, so that the same command goes on where it stopped.
+"""Folders that survive an interrupted stage, so that the same command resumes it.
 
-DVC deletes a stage's outputs before it runs it, and a persisted output would keep what belongs to
-other params. So unfinished work stands in `.checkpoints/<stage>-<key>/` of the repository, where
-the key is a hash of all that the result depends on: params, inputs, and the code that dvc.yaml
-lists for the stage. Other params, data or code have another key and never meet it.
+DVC deletes a stage's outputs before it runs the stage, and a persisted output could mix results of
+different params. So unfinished work is kept in `.checkpoints/<stage>-<key>/` of the repository. The
+key is a hash of everything the result depends on: params, inputs, and the code that dvc.yaml lists
+for the stage. Different params, data or code have a different key and never use it.
 """
 
 import fcntl
@@ -20,19 +20,19 @@ from steelseg.core.files import repository_root, sha256
 from steelseg.core.params import read_yaml
 
 ROOT = ".checkpoints"
-CODE = ("src", "stages")  # where the deps of a stage are code and not data
+CODE = ("src", "stages")  # deps under these folders are code, not data
 
 
 @contextmanager
 def work_folder(stage: str, identity: dict[str, Any], *, owner: bool = True) -> Iterator[Path]:
-    """Yield the folder of a stage's unfinished work; it is deleted when the block succeeds.
+    """Yield the folder for a stage's unfinished work; it is deleted when the block succeeds.
 
     Args:
         stage: the stage's name in dvc.yaml.
-        identity: params and hashes of inputs, as JSON; the code is added here.
-        owner: False in the further processes of a distributed training, which share the folder.
+        identity: params and hashes of inputs, JSON-serialisable; the code's hash is added here.
+        owner: False in the other processes of a distributed training, which share the folder.
 
-    A folder that another run is working in is left alone, and a fresh one is used.
+    If another run is using the folder, a fresh one is used instead.
     """
     text = json.dumps({**identity, "code": code_digests(stage)}, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -49,13 +49,13 @@ def work_folder(stage: str, identity: dict[str, Any], *, owner: bool = True) -> 
 
 
 def code_digests(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Hash each file of the code that dvc.yaml lists among the deps of a stage."""
+    """Return the SHA-256 of each code file among a stage's deps in dvc.yaml, by path."""
     deps = read_yaml(pipeline)["stages"][stage]["deps"]
     return {str(path): sha256(path) for path in code_files(deps)}
 
 
 def code_files(deps: Iterable[str]) -> list[Path]:
-    """List the files of a stage's code, sorted: its script, and what its packages hold."""
+    """Return the code files among a stage's deps, sorted; packages are expanded."""
     code = [Path(dep) for dep in deps if Path(dep).parts[0] in CODE]
     inside = [path for folder in code for path in folder.rglob("*") if path.is_file()]
     files = [path for path in code if path.is_file()] + inside
@@ -75,5 +75,5 @@ def _claim(root: Path, name: str) -> tuple[Path, int]:
         else:
             if folder.is_dir() and os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return folder, descriptor
-            # its last owner finished, and deleted it, just now
+            # its last owner has just finished and deleted it
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What the classes are: their ids, names and colours, which colour-blind eyes tell apart too."""
+"""Defect classes: their ids, names and colours, which are safe for colour-blind readers."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -12,14 +12,14 @@ from steelseg.core.arrays import Float32, Uint8
 
 Colour = tuple[int, int, int]
 
-# after Okabe and Ito; black and grey are left out, which steel has itself
+# after Okabe and Ito, without black and grey, which steel has itself
 PALETTE: list[Colour] = [
     *((230, 159, 0), (86, 180, 233), (204, 121, 167), (0, 158, 115)),
     *((240, 228, 66), (213, 94, 0), (0, 114, 178)),
 ]
-LEVELS = range(0, 256, 17)  # of red, green and blue in further colours
-LIGHTNESS = 35, 90  # of these, from 0 to 100: others are lost on steel, or on the page
-# what eyes without green and without red cones make of linear RGB (Machado et al. 2009)
+LEVELS = range(0, 256, 17)  # of red, green and blue in additional colours
+LIGHTNESS = 35, 90  # their range, of 0 to 100: others are hard to see on steel or on the page
+# linear RGB as seen with deuteranopia and protanopia (Machado et al. 2009)
 BLINDNESS = (
     ((0.3673, 0.8607, -0.228), (0.2801, 0.6725, 0.0474), (-0.0118, 0.0429, 0.9689)),
     ((0.1523, 1.0526, -0.2049), (0.1145, 0.7863, 0.0992), (-0.0039, -0.0481, 1.052)),
@@ -27,9 +27,9 @@ BLINDNESS = (
 
 
 class ClassInfo(NamedTuple):
-    """A class of defects: its id, its name for people, and its colour as `#rrggbb`.
+    """A defect class: its id, its display name, and its colour as `#rrggbb`.
 
-    Lists of them are sorted by id, so that their ids are what channels are indexed by.
+    Lists of classes are sorted by id and follow the order of the channels.
     """
 
     id: int
@@ -38,12 +38,12 @@ class ClassInfo(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its name where `class` is written beside it already: the id, if it has no other."""
+        """Its name for use after the word `class`: the id if it has no name."""
         return self.name if self.is_named else str(self.id)
 
     @property
     def is_named(self) -> bool:
-        """Whether somebody has given it a name."""
+        """Whether it has a name other than the default one."""
         return self.name != default_name(self.id)
 
     @property
@@ -54,24 +54,24 @@ class ClassInfo(NamedTuple):
 
 
 def default_name(class_id: int) -> str:
-    """Return what a class without a name is called."""
+    """Return the name of a class that was not given one."""
     return f"class {class_id}"
 
 
 def enumerated(classes: Sequence[ClassInfo]) -> str:
-    """Name classes in a sentence: `class 3`, `classes 3, 7`, or `scratch, pit`."""
+    """Return classes as text for a sentence: `class 3`, `classes 3, 7`, or `scratch, pit`."""
     if any(one.is_named for one in classes):
         return ", ".join(one.name for one in classes)
     return f"class{'es' * (len(classes) > 1)} {', '.join(one.label for one in classes)}"
 
 
 def capitalised(text: str) -> str:
-    """Begin a sentence, and leave what follows as it is."""
+    """Return text with its first letter in upper case and the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def default_classes(ids: Iterable[int]) -> list[ClassInfo]:
-    """Name classes `class 3` and give each the colour of its place among the sorted ids."""
+    """Return classes named like `class 3`, with palette colours in the order of the ids."""
     ordered = sorted(ids)
     colors = map(hexadecimal, palette(len(ordered)))
     return [ClassInfo(c, default_name(c), color) for c, color in zip(ordered, colors, strict=True)]
@@ -79,10 +79,10 @@ def default_classes(ids: Iterable[int]) -> list[ClassInfo]:
 
 @cache
 def palette(n_colours: int) -> tuple[Colour, ...]:
-    """Return colours that differ as far as so many can, the first of them those of `PALETTE`.
+    """Return colours that are as distinct as possible; the first ones are those of `PALETTE`.
 
-    Each further one is that which lies furthest from its nearest neighbour, greys among them, in
-    the eyes of whoever tells least of the two apart.
+    Each additional one is the candidate furthest from its nearest neighbour (greys included), as
+    seen by the kind of vision that separates the two least.
     """
     colours = PALETTE[:n_colours]
     if n_colours <= len(PALETTE):
@@ -102,9 +102,9 @@ def palette(n_colours: int) -> tuple[Colour, ...]:
 
 
 def perceived(colours: Uint8) -> Float32:
-    """Map N colours (N, 3) to CIELAB (3, N, 3), as three kinds of eyes see them.
+    """Map N colours (N, 3) to CIELAB (3, N, 3), as seen by three kinds of colour vision.
 
-    Distances of about 2 can just be told apart side by side.
+    A distance of about 2 is just noticeable side by side.
     """
     linear = np.where(
         colours / 255 <= 0.04045, colours / 255 / 12.92, ((colours / 255 + 0.055) / 1.055) ** 2.4
@@ -114,11 +114,11 @@ def perceived(colours: Uint8) -> Float32:
 
 
 def hexadecimal(colour: Colour) -> str:
-    """Write a colour as `#rrggbb`."""
+    """Return a colour as `#rrggbb`."""
     return "#" + bytes(colour).hex()
 
 
 def _distance(colours: Float32, other: Float32) -> Float32:
-    """Return how far colours (3, N, 3) are from another (3, 1, 3) to the eyes that tell least."""
+    """Return the distances of colours (3, N, 3) from another (3, 1, 3), the least of the three."""
     nearest: Float32 = np.linalg.norm(colours - other, axis=2).min(axis=0)
     return nearest

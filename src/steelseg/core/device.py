@@ -1,4 +1,4 @@
-"""Which processors and processes compute: asked without importing torch (seconds) if it can be."""
+"""Which devices and processes compute; torch, slow to import, is imported only if needed."""
 
 import os
 import re
@@ -20,17 +20,17 @@ class Gpus(NamedTuple):
 
     number: int
     memory: int
-    """bytes of the one that has least"""
+    """bytes, of the GPU that has least"""
     bf16: bool
-    """whether they compute in bfloat16, as those since NVIDIA's Ampere do"""
+    """whether they support bfloat16, as NVIDIA's do since Ampere"""
 
 
 @cache
 def has_gpu() -> bool:
     """Whether torch can compute on a GPU; nothing else decides that.
 
-    One of NVIDIA's that is there and cannot be used is warned of, once: everything would run on the
-    CPU in silence. `CUDA_VISIBLE_DEVICES=` hides GPUs, and then nothing is said.
+    Warns once if an NVIDIA GPU is present but cannot be used, since everything would silently run
+    on the CPU. `CUDA_VISIBLE_DEVICES=` hides GPUs without a warning.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return False
@@ -38,16 +38,16 @@ def has_gpu() -> bool:
     fault = _fault_of_torch() if has_driver else "its driver is not loaded"
     if fault and is_first_process() and _is_nvidias():
         warning = (
-            "\nWARNING: there is an NVIDIA GPU here, but it CANNOT BE USED, and all runs on the "
-            f"CPU:\n  {fault}.\n  A container needs `--gpus all`. To run on the CPU and not be "
-            "warned, set CUDA_VISIBLE_DEVICES= (to nothing).\n"
+            "\nWARNING: this machine has an NVIDIA GPU that CANNOT BE USED; everything runs on the "
+            f"CPU:\n  {fault}.\n  A container needs `--gpus all`. To run on the CPU without this "
+            "warning, set CUDA_VISIBLE_DEVICES= (to nothing).\n"
         )
-        print(warning, file=sys.stderr, flush=True)  # noqa: T201 - for whoever waits
+        print(warning, file=sys.stderr, flush=True)  # noqa: T201 - for the user
     return not fault
 
 
 def gpus() -> Gpus | None:
-    """Look at the GPUs; None where there is none to compute on."""
+    """Return the GPUs, or None if there is none to compute on."""
     if not has_gpu():
         return None
     import torch
@@ -58,19 +58,19 @@ def gpus() -> Gpus | None:
 
 
 def n_cores() -> int:
-    """Count the CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def shared_memory() -> int:
-    """Return the bytes of shared memory that are free: a container has 64 MB if not told more."""
+    """Return the free bytes of shared memory; a container has 64 MB by default."""
     return shutil.disk_usage(SHARED_MEMORY).free if Path(SHARED_MEMORY).is_dir() else sys.maxsize
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and logs, among those of a distributed training."""
+    """Whether this is the process of a distributed training that writes and logs."""
     return all(
         os.environ.get(name, "0") == "0"
         for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -78,7 +78,7 @@ def is_first_process() -> bool:
 
 
 def _fault_of_torch() -> str:
-    """Say why torch cannot compute on a GPU; nothing if it can."""
+    """Return why torch cannot compute on a GPU; empty if it can."""
     import torch
 
     build = f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}"
@@ -87,7 +87,7 @@ def _fault_of_torch() -> str:
         if not torch.cuda.is_available():
             said = " ".join(str(caught[-1].message).split()) if caught else "no device was found"
             return f"{build}; {said.rstrip('.')}"
-    if torch.version.cuda is None:  # AMD's, whose architectures have no order
+    if torch.version.cuda is None:  # AMD, whose architectures have no order
         return ""
     oldest = min(int(re.sub(r"\D", "", arch)) for arch in torch.cuda.get_arch_list())
     for index in _indices():
@@ -108,7 +108,7 @@ def _indices() -> range:
 
 
 def _is_nvidias() -> bool:
-    """Whether NVIDIA's driver or one of its GPUs is there, seen by a container or not."""
+    """Whether an NVIDIA driver or GPU is present, even if hidden from a container."""
     if any(Path(driver).exists() for driver in NVIDIA_DRIVERS):
         return True
     found = [device for device in PCI_DEVICES.glob("*") if _reads(device / "vendor") == NVIDIA]

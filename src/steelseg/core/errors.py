@@ -1,4 +1,4 @@
-"""The errors that a person is meant to read: one clear message, no traceback."""
+"""Errors meant for users: one clear message, no traceback."""
 
 import reprlib
 from types import TracebackType
@@ -6,34 +6,34 @@ from typing import Self
 
 SHOWN_FAULTS = 20
 
-_REPR = reprlib.Repr()  # of whatever size and depth, where `repr` would write out all of it
+_REPR = reprlib.Repr()  # limits size and depth, which `repr` does not
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 _REPR.maxlevel = 3
 
 
 class SteelsegError(Exception):
-    """Something that the user can mend; the message says what, where and what was expected."""
+    """Something the user can fix; the message states what, where and what was expected."""
 
 
 class BadInput(SteelsegError):
-    """A file, a row, an image or a parameter is not what the data contract asks for."""
+    """A file, a row, an image or a parameter that violates the data contract."""
 
 
 def in_words(error: OSError) -> str:
-    """Say which file or folder the system refused, and why, for a person without a traceback."""
+    """Return which file or folder the system refused, and why, as a message for users."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 def quote(value: object) -> str:
-    """Write a value for a message, on one line and cut short where it is long."""
+    """Return a value as text for a message: on one line, shortened if long."""
     return _REPR.repr(value)
 
 
 class Faults:
-    """Collects the faults of one file, so that they are reported together and not one per run.
+    """Collects the faults of one file, so that they are reported together, not one per run.
 
     Used as a context manager: leaving the block raises `BadInput` if any fault was added, with
-    the first 20 of them and the count.
+    the first 20 faults and their count.
     """
 
     def __init__(self, where: str) -> None:
@@ -42,13 +42,13 @@ class Faults:
         self.shown: list[str] = []
 
     def add(self, message: str) -> None:
-        """Note one fault; `message` names the row or the image and what was expected."""
+        """Add one fault; `message` names the row or image and what was expected."""
         self.count += 1
         if len(self.shown) < SHOWN_FAULTS:
             self.shown.append(message)
 
     def raise_if_any(self) -> None:
-        """Raise `BadInput` with every fault noted so far.
+        """Raise `BadInput` with the faults added so far.
 
         Raises:
             BadInput: at least one fault was added.

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside, synced, then renamed into place."""
+"""Atomic file writes: to a temporary file, synced, then renamed into place."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ SEAL = ".sha256"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` when the block succeeds.
+    """Yield a temporary path next to `path`; it replaces `path` when the block succeeds.
 
     Raises:
-        SteelsegError: the disk is full or the folder cannot be written; `path` is untouched.
+        SteelsegError: the disk is full or the folder is not writable; `path` is unchanged.
     """
     temporary: Path | None = None
     try:
@@ -40,13 +40,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all (see `atomic_path`)."""
+    """Write a text file atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, so that equal values give equal bytes; NaN is refused."""
+    """Write JSON with sorted keys, so that equal values give equal bytes; NaN is an error."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -68,7 +68,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """Read the metrics of a stage.
 
     Raises:
-        BadInput: the file is missing, or holds none.
+        BadInput: the file is missing or contains none.
     """
     metrics = read_json(path)
     if not isinstance(metrics, dict) or not metrics:
@@ -77,7 +77,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def repository_root() -> Path:
-    """Return the repository, or of an experiment in a temporary folder its parent repository."""
+    """Return the repository's root; in a temporary experiment folder, that of the original."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
@@ -95,12 +95,12 @@ def sha256(path: Path) -> str:
 
 
 def seal(path: Path, digest: str | None = None) -> None:
-    """Write the checksum of a finished file beside it, for `is_sealed`; it is read if not given."""
+    """Write a file's checksum next to it, for `is_sealed`; computed if not given."""
     write_text(path.with_suffix(SEAL), digest or sha256(path))
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file is there, whole and as it was when it was sealed."""
+    """Whether a file exists and is unchanged since it was sealed."""
     digest = path.with_suffix(SEAL)
     return digest.is_file() and path.is_file() and digest.read_text() == sha256(path)
 

@@ -1,7 +1,7 @@
-"""Reads params.yaml into typed, frozen config objects and names every parameter that is wrong.
+"""Reads params.yaml into typed, frozen config objects and reports every wrong parameter.
 
-A config is a pydantic model that stands beside the code it configures. Its fields are looked up
-first in the stage's section of params.yaml, then among the flat keys at the top level.
+A config is a pydantic model, defined next to the code it configures. Its fields are looked up first
+in the stage's section of params.yaml, then among the keys at the top level.
 """
 
 import difflib
@@ -21,7 +21,7 @@ PARAMS = Path("params.yaml")
 
 
 class Config(BaseModel):
-    """Base of all configs: frozen, no coercion (`"3"` is no number), no extras, no infinities."""
+    """Base of all configs: frozen, no coercion (`"3"` is no number), no extras or infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -32,11 +32,11 @@ C = TypeVar("C", bound=BaseModel)
 def load(config: type[C], section: str | None = None, path: Path = PARAMS) -> C:
     """Read the fields of `config` from `section` and from the top level of a params file.
 
-    Where a text is expected, what YAML takes for something else counts as it was typed, so that a
-    data set may be named 2024.
+    A value for a `str` field is taken as it was typed, even if YAML parses it as something else,
+    so that a data set can be named 2024.
 
     Raises:
-        BadInput: parameters are unknown, missing, or of the wrong type or range; all are named.
+        BadInput: parameters are unknown, missing, of the wrong type or out of range; lists all.
     """
     document = read_yaml(path)
     flat = {name: document[name] for name in config.model_fields if name in document}
@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping by YAML 1.2 rules, in which `1e-05` is a number.
 
     Raises:
-        BadInput: the file is missing, is not YAML, or holds no mapping.
+        BadInput: the file is missing, is not YAML, or is not a mapping.
     """
     try:
         document = YAML(typ="safe", pure=True).load(path)
@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise BadInput(f"{path}: {line}cannot be read as YAML: {error.problem}") from error
-    except Exception as error:  # scalars such as `2020-13-45` raise what their constructors do
+    except Exception as error:  # scalars such as `2020-13-45` raise errors of their constructors
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: cannot be read as YAML: {reason}") from error
     if not isinstance(document, dict):
@@ -78,7 +78,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_texts(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with every value as the text that was typed: `007` and not 7."""
+    """Read a YAML mapping with every value as the text that was typed: `007`, not 7."""
     texts: dict[str, Any] = YAML(typ="base", pure=True).load(path)
     return texts
 
@@ -92,7 +92,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _typed_texts(
     config: type[BaseModel], values: Mapping[str, Any], section: str | None, path: Path
 ) -> dict[str, str]:
-    """Return the texts of numbers, dates and the like that stand where `config` expects a text."""
+    """Return the typed text of non-string values given for string fields of `config`."""
     fields = config.model_fields
     taken = [name for name in values if name in fields and _is_taken(values[name], fields[name])]
     if not taken:
@@ -103,7 +103,7 @@ def _typed_texts(
 
 
 def _is_taken(value: Any, field: FieldInfo) -> bool:
-    """Whether YAML takes for something else what is meant as a text."""
+    """Whether YAML parsed as something else what is meant as text."""
     if isinstance(value, str | Mapping | list):
         return False
     return field.annotation is str or (field.annotation == str | None and value is not None)
@@ -116,7 +116,7 @@ def _explain(
     config: type[BaseModel],
     document: Mapping[str, Any],
 ) -> Iterator[str]:
-    """Yield a message for each parameter that is wrong, however many types a union offers."""
+    """Yield one message per wrong parameter; the alternatives of a union are merged."""
     expected: dict[tuple[str, str], list[str]] = {}
     for details in errors:
         leaf = str(details["loc"][-1])
@@ -131,13 +131,13 @@ def _explain(
             alternatives = expected.setdefault((name, quote(details["input"])), [])
             alternatives.append(_expectation(details["msg"]))
     for (name, got), alternatives in expected.items():
-        # of `str | dict[str, float]`, a dict with a wrong value is only wrong in that
+        # for `str | dict[str, float]`, report a wrong value in a dict, not the dict
         if not any(other.startswith(f"{name}.") for other, _ in expected):
             yield f"`{name}`: expected {' or '.join(alternatives)}, but got {got}"
 
 
 def _keys(location: tuple[int | str, ...], values: Any) -> list[str]:
-    """Keep the keys and indices of a location, into which pydantic mixes the names of types."""
+    """Return the keys and indices of a location, without the type names that pydantic adds."""
     keys = []
     for key in location:
         try:

@@ -1,4 +1,4 @@
-"""JSON and Parquet files with a checksum of their content, so that damage is found on reading."""
+"""JSON and Parquet files with a checksum of their content, so that reading detects damage."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _ROWS = 256
 
 
 def write_sealed_json(path: Path, entries: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all, with the checksum of its entries among them."""
+    """Write a JSON object atomically, with a checksum of its entries as a further entry."""
     write_json(path, {**entries, _SEAL: _digest(entries)})
 
 
@@ -25,7 +25,7 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     """Read what `write_sealed_json` wrote, without the checksum.
 
     Raises:
-        BadInput: the file is missing, or its content is not what was written.
+        BadInput: the file is missing or damaged.
     """
     document = read_json(path)
     entries = {k: v for k, v in document.items() if k != _SEAL} if type(document) is dict else {}
@@ -39,7 +39,7 @@ def _digest(entries: Mapping[str, Any]) -> str:
 
 
 def write_sealed_table(path: Path, table: pa.Table) -> None:
-    """Write a table as Parquet with a checksum of its content, whole or not at all."""
+    """Write a table as Parquet atomically, with a checksum of its content."""
     sealed = {**(table.schema.metadata or {}), _SEAL.encode(): content_digest(table)}
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata(sealed), temporary)
@@ -49,10 +49,10 @@ def read_sealed_table(path: Path) -> pa.Table:
     """Read what `write_sealed_table` wrote.
 
     Raises:
-        BadInput: the file is missing, or its content is not what was written.
+        BadInput: the file is missing or damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:  # `read_table` makes columns of folders named `a=b`
+        with pq.ParquetFile(path) as file:  # `read_table` turns folders named `a=b` into columns
             table = file.read()
         table.validate(full=True)
         metadata = dict(table.schema.metadata)
@@ -68,20 +68,20 @@ def read_sealed_table(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(
-            f"{path}: is damaged, or not of this pipeline ({reason}); delete it and run `dvc repro`"
+            f"{path}: is damaged, or not from this pipeline ({reason}); delete it and run `dvc repro`"
         ) from error
 
 
 def content_digest(table: pa.Table) -> bytes:
-    """SHA-256 of columns and values, as hexadecimal digits.
+    """Return the SHA-256 of columns and values, as hexadecimal digits.
 
-    A format's own checksums leave out how the bytes are read.
+    A file format's own checksums do not cover how the bytes are read.
     """
     metadata = sorted((table.schema.metadata or {}).items())
     columns = [(field.name, str(field.type)) for field in table.schema]
     digest = hashlib.sha256(repr((metadata, columns)).encode())
     for column in table.columns:
-        for start in range(0, len(column), _ROWS):  # not all at once, to keep the memory flat
+        for start in range(0, len(column), _ROWS):  # in pieces, to limit memory
             for value in column.slice(start, _ROWS).to_pylist():
                 digest.update(f"{value!r},".encode())
     return digest.hexdigest().encode()

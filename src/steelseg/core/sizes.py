@@ -1,4 +1,4 @@
-"""Sizes of images, as (height, width) in pixels, and padding to what a network can halve."""
+"""Image sizes as (height, width) in pixels, and padding to multiples a network can halve."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,28 +8,28 @@ import numpy as np
 from steelseg.core.arrays import Pixels
 
 Size = tuple[int, int]
-MULTIPLE = 32  # five halvings, the deepest that smp's encoders go
+MULTIPLE = 32  # five halvings, the maximum depth of smp's encoders
 
 
 def usual_size(sizes_hw: Sequence[Size]) -> Size:
-    """Return the most common of some sizes, of equally common ones the first."""
+    """Return the most common size; the first of equally common ones."""
     return Counter(sizes_hw).most_common(1)[0][0]
 
 
 def typical_size(sizes_hw: Sequence[Size]) -> Size:
-    """Return the medians of heights and widths: the size itself, where there is but one."""
+    """Return the median height and the median width."""
     height, width = np.median(np.array(sizes_hw), axis=0).astype(int).tolist()
     return height, width
 
 
 def largest_size(sizes_hw: Sequence[Size]) -> Size:
-    """Return the largest height and the largest width, which may be of different images."""
+    """Return the largest height and the largest width, possibly of different images."""
     height, width = np.max(np.array(sizes_hw), axis=0).tolist()
     return height, width
 
 
 def describe_sizes(sizes_hw: Sequence[Size]) -> str:
-    """Name the one size of images, or the range of their sizes; empty without images."""
+    """Return the one size of images, or the range of their sizes, as text; empty without images."""
     distinct = set(sizes_hw)
     if not distinct:
         return ""
@@ -41,15 +41,15 @@ def describe_sizes(sizes_hw: Sequence[Size]) -> str:
 
 
 def padded_size(size_hw: Sequence[int]) -> Size:
-    """Round a size up to multiples of 32."""
+    """Return a size rounded up to multiples of 32."""
     height, width = (side + -side % MULTIPLE for side in size_hw)
     return height, width
 
 
 def pad(image: Pixels, size_hw: Sequence[int] | None = None) -> Pixels:
-    """Repeat the last row and column of (..., H, W) up to a size, by default multiples of 32.
+    """Pad (..., H, W) to a size, by default multiples of 32, with its last row and column.
 
-    Predictions are cut back by `[..., :height, :width]`. An image that fits is returned as it is.
+    Crop predictions with `[..., :height, :width]`. An image that fits is returned unchanged.
     """
     height, width = image.shape[-2:]
     wanted_hw = tuple(size_hw or padded_size((height, width)))

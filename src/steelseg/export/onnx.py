@@ -1,4 +1,4 @@
-"""Export of a segmenter to ONNX: the levels of pixels in, probabilities out, any batch and size."""
+"""Export of a segmenter to ONNX: pixel levels in, probabilities out, any batch and image size."""
 
 import logging
 import warnings
@@ -19,11 +19,11 @@ from steelseg.core.params import Config
 from steelseg.core.sizes import MULTIPLE
 from steelseg.model.network import Segmenter, weights_digest
 
-TOLERANCE = 1e-4  # of a probability; measured differences are near 1e-6
+TOLERANCE = 1e-4  # in probability; measured differences are near 1e-6
 
 
 class ExportConfig(Config):
-    """The part of the flat parameters that decides whether there is an export."""
+    """The top-level parameter that decides whether there is an export."""
 
     runtime: Literal["auto", "torch", "onnx"]
 
@@ -42,7 +42,7 @@ class WithSigmoid(nn.Module):
 
 
 def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
-    """Export a segmenter, or leave an empty file where the param says that torch will do."""
+    """Export a segmenter, or write an empty file if `runtime` is `torch`."""
     if runtime == "torch":
         write_text(path, "")
         seal(path)
@@ -51,10 +51,12 @@ def export_for(runtime: str, segmenter: Segmenter, path: Path) -> None:
 
 
 def export(segmenter: Segmenter, path: Path) -> None:
-    """Write a segmenter as ONNX, compared with PyTorch on another batch and size, and its checksum.
+    """Write a segmenter as ONNX, with its checksum, and compare it with PyTorch.
+
+    The comparison uses another batch size and image size than the export.
 
     Raises:
-        SteelsegError: the network cannot be exported, or computes something else as ONNX.
+        SteelsegError: the network cannot be exported, or the export gives other results.
     """
     module = WithSigmoid(segmenter).eval().cpu()
     example = torch.from_numpy(_noise(segmenter, (2, 2 * MULTIPLE, 3 * MULTIPLE)))
@@ -85,7 +87,7 @@ def export(segmenter: Segmenter, path: Path) -> None:
         seal(path)
     except SteelsegError:
         raise
-    except Exception as error:  # the exporter raises whatever an unusual network leads it to
+    except Exception as error:  # the exporter may raise anything for an unusual network
         reason = " ".join(str(error).split())[:300]
         raise SteelsegError(
             f"this network cannot be exported to ONNX ({reason}); set `runtime: torch`"
@@ -93,10 +95,9 @@ def export(segmenter: Segmenter, path: Path) -> None:
 
 
 def _forget_origin(program: ONNXProgram) -> None:
-    """Drop what the exporter notes about itself, so that one network is the same file everywhere.
+    """Drop the exporter's metadata, so that a network gives the same file everywhere.
 
-    Its stack traces hold paths of this machine, and its lists of constraints are in the order of a
-    set.
+    It contains stack traces with local paths, and constraints in the arbitrary order of a set.
     """
     program.model.metadata_props.clear()
     program.model.graph.metadata_props.clear()
@@ -119,7 +120,7 @@ def _compare(module: WithSigmoid, path: Path) -> None:
 
 
 def _noise(segmenter: Segmenter, shape_bhw: tuple[int, int, int]) -> Pixels:
-    """Draw images of the pixels that a segmenter is given: (B, N, H, W)."""
+    """Draw random images in a segmenter's pixel format: (B, N, H, W)."""
     pixels, (batch, height, width) = segmenter.pixels, shape_bhw
     shape = (batch, pixels.channels, height, width)
     noise: Pixels = np.random.default_rng(0).integers(0, pixels.white + 1, shape, pixels.dtype)
