@@ -84,7 +84,7 @@ def test_the_data_set_holds_what_is_sure(predicted: Path, capsys: pytest.Capture
     for _ in range(2):  # the second time it is replaced
         main(["pseudo-label"])
     output = capsys.readouterr().out
-    assert "2 of 3 test images are sure in every class, 1 of them near-duplicates" in output
+    assert "2 of 3 test images are confident in every class, 1 of them near-duplicates" in output
     assert "-S dataset=tiny-pseudo -S 'stratified_split.never_validate=pseudo-*'" in output
     raw = Path("data/raw/tiny-pseudo")
     before, after = pivot(predicted), pivot(raw)

@@ -68,7 +68,8 @@ def read_sealed_table(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(
-            f"{path}: is damaged, or not from this pipeline ({reason}); delete it and run `dvc repro`"
+            f"{path}: is damaged, or not from this pipeline ({reason}); "
+            "delete it and run `dvc repro`"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The command `ablation`: which switches of a recipe help, compared with the effect of the seed."""
+"""The command `ablation`: which switches of a recipe help more than another seed does."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,20 +18,20 @@ PAGE = Path("docs/results.md")
 
 
 class Result(NamedTuple):
-    """The result of one experiment: the metric, and the minutes of its training, if it had one."""
+    """The result of one experiment: the metric, and the minutes of training, if it trained."""
 
     value: float
     minutes: float | None
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `ablation` to a parser and return what runs it."""
+    """Add the arguments of `ablation` to a parser and return the function that runs it."""
     parser.description = (
-        "Try the switches of a plan one at a time, each under every seed, and compare them with "
-        "the baseline in a table. The same command again runs only what is missing."
+        "Try the switches of a plan one at a time, each with every seed, and compare them with "
+        "the baseline in a table. Running the command again runs only what is missing."
     )
     parser.add_argument("plan", type=Path, help="a YAML file, such as docs/ablation.yaml")
-    parser.add_argument("--jobs", type=int, default=1, help="experiments at a time (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel experiments (default: 1)")
     help_ = f"page for the table, between <!-- name --> and <!-- /name -->, such as {PAGE}"
     parser.add_argument("--page", type=Path, help=help_)
     return _run
@@ -54,7 +54,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 
 def results(planned: Sequence[Trial], metric: str) -> dict[str, Result]:
-    """Look up the finished experiments in MLflow: results by experiment name."""
+    """Return the results of the finished experiments in MLflow, by experiment name."""
     with open_store() as client:
         found = client.get_experiment_by_name(EXPERIMENT)
         names = [trial.experiment.name for trial in planned] if found else []
@@ -79,9 +79,9 @@ def _result(client: Any, experiment: str, name: str, metric: str) -> Result | No
 
 
 def table(plan: Plan, planned: Sequence[Trial], done: Mapping[str, Result]) -> str:
-    """Write the results as a Markdown table: mean and spread over the seeds of each switch.
+    """Return the results as a Markdown table: mean and spread over the seeds, per switch.
 
-    The difference to the baseline is taken seed by seed, so that the effect of a seed cancels.
+    Differences from the baseline are taken seed by seed, so that the effect of the seed cancels.
     """
     by_switch = {
         switch: {

@@ -1,4 +1,4 @@
-"""An ablation: switches of a recipe, tried one at a time under several seeds."""
+"""Plans of ablations: switches of a recipe, tried one at a time with several seeds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +14,22 @@ BASELINE = "baseline"
 
 
 class Plan(Config):
-    """What an ablation tries; a YAML file."""
+    """What an ablation tries, as read from a YAML file."""
 
     title: str
     """of the table"""
     base: list[str]
-    """overrides of params.yaml that all experiments share, as `dvc exp run -S` takes them"""
+    """overrides of params.yaml for all experiments, as for `dvc exp run -S`"""
     seeds: Annotated[list[int], Field(min_length=1)]
     """values of the parameter `seed`; each switch is compared with the baseline of the same seed"""
     switches: dict[str, Annotated[list[str], Field(min_length=1)]]
-    """for each switch, what to call it and its overrides"""
+    """the overrides of each switch, by its name"""
     metric: str = "pair_dice"
-    """the metric that is compared; greater is better"""
+    """the metric to compare; greater is better"""
 
 
 class Trial(NamedTuple):
-    """One experiment of a plan: a switch (or the baseline) under one seed."""
+    """One experiment of a plan: a switch (or the baseline) with one seed."""
 
     switch: str
     seed: int
@@ -40,7 +40,7 @@ def read_plan(path: Path) -> Plan:
     """Read a plan.
 
     Raises:
-        BadInput: it is not a plan, or a switch has the name of the baseline.
+        BadInput: the file is not a plan, or a switch is named like the baseline.
     """
     try:
         plan = Plan.model_validate(read_yaml(path))
@@ -50,7 +50,7 @@ def read_plan(path: Path) -> Plan:
         raise BadInput(f"{path}: `{where}`: {fault['msg'].lower()}") from error
     if BASELINE in plan.switches:
         raise BadInput(
-            f"{path}: `switches`: {BASELINE!r} is the name of what they are compared with"
+            f"{path}: `switches`: {BASELINE!r} is reserved for the run without any of them"
         )
     return plan
 

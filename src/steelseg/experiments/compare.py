@@ -1,4 +1,4 @@
-"""Two models on the same images: is the difference more than luck?"""
+"""Comparison of two models on the same images: is the difference more than noise?"""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,17 +14,17 @@ Verdict = Literal["better", "worse", "within noise"]
 
 
 class Comparison(NamedTuple):
-    """How much higher the second model's mean Dice is, and on which images."""
+    """The gain in mean Dice from the first model to the second, and the images that changed."""
 
     overall: Estimate
     by_class: dict[int, Estimate]
     better: list[str]
-    """images that the second does better, by how much"""
+    """images on which the second model is better, largest gain first"""
     worse: list[str]
 
     @property
     def verdict(self) -> Verdict:
-        """Say whether the second model is better, worse, or not to be told from the first."""
+        """Whether the second model is better, worse, or not distinguishable from the first."""
         if self.overall.low > 0:
             return "better"
         return "worse" if self.overall.high < 0 else "within noise"
@@ -40,8 +40,8 @@ def compare(
 ) -> Comparison:
     """Compare the Dice (N, C) of N images under two models that were trained without them.
 
-    Images of a group go up and down together, so that the intervals are those over groups. They
-    are about new images under these two models; what another seed would give is not in them.
+    Images of a group are not independent, so the intervals are computed over groups. They cover new
+    images under these two models, not the variation between seeds.
 
     Raises:
         BadInput: there are no images, or the shapes differ.

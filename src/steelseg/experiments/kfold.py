@@ -1,4 +1,4 @@
-"""The command `kfold`: one model per fold, scored out of fold, and an ensemble of them all."""
+"""The command `kfold`: one model per fold, scored out of fold, and an ensemble of all of them."""
 
 import json
 from argparse import ArgumentParser, Namespace
@@ -22,11 +22,11 @@ Scores = dict[str, float]
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `kfold` to a parser and return what runs it."""
+    """Add the arguments of `kfold` to a parser and return the function that runs it."""
     parser.description = (
         "Train one model per fold through DVC's queue, then tune the rules on the out-of-fold "
-        "predictions of all images, and predict the test images by the mean of the models. The "
-        "same command again runs only what is missing."
+        "predictions of all images, and predict the test images by the mean of the models. "
+        "Running the command again runs only what is missing."
     )
     add = parser.add_argument
     add(
@@ -37,40 +37,40 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         metavar="NAME=VALUE",
         help="as in dvc exp run",
     )
-    add("--jobs", type=int, default=1, help="folds at a time (default: 1)")
+    add("--jobs", type=int, default=1, help="parallel folds (default: 1)")
     add(
         "--again",
         action="store_true",
-        help="run trained folds again too, for instance after a change of the data",
+        help="rerun trained folds too, for instance after the data changed",
     )
     return _run
 
 
 def plan(n_folds: int, overrides: Sequence[str]) -> list[Experiment]:
-    """Name an experiment for each fold.
+    """Return one experiment per fold.
 
     Raises:
-        BadInput: an override sets what this command sets itself.
+        BadInput: an override sets a parameter that this command sets itself.
     """
     for override in overrides:
         if override.partition("=")[0] in ("fold", "ensemble"):
             raise BadInput(f"`-S {override}`: `fold` and `ensemble` are set by this command")
-    # an ensemble that was applied to params.yaml must not answer for a single fold
+    # an ensemble set in params.yaml must not predict for a single fold
     alone = [*overrides, "ensemble=[]"]
     return [named(f"kfold-{fold}", [*alone, f"fold={fold}"]) for fold in range(n_folds)]
 
 
 def table(scores: Mapping[int, Scores], together: Scores) -> Iterator[str]:
-    """Yield a line for each fold, their mean and spread, and that of all images out of fold."""
+    """Yield a line per fold, one for their mean and spread, and one for all images out of fold."""
     yield "fold   pair-Dice   all-empty"
     for fold, of_fold in scores.items():
-        note = "   no image of it shows a defect" if of_fold[BASELINE] == 1 else ""
+        note = "   none of its images shows a defect" if of_fold[BASELINE] == 1 else ""
         yield f"{fold:<6} {of_fold[METRIC]:.4f}      {of_fold[BASELINE]:.4f}{note}"
     values = [of_fold[METRIC] for of_fold in scores.values()]
     yield f"mean   {mean(values):.4f} ± {stdev(values):.4f} (standard deviation over the folds)"
     yield (
         f"all    {together[METRIC]:.4f}      {together[BASELINE]:.4f}   "
-        "one set of rules for all images, each predicted by the model that has not seen it"
+        "one set of rules for all images, each predicted by the model not trained on it"
     )
 
 
@@ -94,7 +94,7 @@ def _n_folds(overrides: Sequence[str]) -> int:
 
 
 def _collect(experiment: Experiment) -> str:
-    """Take the model of a finished experiment out of DVC's cache, as a member of an ensemble."""
+    """Copy the model of a finished experiment from DVC's cache; return its name as a member."""
     files = _files_of(experiment)
     with TemporaryDirectory() as temporary:
         for name in FILES:
@@ -103,7 +103,7 @@ def _collect(experiment: Experiment) -> str:
 
 
 def _scores(experiment: Experiment) -> Scores | None:
-    """Return the scores of an experiment, None if it has not finished."""
+    """Return the scores of an experiment, or None if it has not finished."""
     from dvc.exceptions import DvcException
     from scmrepo.exceptions import SCMError
 

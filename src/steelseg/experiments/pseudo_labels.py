@@ -1,7 +1,8 @@
-"""The command `pseudo-label`: a data set in which confident test predictions are training masks.
+"""The command `pseudo-label`: a data set with confident test predictions as training masks.
 
-It is a data set like any other, `<dataset>-pseudo`, for a second training. Its pseudo-labelled
-images are named `pseudo-...`, so that `stratified_split.never_validate` can keep scores honest.
+The result, `<dataset>-pseudo`, is an ordinary data set for a second training. Its pseudo-labelled
+images are named `pseudo-...`, so that `stratified_split.never_validate` can exclude them from
+validation.
 """
 
 import os
@@ -29,35 +30,35 @@ DATA = Path("data")
 
 
 class Sure(NamedTuple):
-    """The confidence from which a class counts as present, and that up to which as absent."""
+    """The confidence from which a class counts as present, and up to which it counts as absent."""
 
     present: float
     absent: float
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `pseudo-label` to a parser and return what runs it."""
+    """Add the arguments of `pseudo-label` to a parser and return the function that runs it."""
     parser.description = (
-        "Make a data set of the training images and of the test images whose last predictions are "
-        "sure in every class. Near-duplicates of training images are left out."
+        "Make a data set of the training images and of those test images whose latest predictions "
+        "are confident in every class. Near-duplicates of training images are left out."
     )
     add = parser.add_argument
     add(
         "--present",
         type=float,
         default=0.95,
-        help="a mask is sure from this confidence (default: 0.95)",
+        help="least confidence to accept a mask (default: 0.95)",
     )
-    add("--absent", type=float, default=0.3, help="an empty mask is sure up to this (default: 0.3)")
+    add("--absent", type=float, default=0.3, help="largest to accept an empty one (default: 0.3)")
     add("--out", type=Path, help="the data set's folder (default: data/raw/<dataset>-pseudo)")
     return _run
 
 
 def choose(rows: Iterable[PredictionRow], sure: Sure) -> dict[str, list[PredictionRow]]:
-    """Choose the images that are sure in every class: all of their rows, by image.
+    """Return the rows of the images that are confident in every class, by image.
 
-    A class is sure if it has a mask and at least the confidence `present`, or no mask and at most
-    the confidence `absent`.
+    A class is confident if it has a mask and a confidence of at least `present`, or no mask and a
+    confidence of at most `absent`.
     """
     chosen = {}
     for image, group in groupby(sorted(rows), key=lambda row: row.image):
@@ -68,7 +69,10 @@ def choose(rows: Iterable[PredictionRow], sure: Sure) -> dict[str, list[Predicti
 
 
 def without_twins(names: Iterable[str], train: ImageTable, test: ImageTable) -> list[str]:
-    """Leave out test images that are near-duplicates of training images: those may be validated."""
+    """Return the test images that are not near-duplicates of training images.
+
+    A near-duplicate's original may be in the validation fold.
+    """
     pairs = find_duplicates(train, test)
     twins = {test.names[int(second)] for second in pairs.second}
     return [name for name in names if name not in twins]
@@ -77,15 +81,16 @@ def without_twins(names: Iterable[str], train: ImageTable, test: ImageTable) -> 
 def write_dataset(
     raw: Path, csv_name: str, chosen: Mapping[str, Sequence[PredictionRow]], out: Path
 ) -> None:
-    """Write a data set of another one's images and labels and of chosen predictions.
+    """Write a data set of the images and labels in `raw` and the chosen predictions.
 
-    Files are linked where the file system can. An older data set of this kind is replaced.
+    Files are hard-linked if the file system allows it. An older pseudo-labelled data set is
+    replaced.
 
     Raises:
-        BadInput: `out` exists and is something else.
+        BadInput: `out` exists and is not a pseudo-labelled data set.
     """
     if out.exists() and not any((out / FOLDERS[0]).glob(f"{PREFIX}*")):
-        raise BadInput(f"{out}: exists already, and is not a data set of pseudo-labels")
+        raise BadInput(f"{out}: exists already and is not a pseudo-labelled data set")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent) as temporary:
         new = Path(temporary) / out.name
@@ -114,7 +119,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     )
     chosen = {name: sure[name] for name in without_twins(sure, train, test)}
     yield (
-        f"{len(sure)} of {len(test)} test images are sure in every class, "
+        f"{len(sure)} of {len(test)} test images are confident in every class, "
         f"{len(sure) - len(chosen)} of them near-duplicates of training images"
     )
     if not chosen:
@@ -122,7 +127,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     out = arguments.out or DATA / "raw" / f"{config.dataset}-pseudo"
     write_dataset(raw, config.csv, chosen, out)
     yield (
-        f"{out}: {len(chosen)} pseudo-labelled images; train with them by\n"
+        f"{out}: {len(chosen)} pseudo-labelled images; to train with them, run\n"
         f"dvc exp run -S data_root={out.parent} -S dataset={out.name} "
         f"-S 'stratified_split.never_validate={PREFIX}*'"
     )

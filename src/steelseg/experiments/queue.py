@@ -1,4 +1,4 @@
-"""Many experiments through DVC's queue, each named by all that its result depends on."""
+"""Runs experiments through DVC's queue, each named by a hash of what its result depends on."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ class Experiment(NamedTuple):
 
 
 def named(label: str, overrides: Sequence[str]) -> Experiment:
-    """Name an experiment by a label and a hash of the code and of params.yaml as overridden.
+    """Return an experiment named by a label and a hash of the code and the overridden params.
 
-    So the same command again finds what it has run already, and nothing older. Must be called in
-    the repository's root.
+    So the same command finds its earlier results, but none of other code or params. Must be called
+    in the repository's root.
 
     Raises:
-        BadInput: an override sets a key of something that is not a section.
+        BadInput: an override sets a key of a parameter that is not a section.
     """
     text = json.dumps([code_digest(), _overridden(read_yaml(PARAMS), overrides)], default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -38,7 +38,7 @@ def named(label: str, overrides: Sequence[str]) -> Experiment:
 
 
 def code_digest() -> str:
-    """Hash the pipeline's definition and all code that its stages depend on."""
+    """Return a hash of the pipeline's definition and all code its stages depend on."""
     stages = read_yaml(PIPELINE)["stages"].values()
     code = code_files({dep for stage in stages for dep in stage.get("deps", [])})
     text = " ".join(sha256(file) for file in [PIPELINE, *code])
@@ -48,7 +48,7 @@ def code_digest() -> str:
 def run_queued(experiments: Sequence[Experiment], target: str, jobs: int) -> None:
     """Run experiments up to the stage `target`, `jobs` at a time, in temporary folders.
 
-    The caller looks up which of them failed.
+    The caller checks which of them failed.
 
     Raises:
         SteelsegError: an experiment cannot be queued.
@@ -63,32 +63,32 @@ def run_queued(experiments: Sequence[Experiment], target: str, jobs: int) -> Non
 
 
 def run_here(experiment: Experiment) -> None:
-    """Run the whole pipeline as an experiment in this folder, whose params and results it leaves.
+    """Run the whole pipeline as an experiment in this folder, and leave its results there.
 
     Raises:
         SteelsegError: a stage failed.
     """
     _forget(experiment)
     if _dvc("run", "--name", experiment.name, *_settings(experiment), show=True).returncode:
-        raise SteelsegError(f"{experiment.name} failed; the same command continues from there")
+        raise SteelsegError(f"{experiment.name} failed; run the command again to continue")
 
 
 def refuse_failed(failed: Sequence[Experiment], n_planned: int) -> None:
-    """Report which experiments failed, if any, and where their output is.
+    """Raise an error if experiments failed, which names the first and where its output is.
 
     Raises:
-        SteelsegError: some have.
+        SteelsegError: at least one experiment failed.
     """
     if failed:
         name = failed[0].name
         raise SteelsegError(
-            f"{len(failed)} of {n_planned} experiments failed, the first {name}: see "
-            f"`dvc queue status` and `dvc queue logs {name}`; the same command continues"
+            f"{len(failed)} of {n_planned} experiments failed, the first is {name}. See `dvc queue "
+            f"status` and `dvc queue logs {name}`; run the command again to continue"
         )
 
 
 def _forget(experiment: Experiment) -> None:
-    """Free the name of an experiment that is run again; its stages stay in DVC's cache."""
+    """Free the name of an experiment to rerun; its stages stay in DVC's cache."""
     _dvc("remove", experiment.name)
 
 
@@ -98,15 +98,15 @@ def _dvc(*words: str, show: bool = False) -> subprocess.CompletedProcess[str]:
 
 
 def _overridden(params: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Set what is overridden, as text: an experiment that was applied leaves its values there."""
+    """Return params with the overrides set as text, so that ones set in the file hash alike."""
     for override in overrides:
         name, _, text = override.partition("=")
-        *sections, leaf = name.lstrip("+").split(".")  # `+` adds a key that the file leaves out
+        *sections, leaf = name.lstrip("+").split(".")  # `+` adds a key that is not in the file
         values = params
         for section in sections:
             values = values.setdefault(section, {})
             if not isinstance(values, dict):
-                raise BadInput(f"{override}: `{section}` is {values} in {PARAMS}, and has no keys")
+                raise BadInput(f"{override}: `{section}` is {values} in {PARAMS} and has no keys")
         values[leaf] = text
     return params
 

@@ -1,1 +1,1 @@
-"""The embedded sample."""
+"""The embedded sample: a synthetic data set."""

@@ -1,7 +1,7 @@
 """A synthetic Severstal look-alike in Kaggle's raw layout, so that the pipeline runs without data.
 
-Image i of a split depends on the seed, the split and i alone: images are drawn in parallel, and a
-longer set begins with the shorter one. The same numpy and OpenCV give the same bytes.
+Image i of a split depends only on the seed, the split and i. So images can be drawn in parallel,
+and a longer set begins with the shorter one. The same numpy and OpenCV give the same bytes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 class SampleConfig(BaseModel):
-    """How many synthetic images there are, and how large."""
+    """Number and size of the synthetic images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """An image that is on disk: its split, file name, and the RLE of every class that it has."""
+    """An image on disk: its split, its file name, and the RLE of each class it shows."""
 
     split: int
     name: str
@@ -50,15 +50,15 @@ class Rendered(NamedTuple):
 
 
 _FOLDERS = ("train_images", "test_images")
-# Dealt out like cards, 20 images at a time, so that small sets are balanced too: 32 of 80 pairs
-# hold a defect, hence an all-empty submission scores 0.6 in pair-Dice.
+# Dealt like cards, 20 images at a time, so that small sets are balanced too: 32 of 80 pairs have a
+# defect, so an all-empty submission scores a pair-Dice of 0.6.
 _DECK: tuple[tuple[int, ...], ...] = (
     *[(), (), ()],
     *[(1,), (2,), (3,), (3,), (4,), (4,)],
     *[(1, 2), (1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4), (3, 4)],
     *[(1, 2, 3), (1, 3, 4), (1, 2, 3, 4)],
 )
-_SERIAL_UP_TO = 16  # so few images are drawn before a pool has started
+_SERIAL_UP_TO = 16  # drawing so few images takes less time than starting a pool
 
 
 def generate(
@@ -66,17 +66,17 @@ def generate(
 ) -> None:
     """Write train.csv, sample_submission.csv, train_images/ and test_images/ under `root`.
 
-    The csv files appear when all images are there. Call it under `if __name__ == "__main__"`,
+    The csv files appear once all images are written. Call it under `if __name__ == "__main__"`,
     since the images are drawn in spawned processes.
 
     Args:
-        root: the folder of the data set, made if absent.
+        root: the folder of the data set, created if absent.
         config: number and size of the images.
         seed: 0 or more.
-        progress: wraps an iterable and its length, as `lambda items, n: tqdm(items, total=n)`.
+        progress: wraps an iterable of known length, like `lambda items, n: tqdm(items, total=n)`.
 
     Raises:
-        BadInput: an image folder holds files already, which would pass for clean images.
+        BadInput: an image folder already has files, which would count as clean images.
     """
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -99,11 +99,11 @@ def generate(
 
 
 def _map(render: Callable[[Job], Rendered], jobs: list[Job]) -> Iterator[Rendered]:
-    """Render the jobs in their order, in parallel where it pays."""
+    """Render the jobs in order, in parallel if there are enough of them."""
     if len(jobs) <= _SERIAL_UP_TO:
         yield from map(render, jobs)
         return
-    # spawned, because a fork of a process with threads (torch has them) can hang
+    # spawned, since forking a process with threads (as torch has) can deadlock
     with ProcessPoolExecutor(
         mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
@@ -114,7 +114,7 @@ def _render(root: Path, config: SampleConfig, seed: int, job: Job) -> Rendered:
     """Draw one image and write it as a JPEG."""
     rng = np.random.default_rng([seed, *job])
     grey, masks = make_scene(rng, (config.height, config.width), _deal(seed, job))
-    bgr = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)  # Severstal keeps its grey images as colour
+    bgr = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)  # Severstal stores its grey images as colour
     _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
     name = _name(seed, job)
     (root / _FOLDERS[job.split] / name).write_bytes(jpeg.tobytes())
@@ -122,13 +122,13 @@ def _render(root: Path, config: SampleConfig, seed: int, job: Job) -> Rendered:
 
 
 def _deal(seed: int, job: Job) -> tuple[int, ...]:
-    """Give the classes of an image: its card of a deck that is shuffled anew every 20 images."""
+    """Return the classes of an image: its card from a deck reshuffled every 20 images."""
     deck, card = divmod(job.i, len(_DECK))
     order = np.random.default_rng([seed, job.split, deck, 1]).permutation(len(_DECK))
     return _DECK[order[card]]
 
 
 def _name(seed: int, job: Job) -> str:
-    """Name an image by 9 hex digits; steps of an odd number meet no name twice in 2**36 images."""
+    """Return a name of 9 hex digits; the odd step makes 2**36 names unique."""
     code = (0x9E3779B97 * (2 * job.i + job.split) + 0x5851F42D3 * seed) % 2**36
     return f"{code:09x}.jpg"

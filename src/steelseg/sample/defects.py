@@ -1,10 +1,10 @@
-"""Synthetic defects of the four Severstal classes, each in a loose polygon as people label them.
+"""Synthetic defects of the four Severstal classes, each in a loose polygon like a manual label.
 
-Class 1 is small pits that hardly stand out, at times a raised nodule; class 2 a thin dark line that
-wanders; class 3 straight vertical streaks, bright or dark, a small gritty patch, or a field of
-slanting scrapes; class 4 a large lump of metal in relief, torn or smooth. The label is shaped
-first and the defect inside it, so that areas are as intended. `area` is in pixels of the image,
-`frame_hw` the largest window that the steel can hold.
+Class 1 is faint small pits, sometimes a raised nodule; class 2 a thin, wandering dark line; class 3
+straight vertical streaks, bright or dark, a small gritty patch, or a field of slanting scrapes;
+class 4 a large lump of metal in relief, torn or smooth. The label is drawn first and the defect
+inside it, so that areas come out as intended. `area` is in pixels of the image, `frame_hw` is the
+largest window that fits on the steel.
 """
 
 import math
@@ -20,14 +20,14 @@ from steelseg.sample.surface import Layer, SizeHW, grid_around, noise, rise
 
 @dataclass(frozen=True)
 class Defect:
-    """One piece in its own window: (h, w) change of log grey, and its (h, w) label of 0 and 1."""
+    """One piece in its own window: change of log grey (h, w), and label of 0 and 1 (h, w)."""
 
     change_hw: Layer
     label_hw: Uint8
 
 
 def draw_pits(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 1: one to a few pits with a glint above, in a slack quadrilateral."""
+    """Draw class 1: one or a few pits with a glint above, in a loose quadrilateral."""
     size_hw = _shape_window(area / 0.78, rng.lognormal(0.5, 0.35), frame_hw)
     height, width = size_hw
     pits = np.zeros(size_hw, np.float32)
@@ -44,7 +44,7 @@ def draw_pits(rng: np.random.Generator, area: float, scale: float, frame_hw: Siz
 
 
 def draw_nodule(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 1: raised chips, lit from above, that fill a slack quadrilateral."""
+    """Draw class 1: raised chips, lit from above, that fill a loose quadrilateral."""
     size_hw = _shape_window(area / 0.78, rng.lognormal(0.5, 0.35), frame_hw)
     height, width = size_hw
     chips = np.zeros(size_hw, np.float32)
@@ -59,7 +59,7 @@ def draw_nodule(rng: np.random.Generator, area: float, scale: float, frame_hw: S
 
 
 def draw_line(rng: np.random.Generator, area: float, scale: float, frame_hw: SizeHW) -> Defect:
-    """Draw class 2: one thin dark line that wanders down a narrow leaning label."""
+    """Draw class 2: one thin dark line that wanders down a narrow, leaning label."""
     height = min(max(rng.normal(165, 45), 85), 250) * scale
     width = min(max(area / (0.75 * height), 10 * scale), 36 * scale)
     size_hw = _round_window(max(height, area / (0.75 * width)), width, frame_hw)
@@ -79,7 +79,7 @@ def draw_streaks(rng: np.random.Generator, area: float, scale: float, frame_hw: 
     width = max(width, area / frame_hw[0])
     height = area / (0.87 * width)
     if height > 0.93 * frame_hw[0]:
-        height = frame_hw[0]  # long ones run on above and below the picture
+        height = frame_hw[0]  # long ones extend beyond the image, above and below
     size_hw = _round_window(height, width, frame_hw)
     n_streaks = max(1, round(rng.uniform(0.4, 1.1) * size_hw[1] / (13 * scale)))
     sheaf = np.zeros(size_hw, np.float32)
@@ -140,7 +140,7 @@ def draw_lump(rng: np.random.Generator, area: float, scale: float, frame_hw: Siz
 def _streak(
     rng: np.random.Generator, size_hw: SizeHW, place: float, scale: float, frame_hw: SizeHW
 ) -> Layer:
-    """Draw one vertical streak at a column; in a window as tall as the frame it has no ends."""
+    """Draw a vertical streak at a column; it has no ends if the window is as tall as the frame."""
     height = size_hw[0]
     y, x = grid_around(0, place, size_hw)
     sway = 0.6 * scale * noise(rng, (height, 1), (20 * scale, 1))
@@ -153,7 +153,7 @@ def _streak(
 
 
 def _relief(rng: np.random.Generator, size_hw: SizeHW, folds: float) -> Layer:
-    """Shade a crumpled surface with folds of some pixels: (h, w), 0 where it lies flat."""
+    """Shade a crumpled surface (h, w), 0 where flat; `folds` is the fold size in pixels."""
     height_map = np.zeros(size_hw, np.float32)
     for octave in range(4):
         cell = folds / 2**octave
@@ -169,7 +169,7 @@ def _relief(rng: np.random.Generator, size_hw: SizeHW, folds: float) -> Layer:
 
 
 def _dome(rng: np.random.Generator, label_hw: Uint8, folds: float) -> Layer:
-    """Shade a smooth lump of a few lobes, higher where its label is deep: (h, w)."""
+    """Shade a smooth lump of a few lobes (h, w), higher where its label is deep."""
     size_hw = (label_hw.shape[0], label_hw.shape[1])
     lobes = 1.2 + 0.8 * noise(rng, size_hw, (1.2 * folds, 1.2 * folds))
     height_map = np.sqrt(np.minimum(_depth(label_hw), 1.5 * folds) * folds) * lobes
@@ -180,13 +180,13 @@ def _dome(rng: np.random.Generator, label_hw: Uint8, folds: float) -> Layer:
 
 
 def _shape_window(area: float, aspect: float, frame_hw: SizeHW) -> SizeHW:
-    """Choose a window of `area` pixels, with height / width near `aspect`, inside the frame."""
+    """Return a window of `area` pixels, with height / width near `aspect`, inside the frame."""
     height = min(math.sqrt(area * aspect), frame_hw[0])
     return _round_window(height, area / height, frame_hw)
 
 
 def _round_window(height: float, width: float, frame_hw: SizeHW) -> SizeHW:
-    """Round to whole pixels, at least 4, and not above the frame."""
+    """Return a size in whole pixels, at least 4 and at most the frame's."""
     side_hw = [
         max(4, min(round(side), most)) for side, most in zip((height, width), frame_hw, strict=True)
     ]
@@ -194,9 +194,9 @@ def _round_window(height: float, width: float, frame_hw: SizeHW) -> SizeHW:
 
 
 def _strip(rng: np.random.Generator, size_hw: SizeHW, slack: float, lean: float = 0) -> Uint8:
-    """Fill an upright quadrilateral, its corners off the window's by up to `slack` of the width.
+    """Fill an upright quadrilateral whose corners are inset by up to `slack` of the width.
 
-    `lean` moves the upper side to the right of the lower by so many pixels, within the window.
+    `lean` shifts the upper side to the right of the lower one, in pixels, within the window.
     """
     height, width = size_hw
     left, right, up, down = max(lean, 0), max(-lean, 0), 0, height - 1
@@ -211,7 +211,7 @@ def _strip(rng: np.random.Generator, size_hw: SizeHW, slack: float, lean: float 
 
 
 def _polygon(rng: np.random.Generator, size_hw: SizeHW) -> Uint8:
-    """Fill an irregular polygon of 8 to 14 corners that touches the window's sides."""
+    """Fill an irregular polygon of 8 to 14 corners that touches all sides of the window."""
     n_corners = int(rng.integers(8, 15))
     angles = (np.arange(n_corners) + rng.uniform(-0.3, 0.3, n_corners)) * 2 * np.pi / n_corners
     radii = rng.uniform(0.6, 1.05, n_corners)
@@ -228,7 +228,7 @@ def _fill(corners_xy: npt.ArrayLike, size_hw: SizeHW) -> Uint8:
 
 
 def _depth(label_hw: Uint8) -> Layer:
-    """Measure how many pixels deep each pixel lies in the label; the window's rim counts as out."""
+    """Return each pixel's distance to the outside of its label; the window's rim is outside."""
     padded = cv2.copyMakeBorder(label_hw, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
     return np.asarray(depth, np.float32)[1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""Synthetic scenes: a strip with its defects, how many of which class and where, and the masks."""
+"""Synthetic scenes: a strip with defects, how many of each class and where, and their masks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from steelseg.sample.surface import SizeHW, Surface, expose, find_scale, make_su
 
 @dataclass(frozen=True)
 class Habit:
-    """How much of a class one image holds, from the real labels at 256x1600.
+    """How much of a class an image shows, from the real labels at 256x1600.
 
-    `area` are the 5%, 50% and 95% quantiles in pixels; `pieces` is the typical number of
-    components at the median area, which grows with the area to the power of `growth`.
+    `area` gives the 5%, 50% and 95% quantiles in pixels. `pieces` is the typical number of
+    components at the median area; it grows with the area to the power of `growth`.
     """
 
     area: tuple[float, float, float]
@@ -34,7 +34,7 @@ class Habit:
 
 @dataclass(frozen=True)
 class Place:
-    """The top left corner of a window in the image, and how much of its label is taken (0..1)."""
+    """The top left corner of a window in the image, and the share of its label that is taken."""
 
     y: int
     x: int
@@ -50,8 +50,8 @@ _HABITS = {
 CLASSES = tuple(_HABITS)
 
 _MOST_PIECES = 14
-_FIELD_AREA = 10_000  # from here on, class 3 may be a field of scrapes, and below it, of grit
-_NODULES, _SCRAPES, _GRIT = 0.5, 0.5, 0.2  # shares of such pieces
+_FIELD_AREA = 10_000  # above it, class 3 may be a field of scrapes; below it, a patch of grit
+_NODULES, _SCRAPES, _GRIT = 0.5, 0.5, 0.2  # shares of those pieces
 _PLACES_TRIED = 25
 _Z_95 = 1.645  # 95% quantile of the normal distribution
 
@@ -62,13 +62,13 @@ def make_scene(
     """Draw an image with defects of the given classes, or a clean one if there are none.
 
     Returns:
-        (H, W) uint8 grey, and for each class a (H, W) mask of 0 and 1; masks do not overlap.
+        grey image (H, W) uint8, and per class a mask (H, W) of 0 and 1; masks do not overlap.
     """
     surface = make_surface(rng, size_hw, clean=not classes)
     log_grey = surface.log_grey_hw.copy()
     taken = np.zeros(size_hw, np.uint8)
     masks = {c: np.zeros(size_hw, np.uint8) for c in classes}
-    for c in sorted(classes, reverse=True):  # the large ones first, the others fit in between
+    for c in sorted(classes, reverse=True):  # large ones first; the others fit in between
         strength = rng.uniform(0.7, 1.3)
         for defect in _draw_pieces(rng, c, surface):
             place = _find_place(rng, c, defect.label_hw, surface, taken)
@@ -82,7 +82,7 @@ def make_scene(
 
 
 def _draw_pieces(rng: np.random.Generator, c: int, surface: Surface) -> Iterator[Defect]:
-    """Draw the components of a class for one image, together of the area that is its habit."""
+    """Draw the components of a class for one image, with a total area typical of the class."""
     height, width = surface.log_grey_hw.shape
     steel_hw = (height, surface.right - surface.left)
     scale = find_scale((height, width))
@@ -115,7 +115,7 @@ def _draw_piece(
 def _find_place(
     rng: np.random.Generator, c: int, label_hw: Uint8, surface: Surface, taken_hw: Uint8
 ) -> Place:
-    """Find the place on the steel where a label meets other labels least."""
+    """Return a place on the steel where a label overlaps other labels least."""
     area = max(1, int(label_hw.sum()))
     best = Place(0, 0, np.inf)
     for _ in range(_PLACES_TRIED):
@@ -132,7 +132,7 @@ def _find_place(
 def _propose(
     rng: np.random.Generator, c: int, window_hw: SizeHW, surface: Surface
 ) -> tuple[int, int]:
-    """Draw a place: class 1 keeps near an edge of the sheet, one in four is cut by the frame."""
+    """Return a random place; class 1 stays near an edge, and one in four is cut by the frame."""
     height, width = surface.log_grey_hw.shape
     overhang = window_hw[0] // 3 if window_hw[0] < height and rng.random() < 0.25 else 0
     y = rng.integers(-overhang, max(height - window_hw[0], 0) + overhang + 1)
@@ -147,7 +147,7 @@ def _propose(
 def _cut(
     place: Place, window_hw: SizeHW, frame_hw: SizeHW
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Give the part of the frame that a window covers, and the part of the window inside it."""
+    """Return the part of the frame that a window covers, and the part of the window inside it."""
     there, part = [], []
     for start, side, limit in zip((place.y, place.x), window_hw, frame_hw, strict=True):
         first, last = max(start, 0), min(start + side, limit)

@@ -1,6 +1,6 @@
-"""Synthetic strip surfaces without defects: what a line camera sees of rolled steel.
+"""Synthetic strip surfaces without defects, as a line camera sees rolled steel.
 
-A surface is a sum of layers in log grey (natural logarithm of grey in 0..1), because light, stain
+A surface is a sum of layers in log grey (natural logarithm of grey in 0..1), because light, stains
 and wear multiply. Lengths are in pixels at the 256 rows of the Severstal camera, times `scale`.
 """
 
@@ -27,15 +27,15 @@ class Surface:
 
 
 def find_scale(size_hw: SizeHW) -> float:
-    """Say how long a pixel of the 256x1600 camera is at another size; 1 at 256 rows."""
+    """Return how many pixels of this size one pixel of the 256x1600 camera spans."""
     height, width = size_hw
     return min(height, width / 2) / 256
 
 
 def make_surface(rng: np.random.Generator, size_hw: SizeHW, *, clean: bool) -> Surface:
-    """Draw a strip, with a black band beside it in four of ten.
+    """Draw a strip, in four of ten images with a black band next to it.
 
-    A clean one may be mostly band, and may be the torn end of a coil: people label neither.
+    A clean one may be mostly band, or show the torn end of a coil: neither is labelled.
     """
     scale = find_scale(size_hw)
     left, right = _place_band(rng, size_hw[1], 0.92 if clean else 0.5)
@@ -64,10 +64,10 @@ def make_surface(rng: np.random.Generator, size_hw: SizeHW, *, clean: bool) -> S
 
 
 def expose(rng: np.random.Generator, surface: Surface) -> Uint8:
-    """Take the picture: (H, W) uint8, black beside the sheet, with the noise of the sensor."""
+    """Return the camera's image (H, W) uint8: black next to the sheet, with sensor noise."""
     height, width = surface.log_grey_hw.shape
     grey = np.exp(surface.log_grey_hw) * 255
-    wander = noise(rng, (height, 1), (12, 1)) * 0.6  # the edge of a sheet is not quite straight
+    wander = noise(rng, (height, 1), (12, 1)) * 0.6  # a sheet's edge is not quite straight
     columns = np.arange(width, dtype=np.float32) + wander
     if surface.left > 0:
         grey *= rise(columns - surface.left, 1.2)
@@ -78,7 +78,7 @@ def expose(rng: np.random.Generator, surface: Surface) -> Uint8:
 
 
 def noise(rng: np.random.Generator, size_hw: SizeHW, cell_hw: tuple[float, float]) -> Layer:
-    """Draw smooth noise, about N(0, 1), that varies over cells of `cell_hw` pixels: (H, W)."""
+    """Draw smooth noise (H, W), about N(0, 1), that varies over cells of `cell_hw` pixels."""
     grid_hw = [
         max(2, round(side / max(cell, 1))) for side, cell in zip(size_hw, cell_hw, strict=True)
     ]
@@ -89,13 +89,13 @@ def noise(rng: np.random.Generator, size_hw: SizeHW, cell_hw: tuple[float, float
 
 
 def rise(distance: Layer, softness: float) -> Layer:
-    """Go from 0 to 1 around distance 0: the logistic function, as wide as `softness`."""
+    """Return a rise from 0 to 1 around distance 0: a logistic function of width `softness`."""
     risen: Layer = 1 / (1 + np.exp((distance / -softness).clip(-30, 30)))
     return risen
 
 
 def _place_band(rng: np.random.Generator, width: int, widest: float) -> tuple[int, int]:
-    """Choose the steel columns: mostly all, else a black band from a sliver to `widest`."""
+    """Return the columns of steel: all, or those beside a band of up to a share `widest`."""
     if rng.random() > 0.4:
         return 0, width
     band = round(width * min(0.02 + 0.9 * rng.beta(0.6, 1.6), widest))
@@ -103,7 +103,7 @@ def _place_band(rng: np.random.Generator, width: int, widest: float) -> tuple[in
 
 
 def _light(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """Uneven light over the width, less over the height, and sometimes a glare."""
+    """Light, uneven over the width and less so over the height, sometimes with glare."""
     height, width = size_hw
     light = noise(rng, size_hw, (4 * height, width / 6)) * rng.uniform(0.05, 0.25)
     light += noise(rng, size_hw, (height, width / 3)) * rng.uniform(0.03, 0.12)
@@ -116,7 +116,7 @@ def _light(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _streaks(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """Fine vertical streaks from rolling, stronger in some places of the width."""
+    """Fine vertical streaks from rolling, stronger in some columns."""
     height = size_hw[0]
     streaks = np.zeros(size_hw, np.float32)
     for cell in (2, 5, 25):
@@ -136,7 +136,7 @@ def _grain(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _stains(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """Water marks: tongues with a ragged rim, lighter or darker than the sheet, and speckled."""
+    """Water marks: speckled tongues with a ragged rim, lighter or darker than the sheet."""
     tongues = noise(rng, size_hw, (110 * scale, 16 * scale))
     tongues += 0.35 * noise(rng, size_hw, (20 * scale, 4 * scale))
     tongues += 0.25 * noise(rng, size_hw, (5 * scale, 2 * scale))
@@ -148,7 +148,7 @@ def _stains(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _specks(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """Crowds of tiny bright specks."""
+    """Clusters of tiny bright specks."""
     crowd = noise(rng, size_hw, (size_hw[0], 130 * scale))
     rarity = rng.uniform(2.0, 2.8) - 0.45 * crowd
     specks = noise(rng, size_hw, (2.2 * scale, 3.2 * scale)) - rarity
@@ -156,7 +156,7 @@ def _specks(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _drips(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """Soft dark vertical marks without a sharp line in them."""
+    """Soft dark vertical marks without sharp lines."""
     marks = noise(rng, size_hw, (70 * scale, 7 * scale))
     crowd = noise(rng, size_hw, (size_hw[0], 120 * scale))
     return -rng.uniform(0.12, 0.4) * rise(marks + crowd - 2.2, 0.3)
@@ -174,7 +174,7 @@ def _ripples(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _smudges(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """A few flat dark stains with soft rims, as oil leaves them."""
+    """A few flat dark stains with soft rims, like oil."""
     height, width = size_hw
     smudges = np.zeros(size_hw, np.float32)
     rim = 0.5 * noise(rng, size_hw, (18 * scale, 18 * scale))
@@ -187,7 +187,7 @@ def _smudges(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _wipes(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """A slanting border between a duller and a brighter part, as a wiper leaves it."""
+    """A slanting border between a duller and a brighter part, like the trace of a wiper."""
     height, width = size_hw
     y, x = grid_around(height / 2, rng.uniform(0.1, 0.9) * width, size_hw)
     bend = 25 * scale * noise(rng, size_hw, (height, 150 * scale))
@@ -196,7 +196,7 @@ def _wipes(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _dust(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """A vertical band of bright dust as long as the picture, without a line in it."""
+    """A vertical band of bright dust over the full height, without lines."""
     height, width = size_hw
     sway = 6 * scale * noise(rng, (height, 1), (200 * scale, 1))
     _, x = grid_around(0, rng.uniform(0, width), size_hw)
@@ -207,7 +207,7 @@ def _dust(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _splashes(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """White drops of paint: flat, ragged, with nothing dark beside them; some dried to a rim."""
+    """White drops of paint: flat, ragged, without shadows; some dried to a rim."""
     height, width = size_hw
     splashes = np.zeros(size_hw, np.float32)
     rim = 0.6 * noise(rng, size_hw, (9 * scale, 6 * scale))
@@ -223,7 +223,7 @@ def _splashes(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 
 
 def _torn(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
-    """The torn end of a coil: ragged plates, bright and dull, with shadows and holes between."""
+    """The torn end of a coil: ragged plates, bright and dull, with shadows and holes."""
     height, width = size_hw
     side = max(rng.uniform(30, 110) * scale, 4)
     plates = _plates(rng, size_hw, scale, side, stretch=rng.uniform(0.7, 3))
@@ -243,7 +243,7 @@ def _torn(rng: np.random.Generator, size_hw: SizeHW, scale: float) -> Layer:
 def _plates(
     rng: np.random.Generator, size_hw: SizeHW, scale: float, side: float, stretch: float
 ) -> Int32:
-    """Number the pixels by ragged cells of some `side`, `stretch` times as wide as high: (h, w)."""
+    """Return each pixel's cell number (h, w): ragged cells, `stretch` times as wide as high."""
     height, width = size_hw
     squeezed = max(4, round(width / stretch))
     seeds = np.ones((height, squeezed), np.uint8)
@@ -269,7 +269,7 @@ def _plates(
 def _edge_strip(
     rng: np.random.Generator, size_hw: SizeHW, scale: float, steel: tuple[int, int]
 ) -> Layer:
-    """The trimmed rim of the sheet beside the band: another shade, parallel to the edge."""
+    """The trimmed rim of the sheet next to the band: another shade, parallel to the edge."""
     columns = np.arange(size_hw[1], dtype=np.float32)
     left, right = steel
     from_edge = columns - left if left > 0 else right - 1 - columns
@@ -281,7 +281,7 @@ def _edge_strip(
 
 
 def grid_around(y: float, x: float, size_hw: SizeHW) -> tuple[Layer, Layer]:
-    """Give the distances of rows (H, 1) and columns (1, W) from a point."""
+    """Return the signed distances of rows (H, 1) and columns (1, W) from a point."""
     rows = np.arange(size_hw[0], dtype=np.float32)[:, None] - np.float32(y)
     columns = np.arange(size_hw[1], dtype=np.float32)[None] - np.float32(x)
     return rows, columns
