@@ -1,4 +1,4 @@
-# Everything is set up by the commands themselves; `make help` lists them.
+# Each command sets up what it needs; `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
@@ -6,9 +6,9 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export NO_ALBUMENTATIONS_UPDATE := 1
-# threads that wait must not spin: on a machine with other work, that makes training 3 times slower
+# waiting threads must not spin: on a busy machine, that makes training 3 times slower
 export OMP_WAIT_POLICY ?= PASSIVE
-# every stage is a process of its own: without compiled modules kept, each takes 10 seconds to import
+# each stage is a separate process: without cached bytecode, its imports take 10 seconds
 export PYTHONDONTWRITEBYTECODE :=
 export TQDM_MININTERVAL ?= 1
 READY := $(VENV)/.ready
@@ -19,7 +19,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-setup: $(READY) ## install everything into .venv (the other commands do it too, once)
+setup: $(READY) ## install everything into .venv (other commands do so on first use)
 
 $(READY): requirements.lock pyproject.toml
 	@command -v uv >/dev/null || [ -x $(VENV)/bin/uv ] || { \
@@ -30,7 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup-extras: $(EXTRAS) ## install the optional extras too: demo, Ray, and what their tests need
+setup-extras: $(EXTRAS) ## also install the optional extras: demo, Ray, and what their tests need
 
 $(EXTRAS): requirements-extras.lock $(READY)
 	uv pip install --quiet --require-hashes --requirement requirements-extras.lock
@@ -40,28 +40,28 @@ repro: setup ## run the whole pipeline, from the data to submission.csv
 	@dvc repro
 	@python -m steelseg summary
 
-kfold: setup ## train one model per fold, predict by the mean of them all (ARGS='-S epochs=8')
+kfold: setup ## train one model per fold, predict with their mean (ARGS='-S epochs=8')
 	@python -m steelseg kfold $(ARGS)
 
-ablation: setup ## try switches one at a time under several seeds, tabulate them in docs/results.md
+ablation: setup ## try switches one at a time with several seeds, write a table to docs/results.md
 	@python -m steelseg ablation docs/ablation.yaml --page docs/results.md $(ARGS)
 
-test: setup ## run all tests, on two processes
+test: setup ## run all tests, in two processes
 	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m 'not pipeline'
 
-faults: setup ## kill, damage and starve a tiny pipeline, and tabulate the outcome (ARGS='--seed 1')
+faults: setup ## kill, damage and starve a tiny pipeline, and print a table of outcomes (ARGS='--seed 1')
 	PYTHONPATH=src:tests python -m faults $(ARGS)
 
-bench: setup ## measure speed against the starter notebook's way (ARGS='--only loading')
+bench: setup ## measure speed against the starter notebook (ARGS='--only loading')
 	PYTHONPATH=src python -m benchmarks $(ARGS)
 
-bench-gpu: setup ## measure what a GPU changes; needs one (ARGS='--tiny' shows on a CPU that it runs)
+bench-gpu: setup ## measure speed on a GPU; needs one (ARGS='--tiny' for a smoke test on a CPU)
 	PYTHONPATH=src python -m benchmarks --gpu --out benchmarks/results-gpu.json $(ARGS)
 
-check: setup ## lint, format and type checks
+check: setup ## run lint, format and type checks
 	ruff check .
 	ruff format --check .
 	mypy
@@ -73,13 +73,13 @@ format: setup ## format the code
 ui: setup ## show the experiments in a browser, at 127.0.0.1:5000
 	@python -m steelseg ui
 
-champion: setup ## make the best registered model the champion (ARGS='--run ...' for another)
+champion: setup ## make the best registered model the champion (ARGS='--run ...' to choose another)
 	@python -m steelseg champion $(ARGS)
 
-demo: setup-extras ## try the model on images of your own, at 127.0.0.1:8501
+demo: setup-extras ## try the model on your own images, at 127.0.0.1:8501
 	@python -m steelseg demo
 
-lock: setup ## resolve the dependencies of pyproject.toml into the lock files again
+lock: setup ## update the lock files from pyproject.toml
 	$(COMPILE) --upgrade --extra dev pyproject.toml --output-file requirements.lock
 	$(COMPILE) --upgrade --constraint requirements.lock --extra dev --extra demo --extra ray --extra dev-extras pyproject.toml --output-file requirements-extras.lock
 

@@ -1,4 +1,4 @@
-"""Decode images and masks once, into few large files that training reads from."""
+"""Decode images and masks once, into a few large files that training reads."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ OUT = Path("data/cache")
 
 
 def main() -> None:
-    """Write data/cache, going on from the last finished shard of an interrupted run."""
+    """Write data/cache, resuming after the last finished shard of an interrupted run."""
     config = load(CacheConfig, "cache_masks")
     images = Path(config.data_root) / config.dataset / "train_images"
     table = image_table.read(ANNOTATIONS)

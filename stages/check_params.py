@@ -1,4 +1,4 @@
-"""Refuse parameters that no stage reads, and values that no stage could work with."""
+"""Reject parameters that no stage reads, and invalid values."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 
 
 def main() -> None:
-    """Write nothing."""
+    """Check params.yaml; writes nothing."""
     refuse_unknown(PARAMS, PIPELINE)
     refuse_retyped(PARAMS, PIPELINE)
     refuse_bad_values(PARAMS, PIPELINE, LOCK)

@@ -1,4 +1,4 @@
-"""Export the trained network to ONNX, and compare the export with PyTorch."""
+"""Export the trained network to ONNX and compare the export with PyTorch."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from steelseg.tracking.stage import run
 
 
 def main() -> None:
-    """Write models/model.onnx; with `runtime: torch`, which does without, an empty file."""
+    """Write models/model.onnx; an empty file if `runtime` is `torch`."""
     config = load(ExportConfig)
     segmenter, _ = network.load(Path("models"))
     onnx.export_for(config.runtime, segmenter, Path("models/model.onnx"))

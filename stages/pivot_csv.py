@@ -14,7 +14,7 @@ from steelseg.tracking.stage import run
 
 
 def main() -> None:
-    """Write the tables of the training and test images, what was left out, and the data report."""
+    """Write the tables of training and test images, the skipped images, and the data report."""
     config = load(PivotConfig, "pivot_csv")
     raw = Path(config.data_root) / config.dataset
     labels = label_csv.read(raw / config.csv)

@@ -1,4 +1,4 @@
-"""Predict every class of every test image."""
+"""Predict all classes of all test images."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ IMAGES = Path("data/test_images.parquet")
 
 
 def main() -> None:
-    """Write the predictions, going on from the last finished part of an interrupted run."""
+    """Write the predictions, resuming after the last finished part of an interrupted run."""
     config, inference = load(PredictConfig, "predict"), load(InferenceConfig)
     images = image_table.read(IMAGES)
     model = Model.open("models", inference=inference)

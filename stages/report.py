@@ -1,4 +1,4 @@
-"""Write a page about the data, the training, the scores, and where the model fails."""
+"""Write a page on the data, the training, the scores, and where the model fails."""
 
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ STAGES = ["pivot_csv", "stratified_split", "train", "tune_threshold", "predict",
 
 
 def main() -> None:
-    """Write reports/index.html, and log it to the experiment's run."""
+    """Write reports/index.html and log it to the experiment's run."""
     config, inference = load(ReportConfig, "report"), load(InferenceConfig)
     network = load(ModelConfig)
     model = Model.open(MODEL, inference=inference)

@@ -1,4 +1,4 @@
-"""Split the images into folds, alike in classes, and keep near-duplicates and parts together."""
+"""Split images into folds stratified by class; near-duplicates and parts stay together."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from steelseg.tracking.stage import run
 
 
 def main() -> None:
-    """Write the fold table and a report on folds and near-duplicates."""
+    """Write the table of folds and a report on folds and near-duplicates."""
     config = load(SplitConfig, "stratified_split")
     train = image_table.read(Path("data/annotations.parquet"))
     test = image_table.read(Path("data/test_images.parquet"))

@@ -1,4 +1,4 @@
-"""Answer the sample submission, row by row, in its own order and columns; without one, all."""
+"""Fill in the sample submission, in its order and columns; without one, list all predictions."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PREDICTIONS, OUT = Path("data/predictions.parquet"), Path("submission.csv")
 
 
 def main() -> None:
-    """Write submission.csv, checked against the sample before it is put in place."""
+    """Write submission.csv after checking it against the sample."""
     config = load(SubmitConfig)
     path = Path(config.data_root) / config.dataset / "sample_submission.csv"
     predictions = read_predictions(PREDICTIONS)

@@ -1,4 +1,4 @@
-"""Train the network on all folds but one, and keep the weights that do best on that one."""
+"""Train the network on all folds but one, and keep the weights that are best on that one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Find each class's threshold, areas and gate on the validation fold, and score them honestly."""
+"""Tune each class's threshold, areas and gate on the validation fold, and cross-fit the score."""
 
 from pathlib import Path
 
@@ -30,12 +30,12 @@ VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.js
 
 
 def show(task: str) -> Progress:
-    """Show the progress of a task over images."""
+    """Return a progress bar for a task over images."""
     return lambda items, total: tqdm(items, task, total, unit="image", disable=None)
 
 
 def main() -> None:
-    """Write models/postprocess.json and the scores of the validation fold and the test set."""
+    """Write models/postprocess.json and the scores on the validation fold and the test set."""
     config, inference = load(TuneConfig, "tune_threshold"), load(InferenceConfig)
     views = load(ViewsConfig)
     cache, card = Cache(Path("data/cache")), read_card(MODEL)
