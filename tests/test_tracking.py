@@ -356,7 +356,7 @@ def test_a_store_that_goes_away_does_not_undo_the_work(
         assert f"MLflow lost {lost}" in caplog.text
     for lost in ("the parameters of the model", "the tag fold", "params.yaml"):
         assert f"MLflow lost {lost}" in caplog.text
-    assert "MLflow does not know that the stage is FINISHED" in caplog.text
+    assert "MLflow did not record that the stage is FINISHED" in caplog.text
 
 
 def test_four_processes_create_the_store_together(repository: Path) -> None:

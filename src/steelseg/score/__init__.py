@@ -1,1 +1,1 @@
-"""Any number of images."""
+"""Batch scoring of any number of images."""

@@ -1,4 +1,4 @@
-"""The command `score`: a registered model over any number of images, here or on a Ray cluster."""
+"""The command `score`: scores any number of images, locally or on a Ray cluster."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,30 +17,28 @@ from steelseg.score.worker import ScoringJob, Tally
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `score` to a parser and return what runs it."""
+    """Add the arguments of `score` to a parser and return the function that runs it."""
     parser.description = (
-        "Score images with a model: a row for each image and class (RLE, area, confidence) in "
-        "Parquet, and a row in _errors for each image that cannot be read. The same command again "
-        "scores only what is missing."
+        "Score images with a model: writes one row per image and class (RLE, area, confidence) as "
+        "Parquet, and one row in _errors per unreadable image. Running the command again scores "
+        "only what is missing."
     )
     add = parser.add_argument
     add("--model", required=True, help="models:/steelseg@champion, models:/steelseg/3, or a folder")
     add(
         "--images",
         required=True,
-        help="a folder, a file, a glob, a .parquet with a column `image`; or s3://",
+        help="a folder, a file, a glob, or a .parquet with a column `image`; local or s3://",
     )
-    add("--out", required=True, help="a folder, here or s3://")
-    add(
-        "--engine", choices=["local", "ray"], default="local", help="who schedules (default: local)"
-    )
-    add("--ray-address", help="of a running cluster (default: one is started here)")
-    add("--workers", type=_positive, default=1, help="that hold the model (default: 1)")
-    add("--threads", type=_positive, help="of each worker (default: the cores, shared out)")
+    add("--out", required=True, help="output folder, local or s3://")
+    add("--engine", choices=["local", "ray"], default="local", help="scheduler (default: local)")
+    add("--ray-address", help="address of a running cluster (default: start one here)")
+    add("--workers", type=_positive, default=1, help="processes that load the model (default: 1)")
+    add("--threads", type=_positive, help="threads per worker (default: cores / workers)")
     add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help="as in params.yaml")
-    add("--batch-size", type=_positive, default=1, help="images a step of the network (default: 1)")
-    add("--share", type=_positive, default=256, help="images a file of rows (default: 256)")
-    add("--retry-errors", action="store_true", help="try images again that stand in _errors")
+    add("--batch-size", type=_positive, default=1, help="images per network call (default: 1)")
+    add("--share", type=_positive, default=256, help="images per output file (default: 256)")
+    add("--retry-errors", action="store_true", help="retry the images in _errors")
     return _run
 
 
@@ -83,16 +81,16 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 
 def check(store: ScoreStore, images: Sequence[str], n_classes: int) -> str:
-    """Count what came out, and say so.
+    """Check that the output is complete, and return a summary of it.
 
     Raises:
-        SteelsegError: an image has neither rows nor an error, or the rows are not as many as there
-            are images and classes.
+        SteelsegError: an image has neither rows nor an error, or the number of rows is not that of
+            images times classes.
     """
     scored, failed = store.scored(), store.failed()
     gaps = [image for image in images if image not in scored and image not in failed]
     if gaps:
-        raise SteelsegError(f"{len(gaps)} images have no rows and no error, such as {gaps[0]}")
+        raise SteelsegError(f"{len(gaps)} images have neither rows nor an error, such as {gaps[0]}")
     n_rows = store.count_rows()
     if n_rows != len(scored) * n_classes:
         raise SteelsegError(
@@ -109,4 +107,4 @@ def _positive(text: str) -> int:
     return number
 
 
-_positive.__name__ = "number of at least 1"  # which argparse puts into its message
+_positive.__name__ = "number of at least 1"  # argparse shows it in its message

@@ -1,4 +1,4 @@
-"""Who scores which share of the images, and where: engines schedule `Scorer`s and nothing else."""
+"""Engines, which distribute shares of the images to `Scorer`s: local processes or Ray."""
 
 import logging
 import multiprocessing
@@ -16,14 +16,14 @@ from steelseg.predict.model import Model
 from steelseg.score.worker import Scorer, ScoringJob, Tally
 
 Share = list[str]
-_scorer: Scorer  # of a worker process of the local engine
+_scorer: Scorer  # in a worker process of the local engine
 
 
 def run_local(job: ScoringJob, shares: Sequence[Share], workers: int) -> Iterator[Tally]:
-    """Score on this machine: in this process, or in several that share out its cores.
+    """Score on this machine: in this process, or in several that share its cores.
 
     Raises:
-        SteelsegError: a worker was killed; what it has not written can be scored again.
+        SteelsegError: a worker was killed; running again scores what is missing.
     """
     if workers == 1:
         scorer = Scorer(job)
@@ -36,17 +36,17 @@ def run_local(job: ScoringJob, shares: Sequence[Share], workers: int) -> Iterato
             yield from pool.map(_score, shares)
     except BrokenProcessPool as error:
         raise SteelsegError(
-            "a worker was killed (is the memory used up?); the same command goes on from here"
+            "a worker was killed (out of memory?); run the command again to continue"
         ) from error
 
 
 def run_ray(
     job: ScoringJob, shares: Sequence[Share], workers: int, address: str | None
 ) -> Iterator[Tally]:
-    """Score on a Ray cluster, or on one that is started here for as long as it takes.
+    """Score on a Ray cluster, or on a temporary one that is started here.
 
-    Ray Data streams the shares to `workers` actors that hold the model, and sends a share again
-    where an actor has died.
+    Ray Data streams the shares to `workers` actors that hold the model, and resends a share if its
+    actor dies.
 
     Raises:
         SteelsegError: Ray is not installed, or the cluster cannot be reached.
@@ -56,7 +56,7 @@ def run_ray(
         import_module("ray.data")
     except ImportError as error:
         raise SteelsegError(
-            "the engine ray needs `make setup-extras`, or `pip install 'ray[data]'`"
+            "the engine `ray` needs `make setup-extras`, or `pip install 'ray[data]'`"
         ) from error
     _connect(ray, address, workers)
     n_cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -79,15 +79,15 @@ def run_ray(
 
 
 def gpu_share(workers: int, n_gpus: int) -> float:
-    """Return how much of a GPU a worker is given: several share one where there are more of them.
+    """Return the share of a GPU per worker; several share one if there are more workers than GPUs.
 
-    Ray places no worker on two GPUs, and those that it cannot place would be waited for.
+    Ray places no worker on two GPUs, and would wait for workers that it cannot place.
     """
     return 1 / -(-workers // n_gpus)
 
 
 class _Actor:
-    """A worker of Ray: unpacks the model where it runs, and scores a share at a time."""
+    """A Ray worker: unpacks the model on its machine and scores one share at a time."""
 
     def __init__(self, job: ScoringJob, model: Any) -> None:
         import ray
@@ -104,7 +104,7 @@ class _Actor:
 
 
 def _connect(ray: Any, address: str | None, workers: int) -> None:
-    """Join a cluster, or start one here that only this machine can reach."""
+    """Connect to a cluster, or start one that only this machine can reach."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:

@@ -1,4 +1,4 @@
-"""Which images are scored: those of a folder, of a glob, of a table, or one; here or far away."""
+"""The images to score: of a folder, a glob or a table, or a single file; local or remote."""
 
 import glob
 import os
@@ -20,13 +20,13 @@ from steelseg.data.listing import Listing, sort_out
 from steelseg.score.store import Place, place
 
 _WILDCARD = re.compile(r"([*?[])")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python represents bytes that are not UTF-8
 
 
 class ImageSource(NamedTuple):
-    """Images to score: a folder, and their paths in it, sorted, which are their ids.
+    """Images to score: a folder and their sorted paths in it, which are their ids.
 
-    `found` says in one line that adds up what there is, and what of it is passed over.
+    `found` is one line with the number of images and of skipped files.
     """
 
     folder: Place
@@ -35,13 +35,13 @@ class ImageSource(NamedTuple):
 
 
 def find_images(uri: str) -> ImageSource:
-    """Find images by a path or an address; what is there is no glob, whatever signs it has.
+    """Find images by a path or URI; an existing path is not a glob, even if it has wildcards.
 
-    Of a folder, links are followed and folders below it are read. A table (`.parquet`) has a column
-    `image` of paths, which are relative to the table's folder or absolute.
+    Folders are read recursively and links are followed. A table (`.parquet`) has a column `image`
+    of paths, absolute or relative to the table's folder.
 
     Raises:
-        BadInput: there are none, the place cannot be read, or rows of the table are no paths.
+        BadInput: there are none, the path cannot be read, or rows of the table are not paths.
     """
     where = place(uri)
     try:
@@ -67,10 +67,10 @@ def find_images(uri: str) -> ImageSource:
 
 
 def read_bytes(folder: Place, image: str) -> bytes:
-    """Read an image file.
+    """Return the bytes of an image file.
 
     Raises:
-        BadInput: it is missing, cannot be read, or is larger than any image may be.
+        BadInput: the file is missing, unreadable or larger than `MAX_BYTES`.
     """
     path = posixpath.join(folder.path, image)
     if isinstance(folder.filesystem, fs.LocalFileSystem):
@@ -114,7 +114,7 @@ def _describe(folder: Place, listing: Listing) -> ImageSource:
 
 
 def _matches(where: Place) -> tuple[Place, Iterator[str]]:
-    """Find what a glob matches: a folder above it all, and files, with those of matched folders."""
+    """Return a folder above all matches of a glob, and the files, also those in matched folders."""
     steps = where.path.split("/")
     plain = 0
     while not _WILDCARD.search(steps[plain]) or _is_there(where, steps[: plain + 1]):
@@ -150,7 +150,7 @@ def _below(folder: Place) -> Iterator[str]:
 
 
 def _walk(folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield the files below a folder; links are followed, but not in circles, or into nowhere."""
+    """Yield the files below a folder; links are followed, but not in cycles."""
     real = os.path.realpath(folder)
     if real in above:
         return

@@ -1,8 +1,8 @@
-"""Where batch scoring writes rows to: a folder here or in an object store.
+"""The output of batch scoring: a folder, local or in an object store.
 
-Rows stand in `<out>/model_version=<version>/part-*.parquet`, images that could not be scored in
-`<out>/_errors/model_version=<version>/part-*.parquet`, and what scored them in
-`<out>/_models/<version>.json`; readers of Parquet folders pass over names that begin with `_`.
+Rows are in `<out>/model_version=<version>/part-*.parquet`, images that could not be scored in
+`<out>/_errors/model_version=<version>/part-*.parquet`, and checksums of the model in
+`<out>/_models/<version>.json`. Readers of Parquet folders skip names that begin with `_`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _SAFE = "/:@%*!$&'()+,;="
 
 
 class Place(NamedTuple):
-    """A folder, here or in an object store."""
+    """A folder, local or in an object store."""
 
     filesystem: fs.FileSystem
     path: str
@@ -37,15 +37,15 @@ class Place(NamedTuple):
 
 
 def place(uri: str) -> Place:
-    """Find a folder by its path or its URI (`s3://bucket/path`, as pyarrow understands it).
+    """Return a folder by its path, or by its URI for pyarrow (such as `s3://bucket/path`).
 
     Raises:
-        BadInput: there is no such kind of store, or it needs what is not there.
+        BadInput: pyarrow does not know this kind of URI, or cannot open it.
     """
     try:
         if "://" in uri:
             address, mark, options = uri.partition("?")
-            # signs that an address may not have, such as blanks and brackets
+            # characters that a URI may not have, such as blanks and brackets
             return Place(*fs.FileSystem.from_uri(quote(address, _SAFE) + mark + options))
         return Place(fs.LocalFileSystem(), str(Path(uri).absolute()))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -62,7 +62,7 @@ class ScoreStore:
         self.card = out / "_models" / f"{version}.json"
 
     def claim(self, card: dict[str, Any]) -> None:
-        """Note which model the rows are of.
+        """Record which model wrote the rows.
 
         Raises:
             SteelsegError: rows of another model have the same version.
@@ -73,7 +73,7 @@ class ScoreStore:
             _put(self.card, text.encode())
         elif known != text:
             raise SteelsegError(
-                f"{self.card.path}: holds the rows of another model of this version; "
+                f"{self.card.path}: another model with this version has rows here; "
                 "choose another --out"
             )
 
@@ -101,7 +101,7 @@ class ScoreStore:
         errors: dict[str, str],
         class_names: Mapping[int, str],
     ) -> None:
-        """Write what became of some images; the same images again replace what was written."""
+        """Write the results of some images, replacing earlier results of the same list."""
         name = hashlib.sha256("\n".join(images).encode()).hexdigest()[:16]
         if errors:
             listed = [{"image": k, "reason": v} for k, v in errors.items()]
@@ -113,7 +113,7 @@ class ScoreStore:
             _put_table(self.rows / f"part-{name}.parquet", table)
 
     def count_rows(self) -> int:
-        """Count the rows of all parts."""
+        """Return the number of rows in all parts."""
         return sum(
             pq.read_metadata(path, filesystem=self.rows.filesystem).num_rows
             for path in _files(self.rows)
@@ -149,7 +149,7 @@ def _put_table(where: Place, table: pa.Table) -> None:
 
 
 def _put(where: Place, data: bytes | pa.Buffer) -> None:
-    """Write a file, whole or not at all; an object store does not show what was not finished."""
+    """Write a file atomically; an object store does not show unfinished objects."""
     if isinstance(where.filesystem, fs.LocalFileSystem):
         with atomic_path(Path(where.path)) as temporary:
             temporary.write_bytes(data)

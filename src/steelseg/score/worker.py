@@ -1,4 +1,4 @@
-"""Scoring of one share of the images: read, network, post-processing, rows; engines schedule it."""
+"""Scoring of one share of the images, from reading to rows; run by an engine."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from steelseg.predict.tiles import is_large
 from steelseg.score.source import read_bytes
 from steelseg.score.store import Place, ScoreStore
 
-READERS = 8  # images that are read at once: an object store answers late, but many at a time
+READERS = 8  # images read at once: object stores have high latency, but serve many requests
 
 
 class ScoringJob(NamedTuple):
-    """What every worker is told; all of it can be sent to another machine."""
+    """The arguments of a worker; all of them can be sent to another machine."""
 
     images_folder: Place
     out: Place
@@ -28,18 +28,18 @@ class ScoringJob(NamedTuple):
     model: Path
     inference: InferenceConfig
     threads: int | None
-    """of a worker's network; None for all there are"""
+    """per worker, for its network; None for all cores"""
 
 
 class Tally(NamedTuple):
-    """How many images were scored, and how many were not."""
+    """How many images were scored, and how many failed."""
 
     scored: int
     failed: int
 
 
 class Scorer:
-    """A worker: holds the model, and turns shares of the images into files of rows."""
+    """A worker: holds the model and turns shares of the images into files of rows."""
 
     def __init__(self, job: ScoringJob) -> None:
         """Open the model.
@@ -52,7 +52,7 @@ class Scorer:
         self.store = ScoreStore(job.out, job.version)
 
     def score(self, images: Sequence[str]) -> Tally:
-        """Score images and write what became of them, all at once."""
+        """Score images and write their rows and errors, all at once."""
         rows: list[PredictionRow] = []
         errors: dict[str, str] = {}
         for (image, _), findings in self.model.outcomes(self._read_ahead(images), self._sound):
@@ -65,9 +65,9 @@ class Scorer:
         return Tally(len(images) - len(errors), len(errors))
 
     def _read_ahead(self, images: Sequence[str]) -> Iterator[tuple[str, Pixels | bytes | BadInput]]:
-        """Decode images in their order, some ahead of the one that is asked for.
+        """Yield decoded images in order, several read ahead.
 
-        Large ones are read ahead only, since several of them would not fit into memory.
+        Large ones are only read ahead, not decoded, since several might not fit into memory.
         """
 
         def read(image: str) -> Pixels | bytes | BadInput:

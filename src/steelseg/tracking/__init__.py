@@ -1,1 +1,1 @@
-"""Observers: they change no output and stand in no deps."""
+"""Observers: they change no output, so no stage lists them as deps."""

@@ -1,4 +1,4 @@
-"""The MLflow experiment that holds all runs, and what a person finds on opening it."""
+"""The MLflow experiment that holds all runs, with its description and saved view."""
 
 import base64
 import json
@@ -21,25 +21,25 @@ images and scored on others. Compare only runs of the same dataset and fold.
 
 | column | meaning |
 |---|---|
-| `pair_dice` | the score to believe |
+| `pair_dice` | the score to rely on |
 | `all_empty_pair_dice` | the score of predicting nothing; what counts is the gain over it |
-| `optimistic_pair_dice` | tuned and scored on the same images, so too good |
-| `positive_dice_class_1`, ... | mean Dice over the images that do show the class |
-| `lr`, `epochs`, `batch_size`, ... | what was trained with, also where `auto` was given |
-| `train_loss`, `val_pair_dice`, ... | by epoch, at threshold 0.5 |
+| `optimistic_pair_dice` | tuned and scored on the same images, so too high |
+| `positive_dice_class_1`, ... | mean Dice over the images that show the class |
+| `lr`, `epochs`, `batch_size`, ... | the values used in training, with `auto` resolved |
+| `train_loss`, `val_pair_dice`, ... | per epoch, at threshold 0.5 |
 
-Each experiment is one run. The runs below it are its stages, with what each of them read.
+Each experiment is one run. Its child runs are its stages, with the inputs of each.
 """
 
 
 def open_experiment(client: Any) -> str:
-    """Return the id of our experiment, which is made, or told what an older one lacks."""
+    """Return the id of our experiment; it is created, or given the tags it lacks."""
     found = client.get_experiment_by_name(EXPERIMENT)
     known = found.tags if found else {}
     location = (repository_root() / "mlartifacts").as_uri() if is_local() else None
     experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT, location)
     for name, value in {**_tags(), **known, KIND_TAG: KIND}.items():
-        if known.get(name) != value:  # what people have written stays
+        if known.get(name) != value:  # keeps what users have edited
             client.set_experiment_tag(experiment, name, value)
     return str(experiment)
 
@@ -54,7 +54,7 @@ def _tags() -> dict[str, str]:
 def _saved_view() -> str:
     """Return the value of the tag of a saved view, as MLflow 3.17 writes it.
 
-    A later MLflow that does not understand it shows the runs as it shows any others.
+    A later MLflow that does not understand it shows its default view.
     """
     packed = base64.b64encode(zlib.compress(json.dumps(_state()).encode())).decode()
     entry = {"name": VIEW, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}

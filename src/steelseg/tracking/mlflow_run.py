@@ -1,4 +1,4 @@
-"""Tracking with MLflow, as a stage's script sees it: `with stage_run("train") as tracker`."""
+"""Tracking with MLflow for the stages: `with stage_run("train") as tracker`."""
 
 import os
 import traceback
@@ -13,7 +13,7 @@ from steelseg.tracking.store import first_come, open_store, store_uri
 from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
 
 SWITCH = "STEELSEG_TRACKING"  # `off` runs without MLflow
-SAMPLING_SECONDS = 10.0  # between two looks at the machine
+SAMPLING_SECONDS = 10.0  # between two samples of the system metrics
 
 
 @contextmanager
@@ -24,15 +24,15 @@ def stage_run(
     *,
     active: bool = True,
 ) -> Iterator[Tracker]:
-    """Yield the tracker of a stage that is being executed.
+    """Yield the tracker of the stage that is running.
 
     The run ends FINISHED, or FAILED with the traceback as a tag when the block raises.
 
     Args:
         stage: its name in dvc.yaml.
-        folder: survives an interruption, so that a resumed stage goes on with the run it began.
-        trained: what the model is trained with, as in `models/model.json`, which is read if this
-            is not given.
+        folder: survives an interruption, so that a resumed stage continues its run.
+        trained: the facts of the training, as in `models/model.json`, which is read if this is
+            not given.
         active: False yields a tracker that logs nothing.
 
     Raises:
@@ -53,8 +53,8 @@ def stage_run(
 
 
 def _end(tracker: MlflowTracker, status: str, trace: str | None = None) -> None:
-    """Close both runs; what the stage has written counts more than a store that has gone away."""
-    with survived(f"does not know that the stage is {status}"):
+    """Close both runs; a store that has gone away must not fail a finished stage."""
+    with survived(f"did not record that the stage is {status}"):
         if trace:
             tracker.client.set_tag(tracker.run_id, "traceback", trace)
         for run_id in (tracker.run_id, tracker.parent_id):

@@ -1,4 +1,4 @@
-"""What a run was made of and on: params, data, code, baseline, machine, and what a stage read."""
+"""Provenance of a run: params, data, code, baseline, machine, and the inputs of a stage."""
 
 import hashlib
 import json
@@ -17,28 +17,28 @@ from steelseg.core.params import PARAMS, read_yaml
 from steelseg.core.sealed import read_sealed_json
 
 LOCK, PIPELINE, CARD = Path("dvc.lock"), Path("dvc.yaml"), Path("models/model.json")
-TRAINING = "", "train"  # sections of params.yaml whose values the card has as they were used
+TRAINING = "", "train"  # sections of params.yaml whose resolved values are in the card
 AUTO = "auto"
-CONTEXTS = {"train": "training", "tune_threshold": "validation"}  # what a stage reads the data for
+CONTEXTS = {"train": "training", "tune_threshold": "validation"}  # what a stage uses the data for
 
 
 def card() -> dict[str, Any]:
-    """Return `models/model.json`, which says what the model was trained with; empty without one."""
+    """Return `models/model.json`, which records the training; empty if there is none."""
     return read_sealed_json(CARD) if CARD.is_file() else {}
 
 
 def experiment_params(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Return params.yaml as `section.name`, with what was trained with in place of `auto`.
+    """Return params.yaml as `section.name`, with each `auto` replaced by the value used.
 
-    It is what an experiment's run shows, also where DVC had the trained model in its cache.
+    An experiment's run shows them, even if the trained model came from DVC's cache.
     """
     return dict(_flatten(read_yaml(PARAMS))) | _chosen(trained)
 
 
 def experiment_tags(trained: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of an experiment: how it was run, its baseline in DVC, and those of a run."""
+    """Return the tags of an experiment: how it was run, its DVC baseline, and those of any run."""
     name = os.environ.get("DVC_EXP_NAME", "")
-    note = {"mlflow.note.content": f"`dvc exp apply {name}` takes it over."} if name else {}
+    note = {"mlflow.note.content": f"`dvc exp apply {name}` restores it."} if name else {}
     return {
         "dvc.experiment": name,
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
@@ -49,11 +49,11 @@ def experiment_tags(trained: Mapping[str, Any]) -> dict[str, str]:
 
 
 def stage_tags(stage: str) -> dict[str, str]:
-    """Return the tags of a stage's run, and the MD5s of what the stage reads.
+    """Return the tags of a stage's run, with the MD5s of its inputs and code.
 
-    These are `dep.<path>` for each input, and `dep.code` for all of its code. Files are hashed as
-    they are; folders have the hash that dvc.lock knows, or none. Outside of a repository with that
-    stage there are none.
+    These are `dep.<path>` for each input, and `dep.code` for all of the code. Files are hashed;
+    folders have their hash in dvc.lock, or none. Outside a repository with that stage there are
+    none.
     """
     tags = _run_tags(f"stages/{stage}.py")
     deps = _deps(stage)
@@ -67,7 +67,7 @@ def stage_tags(stage: str) -> dict[str, str]:
 
 
 def code_digest(stage: str) -> str:
-    """Hash all code that dvc.yaml lists for a stage."""
+    """Return a hash of all code that dvc.yaml lists for a stage."""
     code = hashlib.md5(usedforsecurity=False)
     for path in code_files(_deps(stage)):
         code.update(_md5(path).encode())
@@ -75,7 +75,7 @@ def code_digest(stage: str) -> str:
 
 
 def dataset(trained: Mapping[str, Any]) -> Any:
-    """Return MLflow's entity of the data: name, source and digest; None if that is not known."""
+    """Return MLflow's entity of the data: name, source and digest; None if not known."""
     from mlflow.entities import Dataset
 
     identity = trained.get("cache")
@@ -88,7 +88,7 @@ def dataset(trained: Mapping[str, Any]) -> Any:
 
 
 def inputs(data: Any, stage: str) -> list[Any]:
-    """Return a dataset as MLflow's input of a stage's run, with what it was read for."""
+    """Return a dataset as an MLflow input of a stage's run, with what it is used for."""
     from mlflow.entities import DatasetInput, InputTag
 
     context = CONTEXTS.get(stage)
@@ -96,7 +96,7 @@ def inputs(data: Any, stage: str) -> list[Any]:
 
 
 def device() -> str:
-    """Name what this machine computes on: its GPUs, or its CPUs."""
+    """Return the name of the device that computes: the GPUs, or the CPU."""
     if has_gpu():
         import torch
 
@@ -105,7 +105,7 @@ def device() -> str:
 
 
 def _run_tags(source: str) -> dict[str, str]:
-    """Return the tags of any run: its source, its data and its machine."""
+    """Return the tags of any run: its source, data and machine."""
     params = read_yaml(PARAMS)
     commit = os.environ.get("DVC_EXP_BASELINE_REV") or _head()
     return {
@@ -134,7 +134,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _chosen(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the training chose for the parameters that are `auto`."""
+    """Return the values that the training chose for parameters set to `auto`."""
     used = trained.get("training", {}) | {"encoder_weights": trained.get("pretrained", AUTO)}
     given = _flatten(read_yaml(PARAMS))
     split = [(name, *name.rpartition(".")[::2]) for name, value in given if value == AUTO]
@@ -152,7 +152,7 @@ def _deps(stage: str) -> list[str]:
 
 
 def _locked() -> dict[str, str]:
-    """Return the MD5 of every input and output in dvc.lock, the latest stage's for each path."""
+    """Return the MD5 of every input and output in dvc.lock, by path; the last stage wins."""
     return dict(_locked_entries(read_yaml(LOCK))) if LOCK.is_file() else {}
 
 

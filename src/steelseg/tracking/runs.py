@@ -1,8 +1,7 @@
-"""The runs of MLflow: one per experiment, and below it one per stage that was executed.
+"""The runs in MLflow: one per experiment, with one child run per executed stage.
 
-No run id is written into any output that DVC hashes: a cached stage would then write into an old
-run. The experiment's run is found by its key instead, and a stage that DVC does not execute logs
-nothing.
+No run id is in any output that DVC hashes, or else a cached stage would log to an old run. The
+experiment's run is found by its key instead, and a stage that DVC does not execute logs nothing.
 """
 
 import hashlib
@@ -27,12 +26,12 @@ PROCESS_TAG = "process"  # of a stage's run: process id and start time
 
 
 def experiment_run(client: Any, experiment: str, trained: Mapping[str, Any]) -> str:
-    """Find the run of the experiment that is being executed, or create it; returns its id.
+    """Find or create the run of the experiment that is running, and return its id.
 
     Args:
-        client: of MLflow.
-        experiment: where the runs are kept.
-        trained: what the model is trained with, as `models/model.json` has it.
+        client: MLflow's client.
+        experiment: the id of the MLflow experiment.
+        trained: the facts of the training, as in `models/model.json`.
     """
     from mlflow.entities import Param
 
@@ -46,14 +45,14 @@ def experiment_run(client: Any, experiment: str, trained: Mapping[str, Any]) -> 
         tags = {KEY_TAG: key, "mlflow.runName": name or f"repro-{key[:6]}"}
         tags |= provenance.experiment_tags(trained)
         run_id = str(client.create_run(experiment, tags=tags).info.run_id)
-    # again if they are there: a kill may have come between
+    # even if the run exists: it may have been killed before it got here
     values = provenance.experiment_params(trained)
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in values.items()])
     return run_id
 
 
 def _key(name: str | None, trained: Mapping[str, Any]) -> str:
-    """Tell experiments apart: by name, params and data, and by the code where DVC gives no name."""
+    """Return a hash that identifies an experiment: of name, params, data, and code if unnamed."""
     used = [trained.get(entry) for entry in ("training", "cache", "folds")]
     parts = [str(name), sha256(PARAMS), json.dumps(used, sort_keys=True)]
     if name is None:
@@ -62,9 +61,9 @@ def _key(name: str | None, trained: Mapping[str, Any]) -> str:
 
 
 def stage_run(client: Any, experiment: str, parent: str, stage: str, folder: Path | None) -> str:
-    """Find the run that an interrupted stage began, or create one; returns its id.
+    """Find the run of an interrupted stage, or create one, and return its id.
 
-    It is marked as this process's.
+    The run is tagged as this process's.
     """
     token = _token(folder)
     runs = client.search_runs([experiment], f"tags.`{TOKEN_TAG}` = '{token}'", max_results=1)
@@ -72,7 +71,7 @@ def stage_run(client: Any, experiment: str, parent: str, stage: str, folder: Pat
         run_id = str(runs[0].info.run_id)
         client.update_run(run_id, status="RUNNING")
     else:
-        # with the experiment in its name, since a chart shows the children of many side by side
+        # includes the experiment's name, since charts show children of several experiments
         name = client.get_run(parent).info.run_name
         tags = {"mlflow.parentRunId": parent, "mlflow.runName": f"{name}/{stage}"}
         tags |= {STAGE_TAG: stage, TOKEN_TAG: token, **provenance.stage_tags(stage)}
@@ -82,10 +81,10 @@ def stage_run(client: Any, experiment: str, parent: str, stage: str, folder: Pat
 
 
 def _token(folder: Path | None) -> str:
-    """Return what a stage's run is found again by; it outlives an interruption in the folder.
+    """Return the token by which a stage's run is found again; the folder keeps it.
 
-    It is written before the run is created, so that no moment leaves a run that nobody goes on
-    with.
+    It is written before the run is created, so that a kill never leaves a run that cannot be
+    resumed.
     """
     if folder is None:
         return uuid.uuid4().hex
@@ -96,9 +95,9 @@ def _token(folder: Path | None) -> str:
 
 
 def bury(client: Any, experiment: str) -> None:
-    """End the runs of this machine that are RUNNING without a process, and their experiments'.
+    """Mark this machine's RUNNING runs without a process as KILLED, with their experiments' runs.
 
-    Their process was killed without a word. A stage that goes on with one sets it RUNNING again.
+    A stage that resumes such a run sets it to RUNNING again.
     """
     query = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
     for run in client.search_runs([experiment], query):

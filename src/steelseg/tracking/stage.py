@@ -1,4 +1,4 @@
-"""How every stage script runs: errors as one message, no life of its own once DVC is gone."""
+"""Entry point of the stage scripts: prints errors as one message, and ends when DVC ends."""
 
 import os
 import signal
@@ -17,10 +17,10 @@ WATCH_SECONDS = 2.0
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's main function; exits with status 1 and a message for what a person can mend.
+    """Run a stage's main function; exit with status 1 and a message if the user can fix the error.
 
-    A SIGTERM ends the stage as an interrupt from the keyboard does, so that what it holds open is
-    closed. Under DVC, the stage ends by itself soon after dvc was killed.
+    A SIGTERM ends the stage like a keyboard interrupt, so that its resources are closed. Under DVC,
+    the stage ends by itself soon after dvc was killed.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if "DVC_STAGE" in os.environ:
@@ -29,7 +29,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except SteelsegError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:  # a full disk, a folder that may not be written, a file that is gone
+    except OSError as error:  # a full disk, a read-only folder, a missing file
         if error.strerror is None:  # raised by a library, not by the system
             raise
         sys.exit(f"error: {in_words(error)}")
@@ -44,9 +44,9 @@ def _interrupt(number: int, _: object) -> NoReturn:
 def _end_with_dvc() -> None:
     """Interrupt this process when dvc, or a shell between them, has ended.
 
-    DVC starts a stage through a shell, which may or may not put the stage in its own place.
+    DVC starts a stage through a shell, which may or may not replace itself by the stage.
     """
-    with suppress(psutil.NoSuchProcess):  # one that has ended while it was looked at
+    with suppress(psutil.NoSuchProcess):  # a process may end while it is inspected
         parents = psutil.Process().parents()
         are_dvc = (any("dvc" in word for word in parent.cmdline()[:3]) for parent in parents)
         dvc = next((i for i, is_dvc in enumerate(are_dvc) if is_dvc), 0)

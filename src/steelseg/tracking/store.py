@@ -1,4 +1,4 @@
-"""Where the runs are kept, and how to look at them."""
+"""The store of the MLflow runs, and the command `ui` that shows them."""
 
 import fcntl
 import logging
@@ -21,39 +21,39 @@ from steelseg.core.files import atomic_path, repository_root
 EXPERIMENT = "steelseg"
 VIEW = "scores"  # the key of the saved view that the UI opens with
 UI = ["ui", "--host", "127.0.0.1", "--backend-store-uri"]
-LOCK_SECONDS = 60.0  # that the store may be locked by another
-SERVER_SECONDS = 10.0  # that a tracking server may take to pick up
+LOCK_SECONDS = 60.0  # to wait for another process that locks the store
+SERVER_SECONDS = 10.0  # for a tracking server to accept a connection
 HABITS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 7 of its own take two minutes for each call
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each run of each stage
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the default of 7 takes two minutes per call
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines per stage run
 }
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `ui` to a parser and return what runs it."""
+    """Add the arguments of `ui` to a parser and return the function that runs it."""
     parser.description = (
         "Show the experiments in MLflow's UI at 127.0.0.1, from the store that the stages log to: "
-        "MLFLOW_TRACKING_URI if that is set, else mlflow.db in this folder."
+        "MLFLOW_TRACKING_URI if set, else mlflow.db in this folder."
     )
-    parser.add_argument("--port", type=int, default=5000, help="of the server (default: 5000)")
+    parser.add_argument("--port", type=int, default=5000, help="port of the server (default: 5000)")
     return _serve
 
 
 def store_uri() -> str:
-    """Return the tracking store: MLFLOW_TRACKING_URI, or mlflow.db of the (parent) repository."""
+    """Return the store's URI: MLFLOW_TRACKING_URI, or mlflow.db of the (original) repository."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
 
 
 def is_local() -> bool:
-    """Whether the store is mlflow.db of the (parent) repository.
+    """Whether the store is mlflow.db of the (original) repository.
 
-    The environment does not tell: MLflow puts there what it is told.
+    The environment variable does not tell, since MLflow sets it too.
     """
     return store_uri() == _local_store()
 
 
 def ui_command() -> str:
-    """Return the command that shows the runs in a browser; of a tracking server, its address."""
+    """Return the command that shows the runs in a browser; for a tracking server, its address."""
     if _is_server(store_uri()):
         return _shown()
     where = shlex.quote(_shown()) if is_local() else '"$MLFLOW_TRACKING_URI"'
@@ -65,8 +65,8 @@ def open_store(advice: str = "") -> Iterator[Any]:
     """Yield MLflow's client for the store.
 
     Raises:
-        SteelsegError: the store cannot be reached, or fails while the block runs; the message ends
-            with the advice.
+        SteelsegError: the store cannot be reached or fails in the block; `advice` is added to the
+            message.
     """
     for name, value in HABITS.items():
         os.environ.setdefault(name, value)
@@ -90,16 +90,16 @@ def open_store(advice: str = "") -> Iterator[Any]:
 
 @contextmanager
 def first_come() -> Iterator[None]:
-    """Let one process at a time create the store, the experiment and the parent run."""
+    """Hold a lock, so that one process at a time creates store, experiment and parent run."""
     with (repository_root() / ".mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _make_whole(uri: str) -> None:
-    """Create a database that is not there, whole or not at all.
+    """Create the database atomically if it does not exist.
 
-    MLflow makes its tables one by one; killed in between, it refuses what it has made.
+    MLflow creates its tables one by one, and rejects a database in which some are missing.
     """
     from mlflow import MlflowClient
     from sqlalchemy import make_url
@@ -110,21 +110,21 @@ def _make_whole(uri: str) -> None:
     path = Path(url.database)
     with first_come():
         is_there = path.exists() and path.stat().st_size > 0
-        if is_there or not os.access(path.parent, os.W_OK):  # `_look_at` says why it is of no use
+        if is_there or not os.access(path.parent, os.W_OK):  # `_look_at` reports why it is unusable
             return
         with atomic_path(path) as temporary:
-            # as a relative path where the store's is one
+            # relative if the store's path is relative
             database = os.path.join(os.path.dirname(url.database), temporary.name)
             MlflowClient(url.set(database=database).render_as_string()).search_experiments()
 
 
 def _look_at(uri: str) -> None:
-    """See whether a store is there: MLflow tries again for minutes where that is in vain.
+    """Check that a store can be reached, since MLflow itself would retry for minutes.
 
     Raises:
-        OSError: no server listens where it should be.
-        sqlite3.Error: the file is no database, cannot be opened, or another process has kept it
-            locked for a minute.
+        OSError: no server listens at the address.
+        sqlite3.Error: the file is not a database, cannot be opened, or was locked by another
+            process for a minute.
     """
     from sqlalchemy import make_url
 
@@ -139,28 +139,28 @@ def _look_at(uri: str) -> None:
 
 
 def _serve(arguments: Namespace) -> Iterator[str]:
-    """Replace this process by the MLflow server; a store behind a server has one already."""
+    """Replace this process by an MLflow server, unless the store is a server already."""
     uri = store_uri()
     with open_store() as client:
         experiment = client.get_experiment_by_name(EXPERIMENT)
     runs = f"experiments/{experiment.experiment_id}/runs" if experiment else "experiments"
-    # by itself MLflow opens its other side, which is for LLMs
+    # by default MLflow opens its pages for LLMs
     page = f"#/{runs}?workflowType=machine_learning&viewStateShareKey={VIEW}"
     if _is_server(uri):
         yield f"MLflow: {_shown()}/{page}"
         return
     yield f"MLflow: http://127.0.0.1:{arguments.port}/{page}"
     words = [sys.executable, "-m", "mlflow", *UI, uri, "--port", str(arguments.port)]
-    # one process, without what serves LLMs: 0.5 GB of memory instead of 2.3
+    # one process, without the features for LLMs: 0.5 GB of memory instead of 2.3 GB
     words += ["--workers", "1"]
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, words)  # noqa: S606 - our own command, without a shell
 
 
 def _local_store() -> str:
-    """Return the address of mlflow.db: a relative one where its path has `%`, `?` and the like.
+    """Return the URI of mlflow.db, relative if its path has characters such as `%` and `?`.
 
-    MLflow would make folders of what is quoted.
+    MLflow would create folders with the quoted names.
     """
     path = repository_root() / "mlflow.db"
     address = _sqlite(path)
@@ -178,6 +178,6 @@ def _is_server(uri: str) -> bool:
 
 
 def _shown() -> str:
-    """Return the store's address for people: from anywhere, and without a password."""
+    """Return the store's address to show: absolute, and without a password."""
     uri = _sqlite(repository_root() / "mlflow.db") if is_local() else store_uri()
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)

@@ -1,4 +1,4 @@
-"""What a stage tells about itself: to MLflow, or to nobody."""
+"""Trackers, through which a stage logs to MLflow, or nowhere."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Logs nothing: for when tracking is off, and for processes other than the first."""
+    """Logs nothing: used when tracking is off, and in processes other than the first."""
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log the parameters that the stage read."""
@@ -20,29 +20,29 @@ class Tracker:
         """Log numbers."""
 
     def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
-        """Log an epoch's scores, once however often they are told, to the experiment's run too."""
+        """Log an epoch's scores, also to the experiment's run; repeated calls log them once."""
 
     def summary(self, values: Mapping[str, float], model_id: str | None = None) -> None:
-        """Log the numbers that an experiment is compared by, to the experiment's own run too.
+        """Log the numbers to compare experiments by, also to the experiment's run.
 
-        A model that the stage has logged gets them as well, so that models can be ranked.
+        A model that the stage has logged gets them too, so that models can be ranked.
         """
 
     def tag(self, name: str, value: str) -> None:
         """Tag the stage's run."""
 
     def artifact(self, path: Path) -> None:
-        """Log a file to the experiment's own run, where people look."""
+        """Log a file to the experiment's run, where users look for it."""
 
 
 class MlflowTracker(Tracker):
     """Logs to the run of one stage, and summaries to the run of its experiment.
 
-    A store that goes away is a warning: hours of training are worth more than a record of them.
+    Losing the store is only a warning, since it must not end hours of training.
     """
 
     def __init__(self, client: Any, run_id: str, parent_id: str, dataset: Any = None) -> None:
-        """Write to runs that exist; `dataset` (of MLflow) is what they are made of, if known."""
+        """Log to existing runs; `dataset` is MLflow's entity of their data, if known."""
         self.client = client
         self.run_id = run_id
         self.parent_id = parent_id
@@ -50,7 +50,7 @@ class MlflowTracker(Tracker):
         self._epochs: dict[str, set[int]] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters; those that a resumed run has already must be the same."""
+        """Log parameters; those that a resumed run already has must be equal."""
         from mlflow.entities import Param
 
         entries = [Param(name, str(value)) for name, value in sorted(values.items())]
@@ -62,11 +62,11 @@ class MlflowTracker(Tracker):
         self._log(self.run_id, values, 0)
 
     def epoch(self, scores: Mapping[str, float], epoch: int) -> None:
-        """Log an epoch's scores to the stage's run, and to the experiment's, which charts compare.
+        """Log an epoch's scores to the stage's run, and to the experiment's for comparing charts.
 
-        A run that has them already, from before an interruption, is left as it is.
+        A run that already has them, from before an interruption, is left unchanged.
         """
-        # `lr` is a parameter, which charts would offer twice
+        # `lr` is also a parameter, and charts would list it twice
         curves = {{"lr": "epoch_lr"}.get(k, k): v for k, v in scores.items() if k != "epoch"}
         for run_id in (self.run_id, self.parent_id):
             if epoch not in self._known_epochs(run_id, min(curves)):
@@ -74,9 +74,9 @@ class MlflowTracker(Tracker):
                 self._epochs[run_id].add(epoch)
 
     def summary(self, values: Mapping[str, float], model_id: str | None = None) -> None:
-        """Log numbers to the stage's run and to the experiment's, and both to a logged model.
+        """Log numbers to the runs of the stage and the experiment, and to the logged model, if any.
 
-        The model also gets the parameters of the experiment.
+        The model also gets the experiment's parameters.
         """
         self._log(self.parent_id, values, 0)
         self._log(self.run_id, values, 0, model_id)
@@ -93,15 +93,15 @@ class MlflowTracker(Tracker):
             self.client.set_tag(self.run_id, name, value)
 
     def artifact(self, path: Path) -> None:
-        """Log a file to the experiment's own run."""
+        """Log a file to the experiment's run."""
         with survived(f"lost {path}"):
             self.client.log_artifact(self.parent_id, str(path))
 
     def _known_epochs(self, run_id: str, metric: str) -> set[int]:
-        """Return the epochs that a run has already, as this process remembers it."""
+        """Return the epochs that a run already has; looked up once per process."""
         if run_id not in self._epochs:
             known: list[Any] = []
-            with survived("does not say which epochs it has"):
+            with survived("did not return its epochs"):
                 known = self.client.get_metric_history(run_id, metric)
             self._epochs[run_id] = {entry.step for entry in known}
         return self._epochs[run_id]
@@ -120,7 +120,7 @@ class MlflowTracker(Tracker):
 
 @contextmanager
 def survived(what: str) -> Iterator[None]:
-    """Turn the failure of a store, whatever a store may raise, into a warning."""
+    """Log any exception from the store as a warning that begins with `MLflow {what}`."""
     try:
         yield
     except Exception as error:
