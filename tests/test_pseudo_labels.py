@@ -99,7 +99,7 @@ def test_the_data_set_holds_what_is_sure(predicted: Path, capsys: pytest.Capture
 def test_another_data_set_is_not_replaced(predicted: Path) -> None:
     """The message names the folder, which stays."""
     Path("data/raw/tiny-pseudo").mkdir(parents=True)
-    with pytest.raises(SystemExit, match="is not a data set of pseudo-labels"):
+    with pytest.raises(SystemExit, match="is not a pseudo-labelled data set"):
         main(["pseudo-label"])
     assert Path("data/raw/tiny-pseudo").is_dir()
 

@@ -197,7 +197,7 @@ def test_another_model_of_the_same_version_is_refused(
     tuned = Model.open(other).rules.by_class
     changed = {c: rule.model_copy(update={"threshold": 0.6}) for c, rule in tuned.items()}
     change_rules(other, by_class=changed)
-    with pytest.raises(SystemExit, match="rows of another model of this version"):
+    with pytest.raises(SystemExit, match="another model with this version has rows here"):
         score(capsys, *words, other)
 
 
