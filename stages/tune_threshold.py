@@ -66,6 +66,7 @@ def main() -> None:
         groups = folds["group"].to_numpy(dtype=np.int64)[rows]
         honest = search.cross_count(table, config, groups)
         images = headline.images_of(table, groups, config.n_splits)
+        sure = headline.calibrated(images)
         verdicts = find(images, cache.classes, config.operating_point)
         scores = {
             **search.report(table, rules, honest, cache.classes),
@@ -83,7 +84,7 @@ def main() -> None:
         write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe, verdicts))
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
-        outcome.write_validation(VALIDATION, names, by_class, table, honest)
+        outcome.write_validation(VALIDATION, names, by_class, table, honest, sure)
         outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
         log_model(tracker, folders, cache.image(rows[0]), scores)
     if note := caveat(scores, cache.class_infos):

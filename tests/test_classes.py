@@ -107,7 +107,8 @@ def test_figures_have_names_and_colours() -> None:
     first, second = model_figures.landscapes(landscape, rules, NAMED)
     assert "Scratch" in first
     assert "$5 pit_$" in second
-    table = pd.DataFrame({"class_id": [1, 2] * 8, "true": [0, 1] * 8, "confidence": [0.1, 0.9] * 8})
+    table = pd.DataFrame({"class_id": [1, 2] * 8, "true": [0, 1] * 8})
+    table["confidence"] = table["raw_confidence"] = [0.1, 0.9] * 8
     drawn = model_figures.confidence_figures(table, NAMED)[0]
     for one in NAMED:
         assert one.name in drawn
@@ -138,7 +139,7 @@ def test_what_is_ignored_does_not_count_in_the_demo() -> None:
     """Found or not; a class that has a name has a column for it."""
     found_hw, ignored_hw = np.ones((2, 2, 3), np.uint8)
     ignored_hw[:, 0] = 0
-    found = Finding(1, rle.encode(found_hw), 6, 0.9, (2, 3), "scratch")
+    found = Finding(1, rle.encode(found_hw), 6, 0.9, (2, 3), "scratch", 0.9)
     (row,) = table_of([found], {1: 1 - ignored_hw}, ignored_hw)
     assert (row["name"], row["pixels"], row["annotated"], row["Dice"]) == ("scratch", 6, 2, 1.0)
     (row,) = table_of([found._replace(class_name="class 1")], {1: 1 - ignored_hw})

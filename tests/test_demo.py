@@ -68,7 +68,8 @@ def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     components = fill_table(probabilities, masks)
     honest = np.zeros((*shown.shape, 3), dtype=np.int64)
     path = folder / "data" / "validation.parquet"
-    outcome.write_validation(path, table.names, rules, components, honest)
+    sure = probabilities.max(axis=(2, 3))
+    outcome.write_validation(path, table.names, rules, components, honest, sure)
     return folder
 
 
@@ -356,8 +357,8 @@ def test_findings_are_tabled_by_class() -> None:
     truth_hw = np.zeros_like(mask_hw)
     truth_hw[0:2, 0:2] = 1
     found = [
-        Finding(3, rle.encode(mask_hw), 4, 0.75, (4, 5), "class 3"),
-        Finding(7, "", 0, 0.1, (4, 5), "class 7"),
+        Finding(3, rle.encode(mask_hw), 4, 0.75, (4, 5), "class 3", 0.75),
+        Finding(7, "", 0, 0.1, (4, 5), "class 7", 0.1),
     ]
     row = {"class": 3, "pixels": 4, "share": 0.2, "confidence": 0.75, "components": 2}
     empty = {"class": 7, "pixels": 0, "share": 0.0, "confidence": 0.1, "components": 0}

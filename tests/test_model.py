@@ -47,7 +47,8 @@ def test_the_package_is_light_until_a_model_is_asked_for() -> None:
 def test_public_names_are_two() -> None:
     """And another is refused as of any module."""
     assert steelseg.Finding._fields == (
-        *("class_id", "rle", "area", "confidence", "size_hw", "class_name"),
+        *("class_id", "rle", "area", "confidence", "size_hw", "class_name", "raw_confidence"),
+        "alarm",
     )
     with pytest.raises(AttributeError, match="no attribute 'Modell'"):
         steelseg.Modell  # noqa: B018 - asked for to be refused
@@ -59,7 +60,10 @@ def test_a_path_bytes_and_an_array_are_one_image(tiny_model: Path, image: Path) 
     image_hw = read(image, GREY).image
     maps_chw = maps_of([image_hw], open_runtime(tiny_model))[0]
     expected = [
-        steelseg.Finding(class_id, *postprocess(map_hw, rule), image_hw.shape, f"class {class_id}")
+        steelseg.Finding(
+            *(class_id, *(found := postprocess(map_hw, rule)), image_hw.shape),
+            *(f"class {class_id}", found.confidence),
+        )
         for (class_id, rule), map_hw in zip(model.rules.by_class.items(), maps_chw, strict=True)
     ]
     assert any(found.area for found in expected)
@@ -87,7 +91,7 @@ def test_a_finding_has_its_mask(tiny_model: Path, image: Path) -> None:
     for found in steelseg.Model.open(tiny_model).predict(image):
         assert found.mask.shape == found.size_hw == (48, 80)
         assert found.mask.sum() == found.area
-    assert not steelseg.Finding(1, "", 0, 0.1, (5, 7), "class 1").mask.any()
+    assert not steelseg.Finding(1, "", 0, 0.1, (5, 7), "class 1", 0.1).mask.any()
 
 
 def test_any_number_of_images_of_any_size_come_in_their_order(tiny_model: Path) -> None:

@@ -53,12 +53,13 @@ def pair_components(
 def table(tmp_path: Path) -> pd.DataFrame:
     """Five validation images, written and read back."""
     counts = np.array(list(PAIRS.values()))[..., [2, 1, 0]].astype(np.int64)
+    confidences = np.array(list(PAIRS.values()))[..., 3]
     path = tmp_path / "validation.parquet"
     components = ComponentTable([0.5], 2)
     for pairs in PAIRS.values():
         components.append([pair_components(*pair) for pair in pairs])
     rules = {1: ClassRule(), 2: ClassRule()}
-    outcome.write_validation(path, list(PAIRS), rules, components, counts // 2)
+    outcome.write_validation(path, list(PAIRS), rules, components, counts // 2, confidences)
     read = outcome.read_validation(path)
     assert np.array_equal(outcome.counts_of(read), counts)
     assert np.array_equal(outcome.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2)
@@ -318,7 +319,7 @@ def test_a_page_escapes_what_the_data_says(sections: dict[str, Any], tiny_cache:
     page = report_page.render(tiny_cache.class_infos, sections)
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;.png") >= 10
-    assert page.count("<svg") == 5 + 3 + 2 + 2 + 1
+    assert page.count("<svg") == 5 + 3 + 2 + 3 + 1
     assert page.count("currentColor") > 20
     assert "1 training images were left out" in page
     assert "the figure to believe" in page

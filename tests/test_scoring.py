@@ -28,12 +28,14 @@ from steelseg.core.pixels import GREY
 from steelseg.data.decoding import read
 from steelseg.predict import tiles
 from steelseg.predict.model import Model
+from steelseg.predict.parts import rows_of as rows_of_findings
 from steelseg.predict.postprocess import postprocess
 from steelseg.predict.views import ViewsConfig
+from steelseg.quality.verdicts import Costs, Images, OperatingPoint, find
 from steelseg.registry.member import add_member
 from steelseg.score.engines import gpu_share
 from steelseg.score.source import find_images, read_bytes
-from steelseg.score.store import place
+from steelseg.score.store import ScoreStore, place
 
 CLASSES = 2
 RAY_IMAGES = int(os.environ.get("STEELSEG_RAY_IMAGES", "200"))
@@ -121,6 +123,37 @@ def test_an_ensemble_is_scored_in_the_views_of_its_rules(
         expected[name] = postprocess(maps_of([image_hw], runtime)[0][0], rule).rle
     assert expected["together"] != expected["alone"]
     assert found["coil 0/00.png", 1] == expected["together"]
+
+
+def test_verdicts_come_with_the_masks(tiny_model: Path, tmp_path: Path) -> None:
+    """Masks stay; confidences are calibrated, and an image with an alarm is not in order."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    scores = np.random.default_rng(4).random((80, 2))
+    shown = np.random.default_rng(5).random((80, 2)) < scores**2
+    learned = Images(scores, shown, np.arange(80), np.arange(80) % 4)
+    costs = Costs(false_alarm=1, escape=1)
+    verdicts = find(learned, [1, 2], OperatingPoint(costs=costs))
+    change_rules(folder, verdicts=verdicts)
+    before, after = Model.open(tiny_model), Model.open(folder)
+    raw = np.array([[0.9, 0.3], [0.2, 0.1]], dtype=np.float32)
+    rows = []
+    for name, of_image in zip(("bad", "good"), raw, strict=True):
+        maps_chw = np.zeros((2, 48, 80), dtype=np.float32)
+        maps_chw[:, 3:40, 5:60] = of_image[:, None, None]
+        old, new = before.findings(maps_chw), after.findings(maps_chw)
+        assert [f.rle for f in new] == [f.rle for f in old]
+        assert [f.raw_confidence for f in new] == of_image.tolist()
+        assert [f.confidence for f in old] == of_image.tolist()
+        assert [f.confidence for f in new] == verdicts.confidences(of_image).tolist()
+        assert [f.alarm for f in new] == [f.confidence > verdicts.chosen.level for f in new]
+        assert (Model.in_order(old), Model.in_order(new)) == (None, name == "good")
+        rows += rows_of_findings(name, new) + rows_of_findings(f"{name}, unjudged", old)
+    ScoreStore(place(str(tmp_path / "o")), "3").write(["bad", "good"], rows, {}, {1: "a", 2: "b"})
+    table = rows_of(tmp_path / "o")
+    found = dict(zip(table["image"], table["in_order"], strict=True))
+    assert found == {"bad": False, "bad, unjudged": None, "good": True, "good, unjudged": None}
+    assert table["alarm"].tolist() == [True, False, None, None, False, False, None, None]
 
 
 def test_large_images_are_decoded_when_their_turn_comes(

@@ -41,8 +41,13 @@ Image = Path | str | bytes | Levels
 class Finding(NamedTuple):
     """One class of one image: its mask, and how sure the model is that the image shows the class.
 
-    `rle` is empty where nothing was found; `area` is in pixels, `confidence` from 0 to 1;
-    `class_name` is `class 3` where nobody has named the class.
+    `rle` is empty where nothing was found; `area` is in pixels; `class_name` is `class 3` where
+    nobody has named the class. `confidence` is the calibrated probability that the image shows the
+    class: of those near 0.7, seven in ten do. `raw_confidence` is the highest probability of any
+    pixel, which the rules' `gate` is compared with. `alarm` is whether the class makes the image an
+    alarm; it follows from `confidence` alone, so there are alarms without a mask and masks without
+    an alarm. A model that was tuned before there were verdicts has the raw confidence for both, and
+    None for `alarm`.
     """
 
     class_id: int
@@ -51,6 +56,8 @@ class Finding(NamedTuple):
     confidence: float
     size_hw: tuple[int, int]
     class_name: str
+    raw_confidence: float
+    alarm: bool | None = None
 
     @property
     def mask(self) -> Uint8:
@@ -170,6 +177,15 @@ class Model:
         """
         return answers(items, read, self.runtime(many=many), lambda _, maps: self.findings(maps))
 
+    @staticmethod
+    def in_order(findings: Iterable[Finding]) -> bool | None:
+        """Whether none of an image's findings, or of a group's images', is an alarm.
+
+        None where the model has no verdicts.
+        """
+        alarms = [one.alarm for one in findings]
+        return None if None in alarms else not any(alarms)
+
     def probabilities(self, image: Image) -> Float32:
         """Return an image's probability maps, (C, H, W) float32 in channel order.
 
@@ -202,9 +218,14 @@ class Model:
         maps = as_maps(maps) if isinstance(maps, np.ndarray) else maps
         by_class, classes = rules or self.rules.by_class, self.class_infos
         found = postprocess_maps(maps, [by_class[one.id] for one in classes])
+        raw = [one.confidence for one in found]
+        sure = raw
+        alarms: list[bool | None] = [None] * len(raw)
+        if verdicts := self.rules.verdicts:
+            sure, alarms = verdicts.confidences(raw).tolist(), verdicts.is_alarm(raw).tolist()
         return [
-            Finding(one.id, *prediction, maps.size_hw, one.name)
-            for one, prediction in zip(classes, found, strict=True)
+            Finding(one.id, f.rle, f.area, confidence, maps.size_hw, one.name, f.confidence, alarm)
+            for one, f, confidence, alarm in zip(classes, found, sure, alarms, strict=True)
         ]
 
     def runtime(self, *, many: bool) -> Runtime:

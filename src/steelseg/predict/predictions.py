@@ -13,13 +13,17 @@ _BATCH_ROWS = 1024
 
 
 class PredictionRow(NamedTuple):
-    """One class of one image: its mask as RLE (empty for none), pixels, and confidence 0 to 1."""
+    """One class of one image: its mask as RLE (empty for none), pixels, and how sure it is.
+
+    `confidence` and `alarm` are those of `Finding`.
+    """
 
     image: str
     class_id: int
     rle: str
     area: int
     confidence: float
+    alarm: bool | None = None
 
 
 SCHEMA = pa.schema(
@@ -29,6 +33,7 @@ SCHEMA = pa.schema(
         "rle": pa.string(),
         "area": pa.int64(),
         "confidence": pa.float32(),
+        "alarm": pa.bool_(),
     }
 )
 

@@ -158,7 +158,9 @@ def _signature() -> Any:
 
     output = [("long", "image"), ("long", "class_id"), ("string", "class_name")]
     output += [("string", "rle"), ("long", "area"), ("double", "confidence")]
+    columns: list[Any] = [ColSpec(kind, name) for kind, name in output]
+    columns.append(ColSpec("boolean", "alarm", required=False))  # none of a model without verdicts
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
-        outputs=Schema([ColSpec(kind, name) for kind, name in output]),
+        outputs=Schema(columns),
     )

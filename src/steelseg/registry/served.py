@@ -2,8 +2,9 @@
 
 Input: a DataFrame with a column `image`, the bytes of an image file each, or their base64. Output:
 a row for every image and class, in that order, with `image` (the row's number in the input),
-`class_id`, `class_name`, `rle` (empty for no defect), `area` in pixels and `confidence`. An image
-that cannot be read is refused with its number and the reason; a server answers so with status 400.
+`class_id`, `class_name`, `rle` (empty for no defect), `area` in pixels, and `confidence` and
+`alarm` as in `steelseg.Finding`. An image that cannot be read is refused with its number and the
+reason; a server answers so with status 400.
 
 Nothing of the machine is opened for a request: a path or an address is no image here. In Python,
 `steelseg.Model` reads paths.
@@ -29,7 +30,7 @@ from steelseg.core.errors import BadInput
 from steelseg.predict.model import Model
 from steelseg.registry.request import decode, images_of
 
-COLUMNS = ["image", "class_id", "class_name", "rle", "area", "confidence"]
+COLUMNS = ["image", "class_id", "class_name", "rle", "area", "confidence", "alarm"]
 SERVER = "mlflow.pyfunc.scoring_server"
 LARGER = 4  # images may have so many times the pixels of those that were trained on
 ALWAYS = 2**21  # pixels that every image may have, such as 1080x1920; our network takes 0.8 GB
@@ -99,7 +100,7 @@ class ServedModel(PythonModel):
                         )
                     for found in findings:
                         what = found.class_id, found.class_name
-                        yield number, *what, found.rle, found.area, found.confidence
+                        yield number, *what, found.rle, found.area, found.confidence, found.alarm
 
     def _decode(self, numbered: tuple[int, Any]) -> Any:
         return decode(numbered[1], self.model.card.pixels, self.max_pixels)

@@ -95,21 +95,27 @@ def landscapes(
 @in_page_style
 def confidence_figures(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> list[Markup]:
     """Draw how reliable the confidences are, from the table of validation images."""
-    return [reliability(table, classes), confidences(table)]
+    return [
+        reliability(table, classes, "raw_confidence", "Before calibration"),
+        reliability(table, classes, "confidence", "After calibration"),
+        confidences(table),
+    ]
 
 
-def reliability(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> Markup:
+def reliability(
+    table: pd.DataFrame, classes: Sequence[ClassInfo], column: str, title: str
+) -> Markup:
     """Draw how often an image shows a class by how confident the model is that it does."""
-    drawing, axes = figure("Reliability", "confidence", "share that shows the class")
+    drawing, axes = figure(title, column.replace("_", " "), "share that shows the class")
     axes.plot([0, 1], [0, 1], "--", color=NEUTRAL, linewidth=1)
     for one in classes:
         rows = table[table["class_id"] == one.id]
         shares, confidences = calibration_curve(
-            rows["true"] > 0, rows["confidence"].clip(0, 1), n_bins=_BINS, strategy="quantile"
+            rows["true"] > 0, rows[column].clip(0, 1), n_bins=_BINS, strategy="quantile"
         )
         axes.plot(confidences, shares, ".-", color=one.color, label=plain(one.label))
     name_colours(axes, len(classes))
-    return to_svg(drawing, "observed share by confidence, for each class")
+    return to_svg(drawing, f"{title.lower()}: observed share by confidence, for each class")
 
 
 def confidences(table: pd.DataFrame) -> Markup:

@@ -19,9 +19,9 @@ from steelseg.score.worker import ScoringJob, Tally
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `score` to a parser and return the function that runs it."""
     parser.description = (
-        "Score images with a model: writes one row per image and class (RLE, area, confidence) as "
-        "Parquet, and one row in _errors per unreadable image. Running the command again scores "
-        "only what is missing."
+        "Score images with a model: writes one row per image and class (RLE, area, confidence, "
+        "alarm) as Parquet, and one row in _errors per unreadable image. Running the command again "
+        "scores only what is missing."
     )
     add = parser.add_argument
     add("--model", required=True, help="models:/steelseg@champion, models:/steelseg/3, or a folder")

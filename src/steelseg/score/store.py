@@ -21,7 +21,9 @@ from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path
 from steelseg.predict.predictions import SCHEMA, PredictionRow
 
-ROW_SCHEMA = SCHEMA.append(pa.field("class_name", pa.string()))
+ROW_SCHEMA = SCHEMA.append(pa.field("class_name", pa.string())).append(
+    pa.field("in_order", pa.bool_())  # of the image: no class is an alarm; null without verdicts
+)
 ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})
 _SAFE = "/:@%*!$&'()+,;="
 
@@ -108,7 +110,15 @@ class ScoreStore:
             table = pa.Table.from_pylist(listed, schema=ERROR_SCHEMA)
             _put_table(self.errors / f"part-{name}.parquet", table)
         if rows:
-            named = [row._asdict() | {"class_name": class_names[row.class_id]} for row in rows]
+            alarms = {row.image for row in rows if row.alarm}
+            named = [
+                row._asdict()
+                | {
+                    "class_name": class_names[row.class_id],
+                    "in_order": None if row.alarm is None else row.image not in alarms,
+                }
+                for row in rows
+            ]
             table = pa.Table.from_pylist(named, schema=ROW_SCHEMA)
             _put_table(self.rows / f"part-{name}.parquet", table)
 

@@ -6,7 +6,7 @@ Beside a figure's name stand `_low` and `_high`, the ends of its 95% interval.
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.core.arrays import Bool, Int64
+from steelseg.core.arrays import Bool, Float64, Int64
 from steelseg.quality import calibration
 from steelseg.quality.intervals import Estimate, rate, ratio
 from steelseg.quality.verdicts import Images, Verdicts
@@ -56,6 +56,12 @@ def images_of(table: ComponentTable, groups: Int64, n_splits: int) -> Images:
     return Images(confidences, shown, groups, parts)
 
 
+def calibrated(images: Images) -> Float64:
+    """Calibrate the images' confidences (N, C), each without the part that it is in."""
+    pairs = zip(images.confidences.T, images.shown.T, strict=True)
+    return np.stack([calibration.cross_fit(s, t, images.parts) for s, t in pairs], axis=1)
+
+
 def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
     """Give what verdicts by calibrated confidence achieve, on images without a part in them.
 
@@ -71,9 +77,7 @@ def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
         scores[f"promised_at_{limit}"] = float(choice.is_promised)
         if choice.point:
             scores["least_false_alarms"] = 1000 * choice.point.least
-    pairs = zip(images.confidences.T, images.shown.T, strict=True)
-    calibrated = np.stack([calibration.cross_fit(s, t, images.parts) for s, t in pairs], axis=1)
-    for name, confidences in (("", calibrated), ("raw_", images.confidences)):
+    for name, confidences in (("", calibrated(images)), ("raw_", images.confidences)):
         reliability = calibration.reliability(confidences.ravel(), images.shown.ravel())
         scores[f"{name}calibration_error"] = reliability.error
     return scores | {

@@ -26,6 +26,7 @@ _SCHEMA = pa.schema(
         ("image", pa.string()),
         ("class_id", pa.int64()),
         ("confidence", pa.float32()),
+        ("raw_confidence", pa.float32()),
         ("true", pa.int64()),
         ("predicted", pa.int64()),
         ("true_positive", pa.int64()),
@@ -49,6 +50,7 @@ def write_validation(
     rules: Mapping[int, ClassRule],
     table: ComponentTable,
     honest: Int64,
+    confidences: Float64,
 ) -> None:
     """Write the table as Parquet, whole or not at all.
 
@@ -58,13 +60,15 @@ def write_validation(
         rules: the tuned rule of each of C classes, in channel order.
         table: of the images.
         honest: (N, C, 3) pixels under rules chosen without the image, see `search.cross_count`.
+        confidences: (N, C), calibrated without the image, see `headline.calibrated`.
     """
-    confidences = np.stack([table.confidences(c) for c in range(len(rules))], axis=1)
+    raw = np.stack([table.confidences(c) for c in range(len(rules))], axis=1)
     counts = search.count(table, list(rules.values()))
     columns = [
         np.repeat(names, len(rules)),
         np.tile(list(rules), len(names)),
         confidences.ravel(),
+        raw.ravel(),
         counts[..., TRUE].ravel(),
         counts[..., PREDICTED].ravel(),
         counts[..., TRUE_POSITIVE].ravel(),
