@@ -41,7 +41,7 @@ def test_the_best_score_wins_and_the_latest_of_equals() -> None:
 def test_runs_on_other_images_are_not_compared(changes: dict[str, str]) -> None:
     """A score on other images says nothing; naming a run is no comparison."""
     other = candidate("exp-4", 0.95, **changes)
-    with pytest.raises(BadInput, match="scores do not compare") as error:
+    with pytest.raises(BadInput, match="scores are not comparable") as error:
         choose([A, other])
     assert "sample fold 0 of abc" in str(error.value)
     assert choose([A, other], run="exp-4") == other
@@ -52,9 +52,9 @@ def test_one_can_be_named_in_many_ways() -> None:
     for name in ("exp-1", "exp-1/tune_threshold", "exp-1-run-id", "exp-1-r"):
         assert choose([A, B, C], run=name) == A
     assert choose([A, B, C], version="3") == C
-    with pytest.raises(BadInput, match="no finished run with a model is run 'exp-9'"):
+    with pytest.raises(BadInput, match="found no finished run with a model for run 'exp-9'"):
         choose([A, B], run="exp-9")
-    with pytest.raises(BadInput, match="is version 9"):
+    with pytest.raises(BadInput, match="for version 9"):
         choose([A, B], version="9")
     with pytest.raises(BadInput, match="make repro"):
         choose([])
@@ -110,11 +110,11 @@ def test_the_alias_moves_when_told_to(client: MlflowClient, capsys: pytest.Captu
         "pair_dice": "0.8000",
     }
     main(["champion"])
-    assert "stays the champion" in capsys.readouterr().out
+    assert "remains the champion" in capsys.readouterr().out
     main(["champion", "--version", "1"])
     assert alias(client) == "first/tune_threshold"
     finish(client, "third", 0.9, "severstal")
-    with pytest.raises(SystemExit, match="scores do not compare"):
+    with pytest.raises(SystemExit, match="scores are not comparable"):
         main(["champion"])
     assert alias(client) == "first/tune_threshold"
     main(["champion", "--dataset", "severstal"])

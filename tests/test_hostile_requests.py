@@ -221,7 +221,7 @@ def test_many_images_are_answered_or_refused_in_time(
         assert status == 200
         status, answer = many.result()
     assert status == 400
-    assert "of 10000 were done in the server's time; send fewer" in answer["message"]
+    assert "of 10000 were done in the server's time limit; send fewer" in answer["message"]
 
 
 VALUES = st.recursive(

@@ -1,7 +1,7 @@
-"""What the pixels of a data set are: how many channels, of how many bits, between which limits.
+"""The pixel format of a data set: the number of channels, their bit depth and their limits.
 
-It is decided once, by what all training images show (`data/inspection.py`), and stands in the
-tables, the cache and the model's card, so that every reader makes the same of a file.
+It is found once, from all training images (`data/inspection.py`), and stored in the tables, the
+cache and the model's card, so that all code reads a file the same way.
 """
 
 from collections.abc import Sequence
@@ -16,43 +16,43 @@ from steelseg.core.params import Config
 
 COLOURS = 3
 WHITE_OF_BYTES, WHITE = 255, 65535
-BLACK = 10  # levels of 255 up to which there is no plate; JPEG makes the black beside it that light
+BLACK = 10  # of 255: pixels up to it are background, not steel; JPEG does not keep black at 0
 
 Levels = npt.NDArray[np.number[Any]]
-"""(H, W) for one channel, (C, H, W) for several, as a file has them: nothing is scaled yet."""
+"""(H, W) for one channel, (C, H, W) for several, as in the file, not scaled"""
 
 
 class PixelFormat(Config):
-    """What the files of a data set hold, and what becomes of it: 8 bits stay, others are scaled."""
+    """The format of a data set's files; 8-bit pixels are kept, others are scaled to 16 bits."""
 
     channels: Annotated[int, Field(ge=1)] = 1
-    """1 is grey; 3 are red, green and blue, or, like any other number, one for each light"""
+    """1 is grey; 3 are red, green and blue or, like other numbers, one per light source"""
     depth: Literal[8, 16, 32] = 8
-    """bits a channel of the files; 32 are numbers of any size, floating point among them"""
+    """bits per channel in the files; 32 stands for any other numbers, including floating point"""
     low: float = 0.0
     high: float = 255.0
-    """levels of the files that become black and white, where they have not 8 bits"""
+    """levels in the files that become black and white; unused with 8 bits"""
 
     @property
     def white(self) -> int:
-        """The highest level of scaled pixels: 255 of uint8, 65535 of uint16."""
+        """The highest level of scaled pixels: 255 for uint8, 65535 for uint16."""
         return WHITE_OF_BYTES if self.depth == 8 else WHITE
 
     @property
     def dtype(self) -> npt.DTypeLike:
-        """Of scaled pixels."""
+        """The type of scaled pixels."""
         return np.uint8 if self.depth == 8 else np.uint16
 
     @property
     def bytes_a_pixel(self) -> int:
-        """Of scaled pixels, all channels together."""
+        """Bytes per scaled pixel, all channels together."""
         return self.channels * np.dtype(self.dtype).itemsize
 
     def scale(self, levels: Levels) -> Pixels:
-        """Spread levels between the limits over 16 bits; what is beyond them is cut off."""
+        """Return levels scaled from the limits to 16 bits and clipped; 8-bit levels unchanged."""
         if self.depth == 8:
             return np.asarray(levels, np.uint8)
-        if self.depth == 16:  # by a table, which takes no memory for numbers between
+        if self.depth == 16:  # by a lookup table, which saves the memory of intermediate arrays
             return np.asarray(self._spread(np.arange(WHITE + 1))[levels])
         return self._spread(levels)
 
@@ -62,11 +62,11 @@ class PixelFormat(Config):
 
     @property
     def span(self) -> float:
-        """From black to white, in levels of the files."""
+        """The difference between white and black, in levels of the files."""
         return self.high - self.low
 
     def describe(self) -> str:
-        """Name it for people."""
+        """Return the format as text for users."""
         kind = {1: "grey", COLOURS: "3 channels"}.get(self.channels, f"{self.channels} channels")
         if self.depth == 8:
             return f"{kind}, 8 bits"
@@ -80,16 +80,16 @@ GREY, RGB = PixelFormat(), PixelFormat(channels=COLOURS)
 def own_limits(levels: Levels) -> tuple[float, float]:
     """Return the lowest and highest level of an image, apart from a few dead or hot pixels.
 
-    They are the percentiles 0.01 and 99.99: a defect is larger than that, and a sensor's faults are
-    not. A data set's limits are the lowest and the highest of its images', so that no image is cut
-    off; what is between them is never lost, as 16 bits hold it all.
+    They are the percentiles 0.01 and 99.99: defects are larger than that, sensor faults are not. A
+    data set's limits are the lowest and highest of its images', so that no image is clipped; 16
+    bits are enough for the levels between them.
     """
     low, high = np.percentile(levels, (0.01, 99.99), method="nearest")
     return float(low), float(high)
 
 
 def is_black(image: Pixels) -> npt.NDArray[np.bool_]:
-    """Say of each pixel (H, W) whether it is too dark for steel, in all channels."""
+    """Return a mask (H, W) of the pixels that are too dark for steel in all channels."""
     white = np.iinfo(image.dtype).max
     dark: npt.NDArray[np.bool_] = image <= BLACK * white // WHITE_OF_BYTES
     return np.asarray(dark.all(axis=0)) if image.ndim > 2 else dark
@@ -102,13 +102,13 @@ def size_of(image: Levels) -> tuple[int, int]:
 
 
 def batch_of(images: Sequence[Pixels]) -> Pixels:
-    """Stack images of one size, (H, W) or (C, H, W), to (B, C, H, W)."""
+    """Return images of one size, (H, W) or (C, H, W), stacked to (B, C, H, W)."""
     stacked = np.stack(images)
     return stacked if stacked.ndim > COLOURS else stacked[:, None]
 
 
 def to_picture(image: Pixels) -> Uint8:
-    """Make of an image what a screen shows: (H, W, 3) uint8.
+    """Return an image for display: (H, W, 3) uint8.
 
     Three channels are shown as red, green and blue, and the mean of any other number as grey.
     """

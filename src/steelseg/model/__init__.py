@@ -1,1 +1,1 @@
-"""A segmentation network, its metrics and its card."""
+"""The segmentation network, its pretrained weights and its card."""

@@ -1,4 +1,4 @@
-"""The card of a model: which network it is, how its input is normalised, what it was trained on.
+"""The card of a model: its network, the normalisation of its input, and its training.
 
 A model is a folder: the weights as safetensors, their card as JSON, the ONNX export with its
 checksum, and the tuned rules. Nothing here needs torch.
@@ -19,7 +19,7 @@ from steelseg.core.sealed import read_sealed_json, write_sealed_json
 MODEL_FORMAT = 2
 WEIGHTS, CARD, EXPORT, RULES = "model.safetensors", "model.json", "model.onnx", "postprocess.json"
 FILES = (WEIGHTS, CARD, EXPORT, "model.sha256")  # the last is the checksum of the export
-NAME_DIGITS = 12  # of the weights' checksum, by which people name a model
+NAME_DIGITS = 12  # of the weights' checksum, which serve as the model's name
 Gate = Literal["none", "hard", "soft"]
 
 
@@ -27,28 +27,28 @@ class ModelConfig(Config):
     """Which network to build; flat parameters at the top level of params.yaml."""
 
     arch: str
-    """an architecture of smp by name, such as `Unet` or `FPN`"""
+    """name of an smp architecture, such as `Unet` or `FPN`"""
     encoder: str
-    """an encoder of smp by name, such as `resnet18`, or of timm with `tu-` before its name"""
+    """name of an smp encoder, such as `resnet18`, or of a timm model with the prefix `tu-`"""
     encoder_weights: str | None
     """`auto` (see `model/pretrained.py`), null, a name such as `imagenet` (downloaded), or the path
     of a safetensors file"""
     arch_options: dict[str, Any]
     """further arguments of the architecture, such as `decoder_channels`"""
     label_head: Gate = "none"
-    """a second head on the encoder that says of each class whether the image shows it at all; it
+    """a second head on the encoder that predicts for each class whether the image shows it; it
     gates the pixels, hard or soft (see `gate`)"""
 
 
 class Card(BaseModel, frozen=True, extra="forbid"):
-    """What stands on the card."""
+    """The content of a card."""
 
     format: int = MODEL_FORMAT
     weights_sha256: str
     model: ModelConfig
-    """with `encoder_weights: null`, since the weights of all of it are in the file"""
+    """with `encoder_weights: null`, since the file has the weights of the whole network"""
     pixels: PixelFormat
-    """what the images are read as"""
+    """the format that images are read as"""
     mean: list[float]
     std: list[float]
     """of the levels of each channel, from 0 to 1"""
@@ -59,13 +59,13 @@ class Card(BaseModel, frozen=True, extra="forbid"):
     size_hw: tuple[int, int]
     """of the training images, in pixels"""
     cache: str | None = None
-    """identity of the cache that it was trained on"""
+    """identity of the cache it was trained on"""
     fold: int | None = None
-    """the fold that it was validated on"""
+    """the fold it was validated on"""
     folds: str | None = None
     """SHA-256 of the table of folds"""
     pretrained: str | None = None
-    """the weights that the encoder began with"""
+    """the initial weights of the encoder"""
     training: dict[str, Any] = {}
     """the training's configuration, with every `auto` resolved"""
 
@@ -85,7 +85,7 @@ class Card(BaseModel, frozen=True, extra="forbid"):
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """Write a card into a model's folder, whole or not at all, with a checksum."""
+    """Write a card into a model's folder atomically, with a checksum."""
     write_sealed_json(folder / CARD, card.model_dump(mode="json"))
 
 
@@ -93,7 +93,7 @@ def read_card(folder: Path) -> Card:
     """Read what `write_card` wrote.
 
     Raises:
-        BadInput: the file is missing or damaged, or of another version of this library.
+        BadInput: the file is missing or damaged, or from another version of this library.
     """
     path = folder / CARD
     entries = read_sealed_json(path)
@@ -104,14 +104,14 @@ def read_card(folder: Path) -> Card:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise BadInput(f"{path}: is no card of a model: `{where}`: {fault['msg']}") from error
+        raise BadInput(f"{path}: is not a model's card: `{where}`: {fault['msg']}") from error
 
 
 def check_weights(folder: Path, card: Card) -> None:
-    """Check that the weights in a folder are those that the card describes.
+    """Check that the weights in a folder are those of the card.
 
     Raises:
-        BadInput: the file is missing or is another.
+        BadInput: the file is missing or a different one.
     """
     weights = folder / WEIGHTS
     if not weights.is_file():

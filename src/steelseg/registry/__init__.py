@@ -1,1 +1,1 @@
-"""The model that others take away."""
+"""Registered models: logging, choosing and serving them."""

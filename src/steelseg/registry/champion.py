@@ -1,6 +1,6 @@
-"""The champion: the finished run that is best by an honest score, among those that compare.
+"""The command `champion`: chooses the finished run with the best cross-fitted score.
 
-Runs compare when they validated on the same images: one data set, one fold, the same folds.parquet.
+Runs are comparable if validated on the same images: same data set, fold and folds.parquet.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -18,7 +18,7 @@ FOLDS_TAG = "dep.data/folds.parquet"
 
 
 class Candidate(NamedTuple):
-    """A finished run with a logged model, its version in the registry (None if it has none)."""
+    """A finished run with a logged model and its registered version, None if not registered."""
 
     run_id: str
     name: str
@@ -32,20 +32,20 @@ class Candidate(NamedTuple):
 
     @property
     def validation(self) -> tuple[str, str, str]:
-        """What it was validated on; scores compare where this is equal."""
+        """What it was validated on; scores are comparable if this is equal."""
         return self.dataset, self.fold, self.folds_md5
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `champion` to a parser and return what runs it."""
+    """Add the arguments of `champion` to a parser and return the function that runs it."""
     parser.description = (
         f"Give the alias `{ALIAS}` of the registered model `{REGISTERED}` to the finished run "
-        f"with the best cross-fitted {METRIC}. Scores compare only among runs validated on the "
-        "same images; with others, narrow the choice by --dataset and --fold, or name one."
+        f"with the best cross-fitted {METRIC}. Scores are comparable only among runs validated on "
+        "the same images; else narrow the choice with --dataset and --fold, or name a run."
     )
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--run", help="take this one: the id or the name of its run or experiment")
-    one.add_argument("--version", help="take this version of the registered model")
+    one.add_argument("--run", help="choose this run, by its id or name or its experiment's name")
+    one.add_argument("--version", help="choose this version of the registered model")
     parser.add_argument("--dataset", help="compare only runs on this data set")
     parser.add_argument("--fold", help="compare only runs validated on this fold")
     return _run
@@ -54,29 +54,29 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
 def choose(
     candidates: Sequence[Candidate], run: str | None = None, version: str | None = None
 ) -> Candidate:
-    """Return the candidate that was named, or the best; the latest of equals.
+    """Return the named candidate, or the best; the latest of equals.
 
     Args:
         candidates: in the order in which they finished.
-        run: a run's id or name, or its experiment's name (its latest run is taken).
+        run: a run's id or name, or an experiment's name (for its latest run).
         version: a version of the registered model.
 
     Raises:
-        BadInput: there is none, or the best is asked for among runs that do not compare.
+        BadInput: there is none, or the best is asked for among runs that are not comparable.
     """
     if run is not None or version is not None:
         named = [c for c in candidates if _is_named(c, run, version)]
         if not named:
             what = f"run {run!r}" if run is not None else f"version {version}"
-            raise BadInput(f"no finished run with a model is {what}")
+            raise BadInput(f"found no finished run with a model for {what}")
         return named[-1]
     if not candidates:
         raise BadInput("no finished run has a model to choose; run `make repro` first")
     if len({c.validation for c in candidates}) > 1:
         groups = sorted({_describe(c) for c in candidates})
         raise BadInput(
-            "these runs were validated on different images, so their scores do not compare: "
-            f"{'; '.join(groups)}. Narrow the choice by --dataset and --fold, or name a --run"
+            "these runs were validated on different images, so their scores are not comparable: "
+            f"{'; '.join(groups)}. Narrow the choice with --dataset and --fold, or name a --run"
         )
     return max(reversed(candidates), key=lambda c: c.score)
 
@@ -84,11 +84,11 @@ def choose(
 def table(
     candidates: Sequence[Candidate], chosen: Candidate, previous: str | None
 ) -> Iterator[str]:
-    """Write the candidates for the terminal, best first, with the chosen and the last champion."""
+    """Yield the candidates as lines, best first; marks the chosen one and the last champion."""
     yield f"{METRIC}  gained  version  validated on  run"
     for c in sorted(candidates, key=lambda c: (c.validation, -c.score)):
         was_champion = previous is not None and c.version == previous
-        notes = ["chosen"] * (c == chosen) + ["champion until now"] * was_champion
+        notes = ["chosen"] * (c == chosen) + ["previous champion"] * was_champion
         remark = f"   <- {', '.join(notes)}" if notes else ""
         gain = c.score - c.baseline
         columns = f"{c.score:9.4f} {gain:+7.4f}  {c.version or '-':>7}  {_describe(c)}"
@@ -111,7 +111,7 @@ def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
     yield from table(found, chosen, previous)
     version = chosen.version or register(client, chosen.run_id, chosen.model_uri)
     if version == previous:
-        yield f"{REGISTERED} version {version} stays the {ALIAS}"
+        yield f"{REGISTERED} version {version} remains the {ALIAS}"
         return
     client.set_registered_model_alias(REGISTERED, ALIAS, version)
     instead = f", instead of version {previous}" if previous else ""
@@ -120,7 +120,7 @@ def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
 
 
 def finished(client: Any) -> list[Candidate]:
-    """Return every finished run with a score and a model, in the order in which they began."""
+    """Return all finished runs with a score and a model, by start time."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         return []
@@ -164,7 +164,7 @@ def _candidate(run: Any, model_uri: str, version: str | None) -> Candidate:
 
 
 def _versions(client: Any) -> dict[str, str]:
-    """Return the registered version of each run; the latest where there are several."""
+    """Return the latest registered version of each run, by run id."""
     found = _pages(client.search_model_versions, f"name = '{REGISTERED}'")
     by_number = sorted(found, key=lambda version: int(version.version))
     return {str(version.run_id): str(version.version) for version in by_number}

@@ -1,4 +1,4 @@
-"""Models by their address: in a folder, or in MLflow's runs and registry."""
+"""Lookup of models: in a folder, or in MLflow's runs and registry."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from steelseg.tracking.store import open_store
 
 
 class FoundModel(NamedTuple):
-    """A model's folder, and its registered version; None for one that has none."""
+    """A model's folder and its registered version, None if it is not registered."""
 
     folder: Path
     version: str | None
@@ -33,17 +33,17 @@ def _fetch(client: Any, uri: str) -> FoundModel:
     import mlflow
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per file
     try:
         version = None
-        if uri.startswith("models:"):  # the version first: an alias may move meanwhile
+        if uri.startswith("models:"):  # resolve the version first, since an alias may move
             resolve: Any = get_model_name_and_version  # which ships no types
             name, version = resolve(client, uri)
             uri = f"models:/{name}/{version}"
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        # the outermost: those of the members of an ensemble stand further in
+        # the outermost card; those of an ensemble's members are deeper
         card = next(iter(sorted(root.rglob(CARD), key=lambda path: len(path.parts))))
     except (mlflow.MlflowException, StopIteration) as error:
-        reason = " ".join(str(error).split())[:300] or "it is no model of steelseg"
+        reason = " ".join(str(error).split())[:300] or "it is not a steelseg model"
         raise SteelsegError(f"{uri}: cannot be loaded from MLflow: {reason}") from error
     return FoundModel(card.parent, str(version) if version is not None else None)

@@ -1,7 +1,7 @@
-"""Logging of the finished model to MLflow: weights, rules and the code to run them, unpickled.
+"""Logging of the finished model to MLflow: weights, rules and the code to run them, no pickles.
 
-Each finished model is registered as a version of `steelseg`. Which of them is the champion is
-said by people only: `python -m steelseg champion`.
+Each finished model is registered as a version of `steelseg`. Only users choose the champion, with
+`python -m steelseg champion`.
 """
 
 import io
@@ -27,7 +27,7 @@ from steelseg.predict.ensemble import files_of
 from steelseg.predict.inference import has_export
 from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
 
-if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of whoever logs it
+if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of code that logs it
     from steelseg.registry import served  # noqa: F401
 
 REGISTERED = "steelseg"
@@ -43,14 +43,13 @@ TORCH_REQUIREMENTS = ["torch", "torchvision", "segmentation-models-pytorch", "sa
 def log_model(
     tracker: Tracker, folders: Sequence[Path], example: Pixels, scores: Mapping[str, float]
 ) -> None:
-    """Log the finished model and its scores to the tracker's run, if it has one, and register it.
+    """Log the finished model and its scores to the tracker's run, and register the model.
 
     Args:
-        tracker: of the stage that finished the model.
-        folders: the model with its weights, its ONNX export and the tuned rules, and the members
-            of its ensemble.
-        example: an image of the cache, to show what the model is given.
-        scores: what it is compared by.
+        tracker: of the stage that finished the model; without a run, nothing is logged.
+        folders: the model (weights, ONNX export, tuned rules) and the members of its ensemble.
+        example: an image of the cache, logged as an example input.
+        scores: the numbers to compare models by.
     """
     if not isinstance(tracker, MlflowTracker):
         return
@@ -61,15 +60,15 @@ def log_model(
     with survived("did not get the names of the classes"):
         if text and NOTE not in tracker.client.get_run(tracker.parent_id).data.tags:
             tracker.client.set_tag(tracker.parent_id, NOTE, text)
-    # not before: MLflow gives a model the scores that its run has, but not the data they are of
+    # only now: MLflow copies a run's earlier scores to the model, but without their data
     tracker.summary(scores, logged.model_id if logged else None)
     if logged:
-        with survived("has the model, but did not register it"):  # a store may have no registry
+        with survived("has the model, but did not register it"):  # the store may have no registry
             register(tracker.client, tracker.run_id, logged.model_uri, text)
 
 
 def _log(run_id: str, folders: Sequence[Path], example: Pixels) -> Any:
-    """Log the model to a run, and return what MLflow says of it."""
+    """Log the model to a run, and return MLflow's info on it."""
     import mlflow
     import pandas as pd
 
@@ -94,10 +93,10 @@ def _log(run_id: str, folders: Sequence[Path], example: Pixels) -> Any:
 
 
 def encode(image: Pixels, pixels: PixelFormat) -> bytes:
-    """Write an image of the cache as a file that is read as the data set's files are.
+    """Return an image of the cache as a file in the data set's format.
 
-    8 bits become a JPEG, and everything else a TIFF with a page for each channel, of the levels
-    that the files have.
+    8-bit images with 1 or 3 channels become a JPEG; others a TIFF with one page per channel, in the
+    levels of the original files.
     """
     planes = image.reshape(-1, *image.shape[-2:])
     if pixels.depth == 8 and len(planes) in (1, COLOURS):
@@ -116,7 +115,7 @@ def encode(image: Pixels, pixels: PixelFormat) -> bytes:
 
 
 def _gather(folders: Sequence[Path], target: Path) -> Path:
-    """Copy what answers, and nothing else that lies there, as one folder."""
+    """Copy the files needed for prediction, and nothing else, into one folder."""
     for name, path in files_of(folders).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / name)
@@ -124,15 +123,15 @@ def _gather(folders: Sequence[Path], target: Path) -> Path:
 
 
 def describe_classes(classes: Sequence[ClassInfo]) -> str:
-    """Say what the numbers in the names of metrics mean; nothing where classes have no names.
+    """Return the names of the classes as Markdown; empty if they have none.
 
-    MLflow describes runs and models, and no metrics.
+    They explain the ids in the names of metrics, for which MLflow has no descriptions.
     """
     return "\n".join(f"- class {one.id}: {one.name}" for one in classes if one.is_named)
 
 
 def register(client: Any, run_id: str, uri: str, description: str = "") -> str:
-    """Make a logged model the next version of the registered model, and return its number."""
+    """Register a logged model as the next version, and return the version."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""The command `member`: collects a model for an ensemble."""
+"""The command `member`: adds a model to those available for ensembles."""
 
 import shutil
 from argparse import ArgumentParser, Namespace
@@ -14,19 +14,19 @@ from steelseg.registry.find import find_model
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `member` to a parser and return what runs it."""
+    """Add the arguments of `member` to a parser and return the function that runs it."""
     parser.description = "Copy a model to models/members, for an ensemble, and print its name."
     parser.add_argument("model", help="models:/steelseg/3, runs:/<id>/model, or a folder")
     return _run
 
 
 def add_member(source: Path, models: Path = Path("models")) -> str:
-    """Copy a model's folder to the members of `models`, whole or not at all; return its name.
+    """Copy a model's folder to the members of `models` atomically; return its name.
 
-    A member that is there already is left as it is, unless it has come to harm.
+    An existing member is left unchanged, unless it is damaged.
 
     Raises:
-        BadInput: the folder holds no sound model.
+        BadInput: the folder has no intact model.
     """
     name = checked_name(source)
     if not is_sealed(source / EXPORT):
@@ -54,4 +54,4 @@ def _is_sound(member: Path, name: str) -> bool:
 
 def _run(arguments: Namespace) -> Iterator[str]:
     name = add_member(find_model(arguments.model).folder)
-    yield f"member {name}; it answers together with models/ by -S 'ensemble=[{name}]'"
+    yield f"member {name}; to predict with it and models/, pass -S 'ensemble=[{name}]'"

@@ -1,8 +1,8 @@
-"""What a served model reads out of a request: image files as base64 in JSON, and nothing else.
+"""Parsing of requests to a served model: image files as base64 in JSON, and nothing else.
 
-Nothing is opened for a request: a path or an address is no image here. MLflow's own reading is not
-used, since a stranger can harm a server by it: a table of distinct columns takes memory by its rows
-times its columns, and what cannot be parsed is answered with a traceback or with status 500.
+No path or URL in a request is opened. MLflow's own parser is not used, since it is unsafe with
+untrusted input: a table of distinct columns uses memory for rows times columns, and invalid input
+is answered with a traceback or with status 500.
 """
 
 import base64
@@ -16,26 +16,26 @@ from steelseg.core.pixels import PixelFormat
 from steelseg.data import decoding
 
 MAX_BODY = 2**26  # bytes; some 500 frames of 256x1600 as JPEG
-MAX_VALUES = 2**20  # objects that JSON is parsed into; each takes up to 100 bytes
+MAX_VALUES = 2**20  # objects that JSON is parsed into, of up to 100 bytes each
 EXPECTED = 'expected {"dataframe_records": [{"image": "<base64 of an image file>"}, ...]}'
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
 def images_of(body: bytes, content_type: str | None) -> list[Any]:
-    """Return what a request gives for images, in any of MLflow's JSON forms.
+    """Return the image values of a request, in any of MLflow's JSON forms.
 
-    A content type other than JSON is refused: a page in somebody's browser may send one unasked.
+    Content types other than JSON are rejected, since any web page can make a browser send them.
 
     Raises:
-        BadInput: the body is of another type or form, or too large.
+        BadInput: the body has another type or form, or is too large.
     """
     if (content_type or "").partition(";")[0].strip().lower() != "application/json":
         got = quote(content_type) if content_type else "none"
         raise BadInput(f"expected the content type application/json, but got {got}")
     if len(body) > MAX_BODY:
-        raise BadInput(f"expected at most {MAX_BODY} bytes a request, but got {len(body)}")
+        raise BadInput(f"expected at most {MAX_BODY} bytes per request, but got {len(body)}")
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise BadInput(f"expected at most {MAX_VALUES} values a request; send fewer images at once")
+        raise BadInput(f"expected at most {MAX_VALUES} values per request; send fewer images")
     try:
         return _column(json.loads(body))
     except (LookupError, TypeError, ValueError, RecursionError):
@@ -57,10 +57,10 @@ def _column(document: Any) -> list[Any]:
 def decode(image: Any, pixels: PixelFormat, max_pixels: int) -> Pixels:
     """Decode an image file's bytes, or their base64, as `decoding.decode` does.
 
-    The base64 may be of the standard or the url-safe kind, on several lines, or a data URI.
+    The base64 may be standard or URL-safe, contain line breaks, or be a data URI.
 
     Raises:
-        BadInput: it is something else, or would take more memory or time than `max_pixels` do.
+        BadInput: it is something else, or has more than `max_pixels` pixels.
     """
     if isinstance(image, str):
         image = _from_base64(image)

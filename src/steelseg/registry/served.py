@@ -1,4 +1,4 @@
-"""The model that users take away: MLflow runs this file to build it ("models from code").
+"""The model as MLflow serves it; MLflow runs this file to build it ("models from code").
 
 Input: a DataFrame with a column `image`, the bytes of an image file each, or their base64. Output:
 a row for every image and class, in that order, with `image` (the row's number in the input),
@@ -6,8 +6,7 @@ a row for every image and class, in that order, with `image` (the row's number i
 `alarm` as in `steelseg.Finding`. An image that cannot be read is refused with its number and the
 reason; a server answers so with status 400.
 
-Nothing of the machine is opened for a request: a path or an address is no image here. In Python,
-`steelseg.Model` reads paths.
+No path or URL in a request is opened. In Python, `steelseg.Model` reads paths.
 """
 
 import json
@@ -32,32 +31,32 @@ from steelseg.registry.request import decode, images_of
 
 COLUMNS = ["image", "class_id", "class_name", "rle", "area", "confidence", "alarm"]
 SERVER = "mlflow.pyfunc.scoring_server"
-LARGER = 4  # images may have so many times the pixels of those that were trained on
-ALWAYS = 2**21  # pixels that every image may have, such as 1080x1920; our network takes 0.8 GB
-TURN = 8  # images, after which another request has its turn
-PATIENCE = 0.9  # of the server's time limit, at which it would go on working in vain
+LARGER = 4  # times the pixels of the training images: the limit for images
+ALWAYS = 2**21  # pixels that are always allowed, such as 1080x1920; our network uses 0.8 GB
+TURN = 8  # images after which another request gets its turn
+PATIENCE = 0.9  # share of the server's time limit, after which to give up
 
 
 class ServedModel(PythonModel):
-    """Decoding, network and post-processing in one, exactly as the stage `predict` has them."""
+    """Decoding, network and post-processing in one, exactly as in the stage `predict`."""
 
     def load_context(self, context: Any) -> None:
-        """Open the model of the artifact folder `model`, and answer for a server that loads it.
+        """Open the model of the artifact folder `model`; in a server, take over its requests.
 
-        MLflow's own `invocations` lets a stranger harm a server, see `request.py`.
+        MLflow's own `invocations` is unsafe with untrusted input, see `request.py`.
         """
         self.model = Model(Path(context.artifacts["model"]))
         self.model.runtime(many=False)
         self.max_pixels = max(ALWAYS, LARGER * math.prod(self.model.card.size_hw))
-        self.turn = Lock()  # memory for one image, however many requests there are
+        self.turn = Lock()  # limits memory to one image, however many requests there are
         if f"{SERVER}.app" in sys.modules:
             sys.modules[SERVER].invocations = self.answer  # type: ignore[attr-defined]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Return the masks of all images.
+        """Return one row per image and class.
 
         Raises:
-            MlflowException: an image cannot be read; with the error code of a bad request.
+            MlflowException: an image cannot be read; has the error code of a bad request.
         """
         try:
             return pd.DataFrame(self._rows(list(model_input["image"])), columns=COLUMNS)
@@ -65,7 +64,7 @@ class ServedModel(PythonModel):
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
     def answer(self, data: bytes, content_type: str | None, *_: Any) -> Any:
-        """Answer a request to the server by rows, or by status 400 and one sentence."""
+        """Return the response to a request: rows, or status 400 or 500 with one sentence."""
         limit: Any = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT  # of an untyped class
         until = time.monotonic() + PATIENCE * limit.get()
         answer: dict[str, Any]
@@ -77,8 +76,8 @@ class ServedModel(PythonModel):
             answer = {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
             status = 400
         except Exception:
-            logging.getLogger(__name__).exception("a request was not answered")
-            message = "the model failed; the server's log has the reason"
+            logging.getLogger(__name__).exception("a request failed")
+            message = "the model failed; see the server's log"
             answer = {"error_code": "INTERNAL_ERROR", "message": message}
             status = 500
         response: Any = sys.modules[SERVER].InvocationsResponse
@@ -96,7 +95,7 @@ class ServedModel(PythonModel):
                     if done < len(images) and time.monotonic() > until:
                         raise BadInput(
                             f"expected fewer images at once: {done} of {len(images)} were done in "
-                            "the server's time; send fewer, or serve with a longer --timeout"
+                            "the server's time limit; send fewer, or serve with a longer --timeout"
                         )
                     for found in findings:
                         what = found.class_id, found.class_name
