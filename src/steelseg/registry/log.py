@@ -158,7 +158,7 @@ def _signature() -> Any:
     output = [("long", "image"), ("long", "class_id"), ("string", "class_name")]
     output += [("string", "rle"), ("long", "area"), ("double", "confidence")]
     columns: list[Any] = [ColSpec(kind, name) for kind, name in output]
-    columns.append(ColSpec("boolean", "alarm", required=False))  # none of a model without verdicts
+    columns.append(ColSpec("boolean", "alarm", required=False))  # null if the model has no verdicts
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema(columns),

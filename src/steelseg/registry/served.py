@@ -1,10 +1,10 @@
 """The model as MLflow serves it; MLflow runs this file to build it ("models from code").
 
-Input: a DataFrame with a column `image`, the bytes of an image file each, or their base64. Output:
-a row for every image and class, in that order, with `image` (the row's number in the input),
-`class_id`, `class_name`, `rle` (empty for no defect), `area` in pixels, and `confidence` and
-`alarm` as in `steelseg.Finding`. An image that cannot be read is refused with its number and the
-reason; a server answers so with status 400.
+Input: a DataFrame with a column `image`: the bytes of an image file, or their base64. Output: one
+row per image and class, in that order, with `image` (the row number in the input), `class_id`,
+`class_name`, `rle` (empty for no defect), `area` in pixels, and `confidence` and `alarm` as in
+`steelseg.Finding`. An image that cannot be read is an error with its number and the reason; a
+server answers with status 400.
 
 No path or URL in a request is opened. In Python, `steelseg.Model` reads paths.
 """

@@ -95,7 +95,7 @@ def rise(distance: Layer, softness: float) -> Layer:
 
 
 def _place_band(rng: np.random.Generator, width: int, widest: float) -> tuple[int, int]:
-    """Return the columns of steel: all, or those beside a band of up to a share `widest`."""
+    """Return the columns of steel: all, or those next to a band of up to a share `widest`."""
     if rng.random() > 0.4:
         return 0, width
     band = round(width * min(0.02 + 0.9 * rng.beta(0.6, 1.6), widest))

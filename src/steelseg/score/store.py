@@ -22,7 +22,7 @@ from steelseg.core.files import atomic_path
 from steelseg.predict.predictions import SCHEMA, PredictionRow
 
 ROW_SCHEMA = SCHEMA.append(pa.field("class_name", pa.string())).append(
-    pa.field("in_order", pa.bool_())  # of the image: no class is an alarm; null without verdicts
+    pa.field("in_order", pa.bool_())  # per image: no class is an alarm; null without verdicts
 )
 ERROR_SCHEMA = pa.schema({"image": pa.string(), "reason": pa.string()})
 _SAFE = "/:@%*!$&'()+,;="
