@@ -119,6 +119,6 @@ def hexadecimal(colour: Colour) -> str:
 
 
 def _distance(colours: Float32, other: Float32) -> Float32:
-    """Return the distances of colours (3, N, 3) from another (3, 1, 3), the least of the three."""
+    """Return the distances (N,) of colours (3, N, 3) from another (3, 1, 3), least of three."""
     nearest: Float32 = np.linalg.norm(colours - other, axis=2).min(axis=0)
     return nearest

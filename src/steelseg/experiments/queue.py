@@ -63,7 +63,7 @@ def run_queued(experiments: Sequence[Experiment], target: str, jobs: int) -> Non
 
 
 def run_here(experiment: Experiment) -> None:
-    """Run the whole pipeline as an experiment in this folder, and leave its results there.
+    """Run the whole pipeline as an experiment in this folder, with its params and results.
 
     Raises:
         SteelsegError: a stage failed.
@@ -74,7 +74,7 @@ def run_here(experiment: Experiment) -> None:
 
 
 def refuse_failed(failed: Sequence[Experiment], n_planned: int) -> None:
-    """Raise an error if experiments failed, which names the first and where its output is.
+    """Raise an error if experiments failed, with the first one's name and where its output is.
 
     Raises:
         SteelsegError: at least one experiment failed.
@@ -98,7 +98,7 @@ def _dvc(*words: str, show: bool = False) -> subprocess.CompletedProcess[str]:
 
 
 def _overridden(params: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return params with the overrides set as text, so that ones set in the file hash alike."""
+    """Return params with overrides set as text, so that applying them keeps the hash."""
     for override in overrides:
         name, _, text = override.partition("=")
         *sections, leaf = name.lstrip("+").split(".")  # `+` adds a key that is not in the file

@@ -60,7 +60,7 @@ def decode(image: Any, pixels: PixelFormat, max_pixels: int) -> Pixels:
     The base64 may be standard or URL-safe, contain line breaks, or be a data URI.
 
     Raises:
-        BadInput: it is something else, or has more than `max_pixels` pixels.
+        BadInput: it is something else, or needs more memory or time than `max_pixels` pixels.
     """
     if isinstance(image, str):
         image = _from_base64(image)

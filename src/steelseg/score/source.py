@@ -26,7 +26,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # how Python represents bytes that a
 class ImageSource(NamedTuple):
     """Images to score: a folder and their sorted paths in it, which are their ids.
 
-    `found` is one line with the number of images and of skipped files.
+    `found` is one line that counts what was found and what was skipped.
     """
 
     folder: Place
