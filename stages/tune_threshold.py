@@ -20,10 +20,10 @@ from steelseg.registry.log import log_model
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.tracking.store import ui_command
-from steelseg.tune import headline, held_out, outcome, search
+from steelseg.tune import defects, headline, held_out, outcome, search
 from steelseg.tune.metrics import caveat
 from steelseg.tune.search import TuneConfig
-from steelseg.tune.validation import Progress, probe_image, validate
+from steelseg.tune.validation import Progress, match_defects, probe_image, validate
 
 MODEL, FOLDS = Path("models"), Path("data/folds.parquet")
 VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.json")
@@ -64,14 +64,24 @@ def main() -> None:
         rows, table = validation
         rules = search.search(table, config)
         groups = folds["group"].to_numpy(dtype=np.int64)[rows]
-        honest = search.cross_count(table, config, groups)
+        honest, honest_rules = search.cross_fit(table, config, groups)
         images = headline.images_of(table, groups, config.n_splits)
         sure = headline.calibrated(images)
         verdicts = find(images, cache.classes, config.operating_point)
+        matchings = match_defects(
+            models,
+            folds["fold"].to_numpy(),
+            cache,
+            dict(zip(rows, honest_rules, strict=True)),
+            inference,
+            views,
+            show("matching defects"),
+        )
         scores = {
             **search.report(table, rules, honest, cache.classes),
             **headline.figures(honest, groups),
             **headline.verdict_figures(images, verdicts),
+            **defects.figures(matchings, groups, cache.classes),
         }
         if len(test_rows := fold_table.rows_held_out(folds)):
             runtime = open_models(folders, inference, views, many=True)
@@ -84,7 +94,7 @@ def main() -> None:
         write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe, verdicts))
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
-        outcome.write_validation(VALIDATION, names, by_class, table, honest, sure)
+        outcome.write_validation(VALIDATION, names, by_class, table, honest, sure, matchings)
         outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
         log_model(tracker, folders, cache.image(rows[0]), scores)
     if note := caveat(scores, cache.class_infos):

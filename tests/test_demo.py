@@ -30,6 +30,7 @@ from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
 from steelseg.report.gallery import MAX_SIDE, shrink
 from steelseg.tune import outcome
+from steelseg.tune.matching import match
 
 pytest.importorskip("streamlit", reason="needs `make setup-extras`")
 from streamlit import cache_data
@@ -69,7 +70,8 @@ def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     honest = np.zeros((*shown.shape, 3), dtype=np.int64)
     path = folder / "data" / "validation.parquet"
     sure = probabilities.max(axis=(2, 3))
-    outcome.write_validation(path, table.names, rules, components, honest, sure)
+    nothing = [[match("", "", (2, 2))] * 2] * len(shown)
+    outcome.write_validation(path, table.names, rules, components, honest, sure, nothing)
     return folder
 
 

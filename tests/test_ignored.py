@@ -20,9 +20,11 @@ from steelseg.data.cache import Cache
 from steelseg.data.image_table import IGNORED, ImageTable
 from steelseg.data.inspection import inspect_folder
 from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.tiles import Block, Maps, as_maps
 from steelseg.predict.views import ViewsConfig
 from steelseg.tune import outcome, search, validation
+from steelseg.tune.matching import Matching
 from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
 
 FOLDS = np.arange(12) % 2
@@ -168,6 +170,19 @@ def tuned(cache: Cache, maps: Float32, monkeypatch: pytest.MonkeyPatch) -> valid
     return validation.validate(models, FOLDS, cache, thresholds, *configs, lambda items, _: items)
 
 
+def matched_by(
+    cache: Cache,
+    maps: Float32,
+    rules: list[list[ClassRule]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[list[Matching]]:
+    """Match the defects of the images of fold 0 under their rules, by maps as in `tuned`."""
+    rows = tuned(cache, maps, monkeypatch).rows
+    models, configs = {0: [Path("models")]}, (InferenceConfig(), ViewsConfig())
+    by_row = dict(zip(rows, rules, strict=True))
+    return validation.match_defects(models, FOLDS, cache, by_row, *configs, lambda items, _: items)
+
+
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_found_where_pixels_are_ignored_changes_no_tuning(
@@ -188,9 +203,19 @@ def test_what_is_found_where_pixels_are_ignored_changes_no_tuning(
         tuned(ignored_cache, m, monkeypatch).table for m in (maps, others, elsewhere)
     )
     groups = np.arange(6)
+    fitted = search.cross_fit(first, SMALL, groups)
+    matched = [matched_by(ignored_cache, m, fitted.rules, monkeypatch) for m in (maps, others)]
+    for one, other in zip(*matched, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_equal(tuple(a), tuple(b))
+    areas = [
+        [[int(x.sum()) for x in (m.overlaps, m.found_areas, m.true_areas)] for m in of_image]
+        for of_image in matched[0]
+    ]
+    assert areas == fitted.counts.tolist()
     for function in (
         lambda table: search.search(table, SMALL),
-        lambda table: search.cross_count(table, SMALL, groups).tolist(),
+        lambda table: search.cross_fit(table, SMALL, groups).counts.tolist(),
         lambda table: outcome.landscape_of(table, [1, 2], SMALL).by_class[2].tolist(),
         lambda table: table.confidences(0).tolist(),
     ):

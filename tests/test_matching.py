@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steelseg.data import rle
-from steelseg.defects.matching import defects, match, score
+from steelseg.tune.matching import defects, match, score
 
 
 def rows(*lines):

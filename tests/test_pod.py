@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from steelseg.defects.pod import fit, recall_by_size
+from steelseg.tune.pod import fit, recall_by_size
 
 # Bliss (1935), as in Dobson and Barnett, An Introduction to Generalized Linear Models (3rd ed.,
 # 2008), table 7.2: log10 of the dose of carbon disulphide, beetles, and those that it killed. With

@@ -25,6 +25,7 @@ from steelseg.report.drawing import OPACITY, draw
 from steelseg.report.gallery import Picture
 from steelseg.tune import outcome
 from steelseg.tune.components import ComponentTable, PairComponents
+from steelseg.tune.matching import Matching
 from steelseg.tune.outcome import Landscape
 
 HOSTILE = '"><script>alert(1)</script>.png'
@@ -49,20 +50,34 @@ def pair_components(
     return PairComponents(np.array(columns, dtype=np.int32).T, true, confidence)
 
 
+def matching(true: int, predicted: int, true_positive: int) -> Matching:
+    """One true component, as long as its area, and one found, or none."""
+    some = np.array([[0, 0]] if true_positive else np.zeros((0, 2)), dtype=np.int64)
+    areas = [np.array([area] if area else [], dtype=np.int64) for area in (true, predicted)]
+    return Matching(areas[0], areas[0], areas[1], some, np.full(len(some), true_positive))
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> pd.DataFrame:
     """Five validation images, written and read back."""
     counts = np.array(list(PAIRS.values()))[..., [2, 1, 0]].astype(np.int64)
-    confidences = np.array(list(PAIRS.values()))[..., 3]
+    found = (
+        np.array(list(PAIRS.values()))[..., 3],
+        [[matching(*pair[:3]) for pair in pairs] for pairs in PAIRS.values()],
+    )
     path = tmp_path / "validation.parquet"
     components = ComponentTable([0.5], 2)
     for pairs in PAIRS.values():
         components.append([pair_components(*pair) for pair in pairs])
     rules = {1: ClassRule(), 2: ClassRule()}
-    outcome.write_validation(path, list(PAIRS), rules, components, counts // 2, confidences)
+    outcome.write_validation(path, list(PAIRS), rules, components, counts // 2, *found)
     read = outcome.read_validation(path)
     assert np.array_equal(outcome.counts_of(read), counts)
     assert np.array_equal(outcome.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2)
+    shown = read[read["defect_sizes"].map(len) > 0]
+    assert shown["defect_sizes"].map(list).tolist() == [[10], [10], [20], [10]]
+    assert shown["defects_found"].map(list).tolist() == [[True], [False], [False], [True]]
+    assert read["false_components"].sum() == 0
     return read
 
 

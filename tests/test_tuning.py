@@ -16,7 +16,7 @@ from steelseg.tune.metrics import pair_dice
 from steelseg.tune.search import (
     TuneConfig,
     count,
-    cross_count,
+    cross_fit,
     evaluate,
     landscape,
     parts_of,
@@ -75,7 +75,7 @@ def test_rows_are_all_that_a_search_looks_at(drawn, data):
 
 @settings(max_examples=25)
 @given(images(), st.integers(2, 4), st.data())
-def test_cross_count_scores_each_part_under_the_rules_of_the_others(drawn, n_splits, data):
+def test_cross_fit_scores_each_part_under_the_rules_of_the_others(drawn, n_splits, data):
     """The cross-fitted score is put together from searches that never saw the image scored."""
     probabilities, masks = drawn
     table = fill_table(probabilities, masks)
@@ -84,9 +84,11 @@ def test_cross_count_scores_each_part_under_the_rules_of_the_others(drawn, n_spl
     )
     config = SMALL.model_copy(update={"n_splits": n_splits, "smoothing": 0.75})
     parts = parts_of(table, n_splits, groups)
-    found = pair_dice(cross_count(table, config, groups))
+    fitted = cross_fit(table, config, groups)
+    found = pair_dice(fitted.counts)
     for part in np.unique(parts):
         rules = search(table, config, parts != part)
+        assert all(fitted.rules[i] == rules for i in np.flatnonzero(parts == part))
         assert np.array_equal(found[parts == part], evaluate(table, rules, parts == part))
 
 
@@ -113,7 +115,7 @@ def test_search_on_labels_of_chance_is_honest_about_it():
         empty = evaluate(table, [ClassRule(enabled=False)]).mean()
         gains["optimistic"] += (evaluate(table, search(table, config)).mean() - empty) / 10
         gains["honest"] += (
-            pair_dice(cross_count(table, config, np.arange(30))).mean() - empty
+            pair_dice(cross_fit(table, config, np.arange(30)).counts).mean() - empty
         ) / 10
     assert gains["optimistic"] > 0.005
     assert gains["honest"] < 0.001
@@ -192,7 +194,7 @@ def test_class_that_is_everywhere_is_found():
     config = TuneConfig()
     table = fill_from_pixels([(0.9, 1)] * 4, config)
     assert search(table, config) == [ClassRule()]
-    assert pair_dice(cross_count(table, config, range(4))).mean() == 1.0
+    assert pair_dice(cross_fit(table, config, range(4)).counts).mean() == 1.0
 
 
 def test_gate_and_areas_are_used_where_they_help():
@@ -228,9 +230,9 @@ def test_single_image_is_scored_under_the_untuned_rule():
     config = TuneConfig()
     table = fill_from_pixels([(0.4, 1)], config)
     assert evaluate(table, search(table, config)).tolist() == [[1.0]]
-    assert pair_dice(cross_count(table, config, [7])).tolist() == [[0.0]]
+    assert pair_dice(cross_fit(table, config, [7]).counts).tolist() == [[0.0]]
     twins = fill_from_pixels([(0.4, 1)] * 3, config)
-    assert pair_dice(cross_count(twins, config, [7, 7, 7])).tolist() == [[0.0]] * 3
+    assert pair_dice(cross_fit(twins, config, [7, 7, 7]).counts).tolist() == [[0.0]] * 3
 
 
 def test_empty_table_gives_untuned_rules():
@@ -246,14 +248,14 @@ def test_report_puts_the_honest_score_first():
     config = TuneConfig()
     table = fill_from_pixels([(0.4, 1), (0.4, 1), (0.2, 0), (0.2, 0)], config)
     groups = [0, 1, 2, 3]
-    scores = report(table, search(table, config), cross_count(table, config, groups), [3])
-    assert scores["pair_dice"] == pair_dice(cross_count(table, config, groups)).mean()
-    true_positive, _, true = cross_count(table, config, groups)[:, 0].sum(axis=0)
+    scores = report(table, search(table, config), cross_fit(table, config, groups).counts, [3])
+    assert scores["pair_dice"] == pair_dice(cross_fit(table, config, groups).counts).mean()
+    true_positive, _, true = cross_fit(table, config, groups).counts[:, 0].sum(axis=0)
     assert scores["iou_class_3"] == true_positive / true  # nothing is predicted beside the truth
     assert scores["optimistic_pair_dice"] == 1.0
     assert scores["untuned_pair_dice"] == scores["all_empty_pair_dice"] == 0.5
     assert scores["iou_class_3"] == pytest.approx(
-        cross_count(table, config, range(4))[:2, 0, 0].mean()
+        cross_fit(table, config, range(4)).counts[:2, 0, 0].mean()
     )
 
 
@@ -280,7 +282,7 @@ def test_tables_and_rules_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="Expected 1 rules, but got 2"):
         evaluate(table, [ClassRule(threshold=0.4)] * 2)
     with pytest.raises(ValueError, match="groups"):
-        cross_count(table, SMALL, [0, 1])
+        cross_fit(table, SMALL, [0, 1])
 
 
 @pytest.mark.parametrize(
@@ -316,6 +318,6 @@ def test_what_is_found_does_not_depend_on_the_batch(tiny_model, tiny_cache, runt
         ):
             table.add(maps_chw, tiny_cache.masks(row))
         rules = search(table, TuneConfig())
-        honest = cross_count(table, TuneConfig(), list(rows))
+        honest = cross_fit(table, TuneConfig(), list(rows)).counts
         found.append((rules, count(table, rules).tolist(), report(table, rules, honest, [1, 2])))
     assert found[0] == found[1] == found[2]

@@ -18,8 +18,14 @@ from steelseg.core.errors import BadInput
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune import search
 from steelseg.tune.components import ComponentTable
+from steelseg.tune.matching import Matching
 from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
 from steelseg.tune.search import TuneConfig
+
+
+def _list(of: pa.DataType) -> pa.ListType:
+    return pa.list_(pa.field("element", of))  # as Parquet reads it back, which the checksum covers
+
 
 _SCHEMA = pa.schema(
     [
@@ -32,6 +38,9 @@ _SCHEMA = pa.schema(
         ("true_positive", pa.int64()),
         ("honest_predicted", pa.int64()),
         ("honest_true_positive", pa.int64()),
+        ("defect_sizes", _list(pa.int64())),
+        ("defects_found", _list(pa.bool_())),
+        ("false_components", pa.int64()),
     ]
 )
 
@@ -51,6 +60,7 @@ def write_validation(
     table: ComponentTable,
     honest: Int64,
     confidences: Float64,
+    matchings: Sequence[Sequence[Matching]],
 ) -> None:
     """Write the table as Parquet, whole or not at all.
 
@@ -59,9 +69,13 @@ def write_validation(
         names: N images.
         rules: the tuned rule of each of C classes, in channel order.
         table: of the images.
-        honest: (N, C, 3) pixels under rules chosen without the image, see `search.cross_count`.
+        honest: (N, C, 3) pixels under rules chosen without the image, see `search.cross_fit`.
         confidences: (N, C), calibrated without the image, see `headline.calibrated`.
+        matchings: of N images, C classes each, under rules chosen without the image; what is kept
+            is the longer side of each true component in pixels, whether it was found, and how many
+            found components are false.
     """
+    every = [one for of_image in matchings for one in of_image]
     raw = np.stack([table.confidences(c) for c in range(len(rules))], axis=1)
     counts = search.count(table, list(rules.values()))
     columns = [
@@ -74,6 +88,9 @@ def write_validation(
         counts[..., TRUE_POSITIVE].ravel(),
         honest[..., PREDICTED].ravel(),
         honest[..., TRUE_POSITIVE].ravel(),
+        [one.true_sizes for one in every],
+        [one.coverage > 0 for one in every],
+        [one.n_false for one in every],
     ]
     arrays = [pa.array(c, field.type) for c, field in zip(columns, _SCHEMA, strict=True)]
     sealed.write_sealed_table(path, pa.table(arrays, schema=_SCHEMA))

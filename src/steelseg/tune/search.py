@@ -7,7 +7,7 @@ is searched by itself.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -108,9 +108,19 @@ def evaluate(table: ComponentTable, rules: Sequence[ClassRule], rows: Rows = ALL
     return pair_dice(count(table, rules)[rows])
 
 
-def cross_count(
+class CrossFit(NamedTuple):
+    """What rules find that were chosen without the image, and which rules those are.
+
+    `counts` is (N, C, 3), as `count` returns; `rules` holds the C rules of each of N images.
+    """
+
+    counts: Int64
+    rules: list[list[ClassRule]]
+
+
+def cross_fit(
     table: ComponentTable, config: TuneConfig, groups: npt.ArrayLike, seed: int = 0
-) -> Int64:
+) -> CrossFit:
     """Count pixels under rules that were chosen without the image in question.
 
     Every part of the images (see `parts_of`) is counted under the rules chosen on the other parts.
@@ -123,21 +133,20 @@ def cross_count(
         groups: (N,) labels; near-duplicates share one.
         seed: for the parts.
 
-    Returns:
-        (N, C, 3), as `count` does.
-
     Raises:
         ValueError: the table was measured at other thresholds, or there are not N labels.
     """
     _check_thresholds(table, config)
     parts = parts_of(table, config.n_splits, groups, seed)
     counts = np.zeros((len(table), table.n_classes, 3), dtype=np.int64)
+    rules: dict[int, list[ClassRule]] = {part: [] for part in np.unique(parts).tolist()}
     for c in range(table.n_classes):
         gains = _grid_gains(table, c, config)
-        for part in np.unique(parts):
+        for part, of_part in rules.items():
             cell = _best_cell(sum_gains(gains, parts != part), config)
+            of_part.append(_rule_of(cell, config))
             counts[parts == part, c] = rule_counts(gains, cell)[parts == part]
-    return counts
+    return CrossFit(counts, [rules[part] for part in parts.tolist()])
 
 
 def report(
@@ -148,7 +157,7 @@ def report(
 ) -> dict[str, float]:
     """Score the search: every metric of `summarise`, cross-fitted, and two pair-Dices beside them.
 
-    `honest` is what `cross_count` returned.
+    `honest` is what `cross_fit` counted.
 
     `optimistic_pair_dice` is that of `rules` on the very images that they were chosen on, and
     `untuned_pair_dice` that of the threshold nearest to 0.5 and nothing else.

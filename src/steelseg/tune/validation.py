@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from steelseg.core.arrays import Pixels
+from steelseg.data import rle
 from steelseg.data.cache import Cache
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.postprocess import ClassRule, postprocess_maps
 from steelseg.predict.rules import PROBE_SIDE
 from steelseg.predict.tiles import Maps
 from steelseg.predict.views import ViewsConfig
 from steelseg.tune.components import ComponentTable, PairComponents, measure
+from steelseg.tune.matching import Matching, match
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 """Wraps an iterable of a known length, to show the progress."""
@@ -54,13 +57,38 @@ def validate(
     def look(row: int, maps: Maps) -> list[PairComponents]:
         return measure(maps.outside(cache.ignored(row)).whole(), cache.masks(row), thresholds)
 
-    rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
+    rows_of = _rows_of(models, folds)
     rows = [row for of_fold in rows_of.values() for row in of_fold]
     table = ComponentTable(thresholds, len(cache.classes))
     found = out_of_fold_maps(models, rows_of, cache.image, inference, views, look)
     for _, pairs in progress(found, len(rows)):
         table.append(pairs)
     return Validation(rows, table)
+
+
+def match_defects(
+    models: Mapping[int, Sequence[Path]],
+    folds: npt.NDArray[np.integer[Any]],
+    cache: Cache,
+    rules: Mapping[int, Sequence[ClassRule]],
+    inference: InferenceConfig,
+    views: ViewsConfig,
+    progress: Progress,
+) -> list[list[Matching]]:
+    """Predict the images once more and match what their rules find: C matchings per image.
+
+    Which true components a rule finds cannot be told from the table, and the maps are not kept. The
+    arguments are those of `validate`, and for each row of the cache the rules of the C classes.
+    """
+
+    def look(row: int, maps: Maps) -> list[Matching]:
+        found = postprocess_maps(maps.outside(cache.ignored(row)), rules[row])
+        pairs = zip(cache.masks(row), found, strict=True)
+        return [match(rle.encode(mask_hw), one.rle, maps.size_hw) for mask_hw, one in pairs]
+
+    rows_of = _rows_of(models, folds)
+    found = out_of_fold_maps(models, rows_of, cache.image, inference, views, look)
+    return [matchings for _, matchings in progress(found, len(rules))]
 
 
 def probe_image(cache: Cache, validation: Validation) -> Pixels:
@@ -78,3 +106,9 @@ def probe_image(cache: Cache, validation: Validation) -> Pixels:
         start = min(max(int(middle) - PROBE_SIDE // 2, 0), max(size - PROBE_SIDE, 0))
         window.append(slice(start, start + PROBE_SIDE))
     return np.ascontiguousarray(image[..., window[0], window[1]])
+
+
+def _rows_of(
+    models: Mapping[int, Sequence[Path]], folds: npt.NDArray[np.integer[Any]]
+) -> dict[int, list[int]]:
+    return {fold: np.flatnonzero(folds == fold).tolist() for fold in models}

@@ -1,1 +1,0 @@
-"""Defects one by one: which are found, of what size."""
