@@ -46,8 +46,8 @@ kfold: setup ## train one model per fold, predict with their mean (ARGS='-S epoc
 ablation: setup ## try switches one at a time with several seeds, write a table to docs/results.md
 	@python -m steelseg ablation docs/ablation.yaml --page docs/results.md $(ARGS)
 
-test: setup ## run all tests, in two processes
-	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup ## run all tests, in three processes
+	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m 'not pipeline'
