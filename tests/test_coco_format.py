@@ -174,7 +174,7 @@ def test_several_documents(tmp_path: Path) -> None:
         "val/b.png": True,
     }
     put_json(tmp_path, "annotations/val.json", document(annotation()))
-    with pytest.raises(BadInput, match=r"'train/a\.png' is there twice"):
+    with pytest.raises(BadInput, match=r"'train/a\.png' appears twice"):
         read(coco, tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_what_has_no_pixels_is_left_out(tmp_path: Path) -> None:
     put_json(tmp_path, "coco.json", document(*entries, images=images))
     source, records = read(coco, tmp_path)
     assert source.left_out == {
-        "gone.png": "annotations of an image that is not there",
+        "gone.png": "annotations of a missing image",
         "a.png: annotation 1": "box without a mask",
         "a.png: annotation 2": "polygon of fewer than 3 points",
         "a.png: annotation 3": "shape without a pixel in the image",
@@ -231,11 +231,11 @@ def test_a_damaged_annotation_is_refused_by_name(
     [
         ({"images": [{"id": 1, "file_name": "../a.png"}]}, "leads out of"),
         ({"images": [{"id": 1}]}, "expected the `file_name` of image 1"),
-        ({"images": [{"id": 1, "file_name": "a.png"}] * 2}, "image id 1 is there twice"),
+        ({"images": [{"id": 1, "file_name": "a.png"}] * 2}, "image id 1 appears twice"),
         ({"images": [{"id": 1, "file_name": "a.png", "height": 8, "width": 6}]}, "turned upright"),
         ({"images": {}}, "expected a list of objects as `images`"),
         ({"categories": [{"id": 3}]}, "expected a category with a name"),
-        ({"categories": DENTS[:1] * 2}, "the category 'dent' .3. is there twice"),
+        ({"categories": DENTS[:1] * 2}, "the category 'dent' .3. appears twice"),
     ],
 )
 def test_a_damaged_document_is_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:

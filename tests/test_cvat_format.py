@@ -117,7 +117,7 @@ def test_what_has_no_area_is_left_out(tmp_path: Path) -> None:
     put_text(tmp_path, "annotations.xml", text)
     source, records = read(cvat, tmp_path)
     assert source.left_out == {
-        "gone.png": "annotations of an image that is not there",
+        "gone.png": "annotations of a missing image",
         "a.png: polyline 1": "polyline, which has no area",
         "a.png: points 2": "points, which has no area",
         "a.png: polygon 3": "polygon of fewer than 3 points",
@@ -146,7 +146,7 @@ def test_a_project_has_subsets(tmp_path: Path) -> None:
         ("6.00,1.00", "1e9,1.00", "a.png.*polygon 1: .*far outside"),
         ("6.00,1.00", "6.00", "polygon 1: expected pairs"),
         ("6.00,1.00", "six,1", "polygon 1: expected points"),
-        ('label="dent"', 'label="rust"', "polygon 1: the label 'rust' is none of 'dent, pit'"),
+        ('label="dent"', 'label="rust"', "polygon 1: the label 'rust' is not in 'dent, pit'"),
         ('label="dent"', "", "polygon 1: expected a label"),
         ('z_order="0"', 'z_order="x"', "polygon 1: expected a number as `z_order`"),
         ('z_order="0"', 'z_order="1e300"', "polygon 1: expected a `z_order`"),
@@ -154,7 +154,7 @@ def test_a_project_has_subsets(tmp_path: Path) -> None:
         (POLYGON, '<mask label="pit" rle="12" left="6" top="0" width="4" height="3"/>', "leaves"),
         (POLYGON, '<mask label="pit" rle="11" left="0" top="0" width="4" height="3"/>', "add up"),
         (POLYGON, '<mask label="pit" rle="-1" left="0" top="0" width="4" height="3"/>', "`rle`"),
-        ('width="8"', 'width="9"', "say 6x9, but the image is 6x8"),
+        ('width="8"', 'width="9"', "state 6x9, but the image is 6x8"),
         ('width="8"', "", "expected a number as `width`"),
         ('name="a.png"', 'name="../a.png"', "leads out of"),
         ('name="a.png"', "", "expected the name of an image"),
@@ -179,7 +179,7 @@ ENTITIES = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         ("<annotations>", f"{ENTITIES}<annotations>", "declares entities"),
         ("<annotations>", '<!DOCTYPE x SYSTEM "file:///etc/passwd"><annotations>', "declares"),
         ("</image>", "", "cannot be read as XML"),
-        ("<image", '<track id="0"></track><image', "is of a video"),
+        ("<image", '<track id="0"></track><image', "annotates a video"),
     ],
 )
 def test_a_damaged_document_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:

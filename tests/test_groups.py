@@ -144,7 +144,7 @@ def test_series_begin_where_the_step_does_not_rise() -> None:
 
 def test_patterns_that_cannot_be_meant_are_refused() -> None:
     """One that fits nothing, one that is none, and a number that is none."""
-    with pytest.raises(BadInput, match=r"'coil' fits no image's name, such as 'a\.png'"):
+    with pytest.raises(BadInput, match=r"'coil' matches no image name, such as 'a\.png'"):
         groups.keys_of(["a.png"], "coil")
     with pytest.raises(BadInput, match="expected digits as `step` and `number`"):
         groups.keys_of(["a_1.png"], r"(?P<step>\w)_(?P<number>\d)")

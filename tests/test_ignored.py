@@ -68,7 +68,7 @@ def test_an_image_of_which_nothing_is_left_is_unlabelled(root: Path) -> None:
     assert found.left_out == {"b.png": "unlabelled"}
     assert table.thumbnails.shape[0] == 2
     assert table.rles(2) == ["48 1", None]
-    with pytest.raises(BadInput, match="all of all images"):
+    with pytest.raises(BadInput, match="all images are ignored"):
         marked(root, "a.png,1 48\nb.png,1 48\nc.png,1 48")
 
 
@@ -85,7 +85,7 @@ def test_without_a_region_the_table_is_as_it_was(root: Path, text: str | None) -
     ("text", "fault"),
     [
         ("d.png,1 1", "line 2: image 'd.png': no such image in the training folder"),
-        ("a.png,1 1\na.png,2 1", "line 3: image 'a.png' already stands in line 2"),
+        ("a.png,1 1\na.png,2 1", "line 3: image 'a.png' is already in line 2"),
         ("a.png,48 2", "line 2: image 'a.png': run `48 2`: runs past the end of 6x8 pixels"),
         ("a.png,1", "line 2: image 'a.png': expected pairs"),
         ("a.png,1 1,", "line 2: expected 2 fields, but got 3"),

@@ -102,9 +102,9 @@ def test_other_gaps_are_refused(line: str, path: Path) -> None:
 
 def test_pairs_in_two_unicode_forms_are_one(path: Path) -> None:
     """Which of two masks is right, nobody knows; nor whether an image is clean."""
-    with pytest.raises(BadInput, match="already stands in line 5"):
+    with pytest.raises(BadInput, match="is already in line 5"):
         read(path, f"{TRAIN_CSV}\u00f6.png,1,1 1\no\u0308.png,1,2 1\n")
-    with pytest.raises(BadInput, match="line 6 says that the image is clean"):
+    with pytest.raises(BadInput, match="line 6 marks the image as clean"):
         read(path, f"{TRAIN_CSV}\u00f6.png,1,1 1\no\u0308.png,,\n")
 
 

@@ -88,7 +88,7 @@ def test_images_may_be_elsewhere(tmp_path: Path) -> None:
     put_json(tmp_path, "labels/b.json", document(shape(), path="b.png"))
     source, records = read(labelme, tmp_path / "labels", images=tmp_path / "pictures")
     assert list(records["coil/a.png"].masks) == ["dent"]
-    assert list(source.left_out.values()) == ["annotations of an image that is not there"]
+    assert list(source.left_out.values()) == ["annotations of a missing image"]
 
 
 def test_an_image_that_is_only_inside_its_file_is_unpacked(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_what_has_no_meaning_is_left_out(tmp_path: Path) -> None:
     source, records = read(labelme, tmp_path)
     assert records["a.png"].masks["dent"].any()
     assert sorted(source.left_out.values()) == [
-        "annotations of an image that is not there",
+        "annotations of a missing image",
         "polygon of fewer than 3 points",
         "shape of the type 'cuboid'",
         "shape without a pixel in the image",
@@ -165,10 +165,10 @@ def test_a_damaged_shape_is_refused_by_name(
     ("wrong", "message"),
     [
         ({"imagePath": "../../a.png"}, "leads out of"),
-        ({"imagePath": None}, "expected the path of an image"),
+        ({"imagePath": None}, "expected an image path"),
         ({"shapes": {}}, "expected a list of objects"),
         ({"imageHeight": 8, "imageWidth": 6}, "turned upright"),
-        ({"imageHeight": 7}, "say 7x8, but the image is 6x8"),
+        ({"imageHeight": 7}, "state 7x8, but the image is 6x8"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
@@ -206,7 +206,7 @@ def test_a_label_must_be_one_of_the_classes(tmp_path: Path) -> None:
     put_json(tmp_path, "a.json", document(shape("dent"), shape("pit")))
     source, _ = read(labelme, tmp_path, classes=("pit", "dent"))
     assert source.classes == ["pit", "dent"]
-    with pytest.raises(BadInput, match="shape 1: the label 'dent' is none of 'pit'"):
+    with pytest.raises(BadInput, match="shape 1: the label 'dent' is not in 'pit'"):
         read(labelme, tmp_path, classes=("pit",))
 
 
@@ -254,5 +254,5 @@ def test_an_export_refuses_names_that_share_a_file(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "in/a.png", tmp_path / "in/a.bmp")
     put_json(tmp_path / "in", "a.json", document(shape()))
     source = labelme.read(tmp_path / "in", labelme.Options())
-    with pytest.raises(BadInput, match="one file of labels"):
+    with pytest.raises(BadInput, match="would share a label file"):
         labelme.write(tmp_path / "out", source.records, CLASSES)

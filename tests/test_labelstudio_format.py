@@ -157,8 +157,8 @@ def test_what_has_no_pixels_is_left_out(tmp_path: Path) -> None:
     put_json(tmp_path, "export.json", [task(annotation(*results)), task(image="gone.png", id=8)])
     source, _ = read(labelstudio, tmp_path)
     assert source.left_out == {
-        "task 8": "annotations of an image that is not there",
-        "a.png: region r1": "region that is neither brush nor polygon",
+        "task 8": "annotations of a missing image",
+        "a.png: region r1": "region that is neither a brush nor a polygon",
         "a.png: region r2": "region without a label",
         "a.png: region r3": "polygon of fewer than 3 points",
     }
@@ -175,9 +175,9 @@ def test_what_has_no_pixels_is_left_out(tmp_path: Path) -> None:
         ({"value": {"rle": 2**40, "polygonlabels": ["a"]}}, "`rle` as a list of bytes"),
         ({"value": {"points": TRIANGLE, "polygonlabels": "a"}}, "task 7: expected labels"),
         ({"value": {"points": TRIANGLE, "polygonlabels": [3]}}, "task 7: expected a label"),
-        ({"original_width": 9}, "region r1: the annotation is of an image of 6x9"),
-        ({"original_width": [8]}, "region r1: the annotation is of an image of 6x"),
-        ({"image_rotation": 90}, "region r1: was drawn on an image turned by hand"),
+        ({"original_width": 9}, "region r1: the annotation is for an image of 6x9"),
+        ({"original_width": [8]}, "region r1: the annotation is for an image of 6x"),
+        ({"image_rotation": 90}, "region r1: was drawn on an image turned in the editor"),
     ],
 )
 def test_a_damaged_region_is_refused_by_name(
@@ -193,7 +193,7 @@ def test_a_damaged_region_is_refused_by_name(
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([task(), task()], "task 7: the image 'a.png' is that of another task"),
+        ([task(), task()], "task 7: the image 'a.png' already belongs to another task"),
         ([task() | {"annotations": 3}], "task 7: expected a list of annotations"),
         ([task(annotation() | {"result": 3})], "task 7: expected a list of regions"),
         ([task(), 3], "expected a list of tasks"),

@@ -122,8 +122,8 @@ def test_voc_colours_with_black_behind_are_read_by_colour(tmp_path: Path) -> Non
 
 
 REFUSED_PALETTES = {
-    "black is not number 0": (1 - SPOT, [RED, BLACK], "whose number 0, for no defect, is black"),
-    "number 0 is white": (SPOT, [WHITE, RED], "whose number 0, for no defect, is black"),
+    "black is not number 0": (1 - SPOT, [RED, BLACK], "in which number 0, no defect, is black"),
+    "number 0 is white": (SPOT, [WHITE, RED], "in which number 0, no defect, is black"),
     "a grey that is another class": (SPOT, [BLACK, (2, 2, 2), RED], "by grey or by number"),
     "greys that are no classes": (SPOT, [BLACK, (90, 90, 90)], "but got 90"),
     "a number that is no class": (SPOT * 4, [BLACK, RED, RED, RED, GREEN], "but got 4"),
@@ -187,7 +187,7 @@ def test_transparent_black_is_black_and_other_transparency_is_refused(
     numbers = np.where(SPOT, white, 1 - white)
     path = save(tmp_path / "a.png", numbers, palette, transparency=palette.index(clear))
     if clear == WHITE:
-        with pytest.raises(BadInput, match="no transparency but that of black"):
+        with pytest.raises(BadInput, match="expected transparency only where black"):
             read_foreground(path, SIZE_HW)
     else:
         np.testing.assert_array_equal(read_foreground(path, SIZE_HW), SPOT)
@@ -196,7 +196,7 @@ def test_transparent_black_is_black_and_other_transparency_is_refused(
 def test_transparency_of_grey_files_counts_too(tmp_path: Path) -> None:
     """A PNG can make one grey level transparent."""
     path = save(tmp_path / "a.png", SPOT * 255, transparency=255)
-    with pytest.raises(BadInput, match="no transparency but that of black"):
+    with pytest.raises(BadInput, match="expected transparency only where black"):
         read_foreground(path, SIZE_HW)
     path = save(tmp_path / "b.png", SPOT * 255, transparency=0)
     np.testing.assert_array_equal(read_foreground(path, SIZE_HW), SPOT)

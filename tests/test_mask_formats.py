@@ -161,7 +161,7 @@ def test_magnetic_tiles(tmp_path: Path) -> None:
     assert [records[name].labelled for name in names] == [True, True, True, False]
     assert list(source.left_out) == [names[3]]  # a defect that nobody has drawn
     save(tmp_path / names[1].replace("jpg", "png"), soft)
-    with pytest.raises(BadInput, match="has a mask, but its folder says that it is clean"):
+    with pytest.raises(BadInput, match="has a mask, but is in a folder of clean images"):
         list(class_folders.read(tmp_path, Options()).records)
 
 
@@ -243,7 +243,7 @@ def test_segmentation_masks_of_cvat(tmp_path: Path) -> None:
     ordered = known.load("voc").read(tmp_path, Options(("unsure", "scratch")))
     assert ordered.classes == ["unsure", "scratch"]
     assert_shown(next(ordered.records), {"scratch": SPOT, "unsure": BLOT})
-    with pytest.raises(BadInput, match="'unsure' is none of --classes scratch"):
+    with pytest.raises(BadInput, match="'unsure' is not in --classes scratch"):
         read(tmp_path, classes=("scratch",))
     save(tmp_path / "SegmentationClass/coil/a.png", painted((SPOT, (1, 2, 3))))
     with pytest.raises(BadInput, match=r"colours of the legend, but got #010203 \(2 pixels\)"):
@@ -254,8 +254,8 @@ def test_segmentation_masks_of_cvat(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("scratch:255,0::\n", r"line 1: expected `name:r,g,b::`, but got 'scratch:255,0::'"),
-        ("a:1,2,3::\n\nb:1,2,3::\n", "line 3: 'a' has the colour #010203 too"),
-        ("# nothing\n", "expected a line for each class"),
+        ("a:1,2,3::\n\nb:1,2,3::\n", "line 3: 'a' also has the colour #010203"),
+        ("# nothing\n", "expected one line per class"),
         ("background:0,0,0::\n", "expected the name of a class"),
         (b"\xff\xfe:0,0,0::\n", "expected text in UTF-8"),
     ],
@@ -341,7 +341,7 @@ def test_a_file_for_each_class(tmp_path: Path) -> None:
     records = read(tmp_path)
     assert_shown(records["plate_7.jpg"], {"scratch": SPOT, "long_dent": BLOT})
     assert_shown(records["plate_8.jpg"], {"rust": SPOT}, BLOT)
-    with pytest.raises(BadInput, match=r"class 'rust' is none of --classes scratch, long_dent$"):
+    with pytest.raises(BadInput, match=r"class 'rust' is not in --classes scratch, long_dent$"):
         read(tmp_path, classes=("scratch", "long_dent"))
 
 
@@ -362,12 +362,12 @@ def test_a_threshold_takes_soft_masks(tmp_path: Path) -> None:
 def test_what_is_unclear_is_asked_for(tmp_path: Path) -> None:
     """None of the formats, or two of them."""
     save(tmp_path / "one/a.jpg")
-    with pytest.raises(BadInput, match=r"(?s)looks like none of the formats.*kaggle.*masks"):
+    with pytest.raises(BadInput, match=r"(?s)the format was not recognised.*kaggle.*masks"):
         known.recognise(tmp_path / "one")
     save(tmp_path / "two/train/good/a.png")
     save(tmp_path / "two/ground_truth/bent/a_mask.png", SPOT)
     save(tmp_path / "two/SegmentationClass/a.png", SPOT)
-    with pytest.raises(BadInput, match="looks like voc and mvtec; say which by --format"):
+    with pytest.raises(BadInput, match="looks like voc and mvtec; choose one with --format"):
         known.recognise(tmp_path / "two")
     with pytest.raises(BadInput, match="no such file or folder"):
         known.recognise(tmp_path / "three")
@@ -439,7 +439,7 @@ def test_images_are_linked_and_the_source_stays(tmp_path: Path) -> None:
     assert taken.read_bytes() == (source / "images/a.png").read_bytes()
     assert {p: p.read_bytes() for p in source.rglob("*") if p.is_file()} == before
     assert not list(tmp_path.glob(".*"))
-    with pytest.raises(SystemExit, match="expected a folder that is not in"):
+    with pytest.raises(SystemExit, match="expected a folder that neither is in"):
         main(["import", str(source), "--to", str(source / "set")])
 
 
@@ -559,7 +559,7 @@ def test_labels_are_exported_and_imported(tmp_path: Path, capsys: pytest.Capture
     main(["import", str(tmp_path / "out"), "--to", str(tmp_path / "again")])
     for name in ("train.csv", "classes.csv"):
         assert (tmp_path / "again" / name).read_text() == (source / name).read_text()
-    with pytest.raises(SystemExit, match="is there already; name a new folder"):
+    with pytest.raises(SystemExit, match="already exists; name a new folder"):
         main(["export", str(source), "--to", str(tmp_path / "out"), "--format", "masks"])
 
 

@@ -135,7 +135,7 @@ def test_a_mask_of_an_unlabelled_image_is_a_contradiction(raw: Path, run: Run, r
     """As is the word that it is clean; an empty row of the layout of 2019 says nothing."""
     (raw / "images.csv").write_text("ImageId,label\nc.png,unlabelled\n")
     (raw / "train.csv").write_text(f"{TRAIN_CSV}{row}\n")
-    with pytest.raises(BadInput, match=r"'c\.png'.*: images\.csv says that .* unlabelled"):
+    with pytest.raises(BadInput, match=r"'c\.png'.*: images\.csv marks .* unlabelled"):
         run()
     (raw / "train.csv").write_text(f"{TRAIN_CSV}c.png,1,\n")
     assert run()[0].names == ["a.png", "b.png"]
@@ -145,7 +145,7 @@ def test_all_images_unlabelled_are_refused(raw: Path, run: Run) -> None:
     """There is nothing to train on."""
     rows = "".join(f"{name}.png,unlabelled\n" for name in "abc")
     (raw / "images.csv").write_text(f"ImageId,label\n{rows}")
-    with pytest.raises(BadInput, match="expected labelled images, but all 3 are not"):
+    with pytest.raises(BadInput, match="expected labelled images, but none of 3 is"):
         run()
 
 
@@ -173,17 +173,17 @@ def test_classes_have_the_names_and_colours_of_their_file(raw: Path, run: Run) -
 @pytest.mark.parametrize(
     ("file", "text", "fault"),
     [
-        ("classes.csv", "ClassId,name\n", "expected a row for each class"),
+        ("classes.csv", "ClassId,name\n", "expected one row per class"),
         ("classes.csv", "id\n1\n", "line 1: expected one column `ClassId`, but got 'id'"),
-        ("classes.csv", "ClassId\n1\n1\n", "line 3: 'class 1' .* is there twice"),
-        ("classes.csv", "ClassId,name\n1,a\n2,a\n", "line 3: 'a' .* is there twice"),
+        ("classes.csv", "ClassId\n1\n1\n", "line 3: 'class 1' .* appears twice"),
+        ("classes.csv", "ClassId,name\n1,a\n2,a\n", "line 3: 'a' .* appears twice"),
         ("classes.csv", "ClassId,name\n0,a\n", "line 2: expected a class id from 1"),
         ("classes.csv", "ClassId,color\n1,red\n", "line 2: expected a colour such as #e69f00"),
         ("classes.csv", "ClassId,name\n1,a\tb\n", "line 2: expected up to 200 printable"),
-        ("classes.csv", "ClassId\n1\n", "class 2: unknown class; there are 1"),
+        ("classes.csv", "ClassId\n1\n", "class 2: unknown class; the classes are 1"),
         ("images.csv", "ImageId\nd.png\n", "image 'd.png': no such image in the training or"),
         ("images.csv", "ImageId\n../a.png\n", "line 2: expected the name of a file in the image"),
-        ("images.csv", "ImageId\na.png\na.png\n", "line 3: image 'a.png' is there twice"),
+        ("images.csv", "ImageId\na.png\na.png\n", "line 3: image 'a.png' appears twice"),
         ("images.csv", "ImageId,label\na.png,no\n", "line 2: expected `labelled` or `unlabelled`"),
         ("images.csv", "ImageId,group\na.png\n", "line 2: expected 2 fields, but got 1"),
         ("images.csv", "group\nx\n", "line 1: expected one column `ImageId`"),

@@ -54,8 +54,8 @@ def test_the_lines_add_up_and_the_report_has_their_figures(raw: Path, run: Run) 
     assert lines == [
         "5 training images of 6x8 (class 1: 2, class 2: 1, clean: 3), 3 test images",
         "train_images: 8 files: 5 images (2 in folders below), 3 passed over: 1 hidden, "
-        "2 of other suffixes (.json, .webp); 3 in no row, and so clean",
-        "test_images: 3 files: 3 images, 0 passed over; 1 in no row, and so not asked for",
+        "2 of other suffixes (.json, .webp); 3 in no row (clean)",
+        "test_images: 3 files: 3 images, 0 passed over; 1 in no row (not requested)",
     ]
     assert report["train_files"] == {
         "files": 8,
@@ -76,7 +76,7 @@ def test_names_and_ignored_regions_are_told(raw: Path, run: Run) -> None:
         "1 unlabelled images left out"
     )
     assert "warning: no training image shows class 2, pit, which will not be learnt" in lines[3]
-    assert lines[4] == "ignored.csv: a part of 1 training images is ignored, 1.04% of all pixels"
+    assert lines[4] == "ignored.csv: parts of 1 training images are ignored, 1.04% of all pixels"
     assert report["images_per_class"] == {"1": 1, "2": 0, "3": 0}
     assert (report["images_ignored_in_part"], report["unlabelled_images"]) == (1, 1)
     table = image_table.read(Path("data/annotations.parquet"))
@@ -131,7 +131,7 @@ def test_a_csv_is_read_as_pandas_writes_it(index: bool, raw: Path, run: Run) -> 
     report, lines = run()
     assert report["images_per_class"] == {"1": 2, "2": 1}
     assert (report["clean_images"], report["images_in_no_row"]) == (1, 0)
-    assert "; 0 in no row, and so clean" in lines[1]
+    assert "; 0 in no row (clean)" in lines[1]
 
 
 def test_an_index_column_of_the_sample_is_no_fault(raw: Path, run: Run) -> None:
@@ -147,7 +147,7 @@ def test_a_class_that_no_image_shows_is_told(raw: Path, run: Run) -> None:
     _, lines = run()
     assert lines[3:] == [
         "warning: no training image shows class 2, which will not be learnt; annotate images of "
-        "it, or take it out of classes.csv or sample_submission.csv"
+        "it, or remove it from classes.csv or sample_submission.csv"
     ]
 
 
@@ -175,10 +175,10 @@ def test_colours_pages_and_transparency_that_are_lost_are_counted(raw: Path, run
     report, lines = run()
     assert report["images_reduced"] == {"colour": 2, "pages": 1, "transparency": 1}
     assert lines[3:] == [
-        "warning: 2 of 7 images are in colour and are reduced to grey: what differs in hue alone "
-        "cannot be seen",
-        "warning: 1 of 7 images have several pages, of which the first alone is read",
-        "warning: 1 of 7 images are transparent in parts, which is passed over",
+        "warning: 2 of 7 images are in colour and are reduced to grey: differences in hue alone "
+        "are lost",
+        "warning: 1 of 7 images have several pages, of which only the first is read",
+        "warning: 1 of 7 images have transparency, which is dropped",
     ]
 
 

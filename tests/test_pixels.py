@@ -117,13 +117,21 @@ def test_grey_among_colours_is_three_times_the_same_and_colour_among_grey_its_lu
 
 
 REFUSED = {
-    "16 bits among 8": (deep_png(levels(1, "u2")), GREY, "expected 8 bits a channel.*got 16 bits"),
-    "8 bits among 16": (to_bytes(noise(1), "PNG"), DEEP, "expected 16 bits a channel.*got 8 bits"),
+    "16 bits among 8": (
+        deep_png(levels(1, "u2")),
+        GREY,
+        "expected 8 bits per channel.*got 16 bits",
+    ),
+    "8 bits among 16": (
+        to_bytes(noise(1), "PNG"),
+        DEEP,
+        "expected 16 bits per channel.*got 8 bits",
+    ),
     "floats among 16": (tiff([levels(1, "f4")]), DEEP, "expected 16 bits.*got numbers of 32 bits"),
     "one page of two": (
         tiff([levels(1, "u1")]),
         PixelFormat(channels=2),
-        "expected a TIFF of 2 pages of one size, one for each light, but got an image of 1 channel",
+        "expected a TIFF of 2 pages of one size, one per light, but got an image of 1 channel",
     ),
     "colours instead of lights": (
         to_bytes(levels(1, "u1", *SIZE_HW, 3), "PNG"),
@@ -138,13 +146,13 @@ REFUSED = {
     "no numbers": (
         tiff([np.full(SIZE_HW, np.nan, np.float32)]),
         PixelFormat(depth=32),
-        "pixels that are no numbers",
+        "pixels that are NaN or infinite",
     ),
     "grey of 16 bits with alpha": (png(SIZE_HW, 16, 4), DEEP, "expected grey or RGB of 16 bits"),
     "planes of 16 bits": (
         tiff([levels(1, "u2", *SIZE_HW, 3)], planar=True),
         DEEP_RGB,
-        "but got planes of colours",
+        "but got colour planes",
     ),
     "half a TIFF": (tiff([levels(1, "u2", 64, 64, 3)])[:9000], DEEP_RGB, "decoded|none of them"),
     "half a PNG": (deep_png(levels(1, "u2", 64, 64, 3))[:9000], DEEP_RGB, "decoded"),
@@ -287,7 +295,7 @@ def test_the_minority_of_another_depth_is_refused_by_name(tmp_path: Path) -> Non
     train = inspect(tmp_path / "a", {**images, "deep.png": deep_png(levels(1, "u2"))})
     assert (train.pixels, [image.image for image in train.images]) == (GREY, sorted(images))
     assert train.skipped.keys() == {"deep.png"}
-    with pytest.raises(BadInput, match=r"deep\.png: expected 8 bits a channel, as most"):
+    with pytest.raises(BadInput, match=r"deep\.png: expected 8 bits per channel, as in most"):
         inspect_folder(tmp_path / "a", skip_bad=False)
 
 

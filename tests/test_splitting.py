@@ -50,8 +50,8 @@ def test_a_fold_without_a_defect_is_told_with_what_to_do() -> None:
     """Any model that finds nothing scores 1 there."""
     (warning,) = told([0, 1, 2, 2, 1], "12", "12", "", "", "")
     assert warning == (
-        "warning: no image of fold 2 shows a defect, so that scores and rules of it mean nothing "
-        "there; validate on another (`-S fold=...`), take fewer folds "
+        "warning: no image of fold 2 shows a defect, so its scores and rules mean nothing "
+        "there; validate on another (`-S fold=...`), use fewer folds "
         "(`-S stratified_split.n_folds=2`), or annotate more images of it"
     )
 
@@ -59,7 +59,7 @@ def test_a_fold_without_a_defect_is_told_with_what_to_do() -> None:
 def test_folds_without_a_class_are_told_by_class() -> None:
     """But not again where there is no defect at all."""
     warnings = told([0, 1, 2, 3], "1", "1", "2", "")
-    assert [warning.split(", so that")[0] for warning in warnings] == [
+    assert [warning.split(", so its")[0] for warning in warnings] == [
         "warning: no image of fold 3 shows a defect",
         "warning: no image of fold 2 shows class 1",
         "warning: no image of fold 0, 1 shows class 2",

@@ -86,7 +86,7 @@ def test_masks_are_held_to_the_size_of_their_own_image(tmp_path: Path) -> None:
 BAD_SAMPLES = {
     "an image that is not there": (SAMPLE_CSV + "v.png_1,\n", "line 6: image 'v.png', class 1"),
     "an unknown class": (SAMPLE_CSV + "t.png_3,\n", "line 6: image 't.png', class 3: expected"),
-    "a pair twice": (SAMPLE_CSV + "t.png_1,\n", "line 6: .* already stands in line 2"),
+    "a pair twice": (SAMPLE_CSV + "t.png_1,\n", "line 6: .* is already in line 2"),
     "a missing column": ("ImageId,ClassId\nt.png,1\n", "line 1: missing column `EncodedPixels`"),
     "an unknown column": (
         "ImageId_ClassId,EncodedPixels,Usage\nt.png_1,,Public\n",

@@ -59,7 +59,7 @@ def test_clean_and_unlabelled(tmp_path: Path) -> None:
         "train/b.png": (True, []),
         "val/c.png": (False, []),
     }
-    assert source.left_out == {"labels/val/d.txt": "labels of an image that is not there"}
+    assert source.left_out == {"labels/val/d.txt": "labels of a missing image"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_boxes_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("2 .1 .1 .3 .1 .1 .3", "a.txt: line 2: the class '2' is none of '0, 1'"),
+        ("2 .1 .1 .3 .1 .1 .3", "a.txt: line 2: the class '2' is not in '0, 1'"),
         ("-1 .1 .1 .3 .1 .1 .3", "line 2: the class"),
         ("dent .1 .1 .3 .1 .1 .3", "line 2: the class 'dent'"),
         ("0 .1 .1 .3 .1 .1", "a.png.*line 2: expected pairs"),

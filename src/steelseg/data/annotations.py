@@ -24,11 +24,11 @@ from steelseg.data.near_duplicates import SIZE
 from steelseg.data.optional_files import IMAGES, ImageFacts
 
 THUMBNAIL_BYTES = 2 * SIZE**2  # float16
-ODD_SHARE = 0.1  # of the images; more of other sizes are no mistake
+ODD_SHARE = 0.1  # of the images; a larger share of other sizes is intended, not a mistake
 LOSSES = {
-    COLOUR: "are in colour and are reduced to grey: what differs in hue alone cannot be seen",
-    PAGES: "have several pages, of which the first alone is read",
-    TRANSPARENCY: "are transparent in parts, which is passed over",
+    COLOUR: "are in colour and are reduced to grey: differences in hue alone are lost",
+    PAGES: "have several pages, of which only the first is read",
+    TRANSPARENCY: "have transparency, which is dropped",
 }
 
 
@@ -38,10 +38,10 @@ class PivotConfig(Config):
     data_root: str
     dataset: str
     csv: str
-    """name of the label file in the data set's folder"""
+    """name of the label file in the data set folder"""
     channels: Channels
-    """`grey`, `rgb`, or `auto`: as many channels as most images have pages of one size; with one
-    page, rgb where any image is coloured, and grey otherwise"""
+    """`grey`, `rgb`, or `auto`: one channel per page if most images have several pages of one size;
+    otherwise rgb if any image is coloured, and grey if none is"""
     on_bad_image: Literal["stop", "skip"]
     """`skip` leaves broken training images out and counts them"""
 
@@ -57,15 +57,14 @@ def build(
 
     Args:
         inspection: all images of the training folder; those in no row of the csv are clean.
-        labels: the rows; empty RLEs mean that the image does not show the class. Names match
-            whatever the Unicode form of their accents.
-        classes: every class there is, sorted by id.
+        labels: the rows; an empty RLE means that the image does not show the class. Names match
+            regardless of their Unicode normalisation.
+        classes: all classes, sorted by id.
         where: the csv, for messages.
-        facts: what images.csv says, by the key of an image's name.
+        facts: the rows of images.csv, by the key of an image's name.
 
     Raises:
-        BadInput: rows name an unknown class, an image that is not there or that is unlabelled, or
-            an illegal RLE.
+        BadInput: a row has an unknown class, a missing or unlabelled image, or an illegal RLE.
     """
     index = {name_key(image.image): i for i, image in enumerate(inspection.images)}
     skipped = set(map(name_key, inspection.skipped))
@@ -93,23 +92,23 @@ def build(
 
 
 def build_unannotated(inspection: Inspection) -> ImageTable:
-    """Make the table of the test images, which have no annotations, and of which none may be."""
+    """Make the table of the test images, which have no annotations; it may be empty."""
     return _table(inspection, [], {})
 
 
 def check_sample(
     sample: LabelCsv, names: Collection[str], classes: Sequence[ClassInfo], where: Path
 ) -> None:
-    """Check that a sample submission can be answered, before hours of training.
+    """Check that a sample submission can be answered, before hours are spent on training.
 
     Args:
-        sample: what is asked for.
+        sample: the requested rows.
         names: the test images.
-        classes: every class there is.
+        classes: all classes.
         where: the sample, for messages.
 
     Raises:
-        BadInput: images are missing, all of which are named, or columns or rows mean nothing.
+        BadInput: images are missing (all are named), or columns or rows are not understood.
     """
     known, ids = set(map(name_key, names)), [one.id for one in classes]
     with Faults(str(where)) as faults:
@@ -128,16 +127,16 @@ def report(
     labels: LabelCsv,
     sample: LabelCsv | None,
 ) -> dict[str, Any]:
-    """Summarise the data: numbers of images and files, per class and combination, the baseline.
+    """Summarise the data: counts of images and files, per class and combination, and a baseline.
 
-    `all_empty_pair_dice` is what predicting nothing scores on the training images.
+    `all_empty_pair_dice` is the score of empty predictions on the training images.
 
     Args:
         train: the annotated images.
         test: the images to predict.
-        inspections: of the folders of both.
+        inspections: of both folders.
         labels: the rows of the training images.
-        sample: the rows that are asked for; without them all are.
+        sample: the requested rows; without it, all are requested.
     """
     positives = {c: sum(r is not None for r in train.rles(c)) for c in train.classes}
     combinations = train.combinations()
@@ -170,7 +169,7 @@ def describe(
     inspections: tuple[Inspection, Inspection],
     classes: Sequence[ClassInfo],
 ) -> Iterator[str]:
-    """Put a report into lines for the terminal: one for the data and for each folder, warnings."""
+    """Format a report for the terminal: a summary, a line per folder, and warnings."""
     shown = report["images_per_class"]
     per_class = ", ".join(f"{one.name}: {shown[str(one.id)]}" for one in classes)
     skipped, unlabelled = report["skipped_bad_images"], report["unlabelled_images"]
@@ -181,17 +180,17 @@ def describe(
         + (f"; {unlabelled} unlabelled images left out" if unlabelled else "")
     )
     train, test = (inspection.listing.describe("images") for inspection in inspections)
-    yield f"train_images: {train}; {report['images_in_no_row']} in no row, and so clean"
+    yield f"train_images: {train}; {report['images_in_no_row']} in no row (clean)"
     if report["test_files"]["files"]:
         unasked = report["test_images_in_no_row"]
-        yield f"test_images: {test}; {unasked} in no row, and so not asked for"
+        yield f"test_images: {test}; {unasked} in no row (not requested)"
     if inspections[0].pixels != GREY:
         yield _describe_pixels(inspections[0])
     yield from _warn(report, classes)
 
 
 def _describe_pixels(train: Inspection) -> str:
-    """Say what the images are read as, and how many of them become it without being it."""
+    """Describe the pixel format of the images, and how many of them are in colour."""
     text = f"pixels: {train.pixels.describe()}"
     coloured = sum(image.coloured for image in train.images)
     if train.pixels.channels == COLOURS and coloured:
@@ -206,24 +205,24 @@ def _warn(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[s
             yield f"warning: {n_lost} of {n_images} images {text}"
     if odd := report["images_of_odd_size"]:
         yield (
-            f"warning: {odd} training images are not of the size of all others; they are used as "
-            "they are, and their masks must be of their own size"
+            f"warning: {odd} training images differ in size from all others; they are used as "
+            "they are, and each mask must have the size of its image"
         )
     unseen = [one for one in classes if not report["images_per_class"][str(one.id)]]
     if unseen == list(classes):
         yield (
-            "warning: no training image shows a defect, so that nothing can be learnt; "
-            "is the right csv of masks in place?"
+            "warning: no training image shows a defect, so nothing can be learnt; "
+            "is this the right csv of masks?"
         )
     elif unseen:
         yield (
-            f"warning: no training image shows {enumerated(unseen)}, which will not be "
-            "learnt; annotate images of it, or take it out of classes.csv or sample_submission.csv"
+            f"warning: no training image shows {enumerated(unseen)}, which will not be learnt; "
+            "annotate images of it, or remove it from classes.csv or sample_submission.csv"
         )
 
 
 def _count_odd(sizes_hw: Sequence[tuple[int, int]]) -> int:
-    """Count the images that are not of the size of nearly all others; 0 where sizes are mixed."""
+    """Count the images whose size differs from nearly all others; 0 where sizes are mixed."""
     usual = usual_size(sizes_hw)
     odd = sum(size != usual for size in sizes_hw)
     return odd if odd <= ODD_SHARE * len(sizes_hw) else 0
@@ -240,15 +239,15 @@ def _missing(
     image: str,
     mask: str | None = None,
 ) -> str:
-    """Say why a row's image is not in the table, or nothing if an unlabelled one has no mask."""
+    """Return why a row's image is not in the table; empty for an unlabelled one without a mask."""
     if name_key(image) in unlabelled:
-        return "" if mask == "" else f"{IMAGES} says that the image is unlabelled"
+        return "" if mask == "" else f"{IMAGES} marks the image as unlabelled"
     instead = elsewhere.get(name_key(image))
     return "no such image in the training folder" + (f", but {instead}" if instead else "")
 
 
 def _unknown(ids: Iterable[int]) -> str:
-    return f"unknown class; there are {', '.join(map(str, ids))}"
+    return f"unknown class; the classes are {', '.join(map(str, ids))}"
 
 
 def _legal(text: str, size_hw: tuple[int, int], pair: str, faults: Faults) -> str | None:

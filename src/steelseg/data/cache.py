@@ -1,14 +1,14 @@
 """The training cache: decoded pixels and bit-packed masks in a few large Arrow files.
 
 A cache is a folder of shards (Arrow IPC, one record batch each) and a `manifest.json`. A shard's
-columns are `image` (string), `height`, `width`, `pixels` (the bytes of (H, W) uint8, or of what
-`PixelFormat` says) and `masks` (C x H x ceil(W / 8) bytes, the bits of a mask's row from left to
-right, as `numpy.packbits` writes them). Where anything is ignored in any image, there is one mask
-more, the last, of what is ignored.
+columns are `image` (string), `height`, `width`, `pixels` (the bytes of (H, W) uint8, or as stated
+by `PixelFormat`) and `masks` (C x H x ceil(W / 8) bytes, the bits of a mask's row from left to
+right, as `numpy.packbits` writes them). If any image has ignored regions, every image has one more
+mask, the last, of what is ignored.
 
-Images are read by position from the file (`pread`) and not through a memory map: the copy from the
-page cache costs the same, the resident memory of a process does not grow with what it has read,
-and a file that was cut short is an error and not a SIGBUS.
+Images are read by position (`pread`) and not through a memory map: the copy from the page cache
+costs the same, the resident memory of a process does not grow as it reads, and a truncated file is
+an error and not a SIGBUS.
 """
 
 import os
@@ -29,13 +29,13 @@ from steelseg.core.sizes import Size, typical_size
 MANIFEST = "manifest.json"
 FORMAT = 4
 
-BLACK = 10  # grey levels up to which there is no plate; JPEG makes the black beside it that light
+BLACK = 10  # highest grey level beside the plate: JPEG lightens the black there
 Rows = Int64
 """Indices of images in the cache."""
 
 
 class _Shard(NamedTuple):
-    """The images of a file, and the byte offsets at which their pixels and masks begin in it."""
+    """The images of a file, and the byte offsets of their pixels and masks in it."""
 
     path: Path
     names: list[str]
@@ -48,15 +48,15 @@ class Cache:
     """Random access to the images and masks of a cache folder; cheap to send to a worker.
 
     Attributes:
-        folder: where it is.
+        folder: its path.
         names: the images, in row order.
         class_infos, classes: the classes and their ids, in channel order.
-        has_ignored: whether anything is ignored in any image.
+        has_ignored: whether any image has ignored regions.
         sizes_hw: height and width of each image in pixels.
-        pixels: what its images hold.
+        pixels: the pixel format of its images.
         mean, std: of all levels of each channel, 0 to 1.
-        annotations: identity of the annotations that it was made of.
-        identity: SHA-256 of the manifest, and so of the annotations and of all shards.
+        annotations: identity of the annotations that it was made from.
+        identity: SHA-256 of the manifest, which covers the annotations and all shards.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,14 +92,14 @@ class Cache:
         return {**self.__dict__, "_files": {}}  # a file descriptor means nothing elsewhere
 
     def refuse_other(self, identity: str | None, made_of_it: Path) -> None:
-        """Check that a file, which says what cache it was made of, was made of this one.
+        """Check that a file, which states the cache it was made from, was made from this one.
 
         Raises:
-            BadInput: it was made of another.
+            BadInput: it was made from another.
         """
         if identity != self.identity:
             raise BadInput(
-                f"{made_of_it}: was made of another cache than {self.folder}; run `dvc repro`"
+                f"{made_of_it}: was made from another cache than {self.folder}; run `dvc repro`"
             )
 
     @property
@@ -109,16 +109,16 @@ class Cache:
 
     @property
     def n_masks(self) -> int:
-        """How many masks an image has: of each class, and of what is ignored, if anything is."""
+        """Masks per image: one per class, and one of ignored regions if `has_ignored`."""
         return len(self.classes) + self.has_ignored
 
     @property
     def has_one_size(self) -> bool:
-        """Whether all images are of one size."""
+        """Whether all images have the same size."""
         return len(set(self.sizes_hw)) == 1
 
     def image(self, row: int) -> Pixels:
-        """Return the image of a row: (H, W), or (C, H, W) of several channels."""
+        """Return the image of a row: (H, W), or (C, H, W) for several channels."""
         height, width = self.sizes_hw[row]
         shard, index = self._locate[row]
         n_bytes = height * width * self.pixels.bytes_a_pixel
@@ -127,7 +127,7 @@ class Cache:
         return planes if self.pixels.channels > 1 else planes[0]
 
     def packed_masks(self, row: int) -> Uint8:
-        """Return the masks of a row, eight pixels a byte: (`n_masks`, H, ceil(W / 8)) uint8."""
+        """Return the masks of a row, eight pixels per byte: (`n_masks`, H, ceil(W / 8)) uint8."""
         height, width = self.sizes_hw[row]
         shape = (self.n_masks, height, -(-width // 8))
         shard, index = self._locate[row]
@@ -140,7 +140,7 @@ class Cache:
         return np.unpackbits(packed, axis=-1, count=self.sizes_hw[row][1])
 
     def ignored(self, row: int) -> Uint8 | None:
-        """Return what is ignored in a row, (H, W) uint8 of 0 and 1; None for nothing."""
+        """Return the ignored region of a row, (H, W) uint8 of 0 and 1; None if there is none."""
         packed_hw = self.packed_masks(row)[-1] if self.has_ignored else None
         if packed_hw is None or not packed_hw.any():
             return None
@@ -151,7 +151,7 @@ class Cache:
             self._files[shard] = os.open(self._shards[shard].path, os.O_RDONLY)
         buffer = np.empty(n_bytes, dtype=np.uint8)
         if os.preadv(self._files[shard], [buffer.data], offset) != n_bytes:
-            raise BadInput(f"{self._shards[shard].path}: was cut short while it was in use")
+            raise BadInput(f"{self._shards[shard].path}: was truncated while it was in use")
         return buffer
 
 
@@ -159,7 +159,7 @@ def verify(path: Path, digest: str) -> None:
     """Check a file against its SHA-256.
 
     Raises:
-        BadInput: the file is missing or is not what was written.
+        BadInput: the file is missing or has changed since it was written.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; run `dvc repro` again")
@@ -188,7 +188,7 @@ def _open_shard(path: Path) -> _Shard:
 
 
 def _value_offsets(column: pa.Array, start: int) -> list[int]:
-    """Return where in the file the values of a column begin, which is mapped from `start` on."""
+    """Return the file offsets of a column's values; the file is mapped from `start` on."""
     _, offsets, values = column.buffers()
     first: list[int] = (np.frombuffer(offsets, np.int64) + (values.address - start)).tolist()
     return first

@@ -1,4 +1,4 @@
-"""Writing of the training cache; see `steelseg.data.cache` for its layout."""
+"""Writes the training cache; see `steelseg.data.cache` for its layout."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from steelseg.data.cache import FORMAT, MANIFEST
 from steelseg.data.decoding import read
 from steelseg.data.image_table import ImageTable
 
-SHARD_BYTES = 2**28  # of pixels, unless one image has more: a shard is held in memory
+SHARD_BYTES = 2**28  # of pixels, unless a single image has more: a shard is held in memory
 
 
 class CacheConfig(Config):
@@ -29,17 +29,17 @@ class CacheConfig(Config):
     data_root: str
     dataset: str
     shard_images: Annotated[int, Field(ge=1)]
-    """images a shard; one shard is held in memory while it is written"""
+    """images per shard; one shard is held in memory while it is written"""
 
 
 def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: int) -> Iterator[int]:
-    """Write the cache of all annotated images; yields the number of images of each shard done.
+    """Write the cache of all annotated images; yields the number of images of each shard.
 
-    Shards that are there already, and sound, are kept: an interrupted call goes on where it was.
-    The manifest is written last, so that a folder with a manifest is complete.
+    Existing intact shards are kept: an interrupted call continues where it stopped. The manifest
+    is written last, so a folder with a manifest is complete.
 
     Raises:
-        BadInput: an image is unsound, or is no longer the file that the annotations were made of.
+        BadInput: an image is broken, or has changed since the annotations were made.
         SteelsegError: the disk is full.
     """
     names, sizes_hw, pixels = table.names, table.sizes_hw, table.pixels
@@ -71,7 +71,7 @@ def write(folder: Path, images_folder: Path, table: ImageTable, shard_images: in
 def shard_rows(
     sizes_hw: Sequence[tuple[int, int]], shard_images: int, bytes_a_pixel: int = 1
 ) -> Iterator[range]:
-    """Share rows out to shards: so many images each, and fewer where they are large."""
+    """Divide rows into shards of a fixed number of images, fewer where they are large."""
     start = held = 0
     for row, (height, width) in enumerate(sizes_hw):
         n_bytes = height * width * bytes_a_pixel
@@ -87,7 +87,7 @@ def shard_rows(
 def _read(path: Path, digest: str, pixels: PixelFormat) -> Pixels:
     image, found = read(path, pixels)
     if found != digest:
-        raise BadInput(f"{path}: has changed since pivot_csv looked at it")
+        raise BadInput(f"{path}: has changed since pivot_csv read it")
     return image
 
 
@@ -101,7 +101,7 @@ def _pack(texts: Sequence[str | None], size_hw: tuple[int, int]) -> Uint8:
 
 
 def _binary(values: Iterable[Pixels]) -> pa.Array:
-    """Lay arrays of bytes one after the other; made for gigabytes, so nothing is copied twice."""
+    """Concatenate arrays of bytes; they may be gigabytes, so nothing is copied twice."""
     arrays = [value.ravel().view(np.uint8) for value in values]
     ends = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int64)
     joined = np.concatenate(arrays)
@@ -136,7 +136,7 @@ def _write_manifest(folder: Path, table: ImageTable, shards: dict[str, str]) -> 
 def _pooled(
     means: Float64, stds: Float64, areas: Float64, pixels: PixelFormat
 ) -> tuple[float, float]:
-    """Mean and deviation of all pixels, 0 to 1 between the limits, from those of images."""
+    """Pool the means and deviations of images, scaled to 0 to 1 between the limits."""
     weights = areas / areas[0]
     mean = float(np.average(means, weights=weights))
     variance = float(np.average(stds**2 + means**2, weights=weights)) - mean**2

@@ -1,4 +1,4 @@
-"""Reading of csv files by records: faults are told with the line that a record begins on."""
+"""Reads csv files by records: faults name the line that a record begins on."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ _MAX_FIELD = 2**29  # characters; the RLE of the finest checkerboard of an image
 def read_table(
     path: Path, needed: Sequence[str], optional: Sequence[str], faults: Faults
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line of each record of a csv and its fields by column, without blanks around them.
+    """Yield the line of each record of a csv and its stripped fields by column.
 
-    Columns stand in any order; those that are not asked for are passed over, and optional ones
-    that are not there are empty. What is wrong with a record is noted.
+    Columns may be in any order; others are skipped, and missing optional ones are empty. What is
+    wrong with a record is added to the faults.
 
     Raises:
-        BadInput: the file cannot be read, or a needed column is missing.
+        BadInput: the file cannot be read, or a required column is missing.
     """
     with open_text(path) as text:
         records = split_records(text, faults)
@@ -42,9 +42,9 @@ def read_table(
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a file for reading by parts; what is wrong with it is told when it is met."""
+    """Open a text file for streaming; read errors inside the block become `BadInput`."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if path.exists() and not path.is_file():  # opening a pipe would block
             raise BadInput(f"{path}: expected a csv file, but this is something else")
         with path.open(encoding="utf-8-sig", newline="") as text:
             yield text
@@ -60,16 +60,16 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 
 def _find_bad_byte(data: bytes) -> tuple[int, int]:
-    """Return the line and the value of the first byte that is no UTF-8 (there must be one)."""
+    """Return the line and the value of the first byte that is not UTF-8 (there must be one)."""
     try:
         data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-    raise AssertionError("expected a byte that is no UTF-8")
+    raise AssertionError("expected a byte that is not UTF-8")
 
 
 def split_records(text: TextIO, faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line that each record begins on and its fields; blank lines are passed over."""
+    """Yield the line that each record begins on and its fields; blank lines are skipped."""
     limit = csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader(text, strict=True, skipinitialspace=True)
     line = 1

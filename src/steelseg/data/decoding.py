@@ -1,7 +1,7 @@
-"""Decoding of image files to upright pixels, as a data set's `PixelFormat` has them.
+"""Decodes image files to upright pixels in a data set's `PixelFormat`.
 
-Pillow decodes all of them, since it refuses what is truncated. 16-bit colours it halves, see
-`_colours_of_16_bits`.
+Pillow decodes all of them, since it refuses truncated files. It drops half of the bits of 16-bit
+colours, see `_colours_of_16_bits`.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from steelseg.data.images import (
 )
 
 GREY_MODES = frozenset({"1", "L", "LA"})
-MODES = GREY_MODES | {"P", "RGB", "RGBA", "CMYK"}  # 8 bits a channel or fewer
-PAGE_MODES = frozenset({"1", "L", "I", "I;16", "I;16B", "F"})  # of one channel
-MAX_PAGES = 64  # that are channels; more are a film
-_NO_COEFFICIENTS = 128  # the grey of JPEG blocks for which a file holds no data
-_APART = 16  # levels of 255 between channels; JPEG and a lamp's tint leave grey steel below
+MODES = GREY_MODES | {"P", "RGB", "RGBA", "CMYK"}  # 8 bits per channel or fewer
+PAGE_MODES = frozenset({"1", "L", "I", "I;16", "I;16B", "F"})  # with one channel
+MAX_PAGES = 64  # that are channels; more are a video
+_NO_COEFFICIENTS = 128  # the grey of JPEG blocks without data
+_APART = 16  # levels of 255 between channels; grey steel stays below despite JPEG and tinted light
 _COLOURED = 1e-4  # share of an image's pixels: a spot of 6x6 on Severstal's 256x1600
 _OTHER_ORDER = {"16B": "16L", "16L": "16B", "16N": "16B"}  # of bytes; N is this machine's
 
@@ -41,30 +41,30 @@ class Decoded(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a file holds, before anything is made of it."""
+    """The contents of a file, before a `PixelFormat` is chosen."""
 
     depth: int
-    """8, 16 or 32 bits a channel, as `PixelFormat` has them"""
+    """8, 16 or 32 bits per channel, as in `PixelFormat`"""
     lights: int
-    """pages of one size and one channel each; 1 where there is but one, or others are unlike it"""
+    """pages of one size and one channel each; 1 if there is only one, or if they differ"""
     coloured: bool
     """whether its channels differ by more than tint and noise, in more than a speck"""
     transparent: bool
     has_pages: bool
-    """whether there is more than the first page"""
+    """whether there are pages after the first"""
 
 
 def read(path: Path, pixels: PixelFormat) -> Decoded:
     """Read and decode an image file.
 
     Returns:
-        (H, W) for one channel, (C, H, W) for several, uint8 or uint16, turned as the file's EXIF
-        orientation says: what every viewer shows, and masks are drawn on. 8 bits are as they are in
-        the file. One channel of a file with colours is their luminance, and three of a grey file
-        are three times the same.
+        (H, W) for one channel, (C, H, W) for several, uint8 or uint16, upright by the file's EXIF
+        orientation, as viewers show it and masks are drawn on it. 8-bit values are those of the
+        file. A colour file read as one channel gives its luminance; a grey file read as three
+        gives three equal channels.
 
     Raises:
-        BadInput: the file is missing, is no image, is truncated or corrupt, has another depth or
+        BadInput: the file is missing, not an image, truncated or corrupt, has another depth or
             number of channels, or more than `MAX_PIXELS` pixels (refused before they are decoded).
     """
     try:
@@ -80,10 +80,10 @@ def decode(data: bytes, pixels: PixelFormat, max_pixels: int = MAX_PIXELS) -> Pi
 
 
 def read_levels(data: bytes, pixels: PixelFormat, max_pixels: int = MAX_PIXELS) -> Levels:
-    """Decode as `decode` does, but scale nothing."""
+    """Decode as `decode` does, but without scaling the levels."""
     stored, is_jpeg, orientation = _decode(data, pixels, max_pixels)
     if is_jpeg and _may_end_early(stored):
-        # where the data end early, whatever stands at their end is taken for more of them
+        # where the data end early, the decoder reads whatever follows as pixels
         end = data.rfind(b"\xff\xd9")
         longer = data[:end] + b"\x55" * 4096 + data[end:]
         if not np.array_equal(stored, _decode(longer, pixels, max_pixels)[0]):
@@ -96,10 +96,10 @@ def read_levels(data: bytes, pixels: PixelFormat, max_pixels: int = MAX_PIXELS) 
 
 
 def fit_channels(levels: Levels, channels: int) -> Levels:
-    """Make (H, W) or (C, H, W) as many channels as a data set has; one is (H, W).
+    """Convert (H, W) or (C, H, W) to the data set's number of channels; one is (H, W).
 
     Raises:
-        BadInput: there is no telling how.
+        BadInput: the number of channels cannot be converted.
     """
     found = 1 if levels.ndim == 2 else len(levels)
     if found == channels:
@@ -109,17 +109,17 @@ def fit_channels(levels: Levels, channels: int) -> Levels:
     if found == COLOURS and channels == 1:
         return _luminance(levels)
     expected = {1: "grey or RGB", COLOURS: "RGB, grey or a TIFF of 3 pages of one size"}.get(
-        channels, f"a TIFF of {channels} pages of one size, one for each light"
+        channels, f"a TIFF of {channels} pages of one size, one per light"
     )
     raise BadInput(f"expected {expected}, but got an image of {found} channel{'s' * (found > 1)}")
 
 
 def look(data: bytes) -> Look:
-    """Look at what an image file holds; most is told by its header."""
+    """Return what an image file contains, mostly from its header."""
     with opened(data) as image:
         depth = _depth_of(image)
         lights, has_pages = _count_pages(image, data)
-        # a JPEG is decoded at a quarter of its size, which takes a quarter of the time
+        # decoding a JPEG at a quarter of its size takes a quarter of the time
         width, height = image.size
         image.draft("RGB", (max(1, width // 4), max(1, height // 4)))
         transparent = False
@@ -148,13 +148,13 @@ def _decode(data: bytes, pixels: PixelFormat, max_pixels: int) -> tuple[Levels, 
             stored: Levels = np.stack(pages)
         else:
             stored = _levels(image, depth, channels, data)
-        turned = image.format == "TIFF"  # by Pillow, on loading
+        turned = image.format == "TIFF"  # Pillow turns TIFFs on loading
         orientation = 1 if turned else orientation_of(image)
         return stored, image.format in {"JPEG", "MPO"}, orientation
 
 
 def _levels(image: ImageFile.ImageFile, depth: int, channels: int, data: bytes) -> Levels:
-    """Decode the page that an image is at, to (H, W) or (C, H, W)."""
+    """Decode the current page of an image to (H, W) or (C, H, W)."""
     if depth == 8 and channels == 1:
         image.draft("L", image.size)  # a JPEG's luminance needs no colour conversion
         return np.array(image.convert("L"))
@@ -164,7 +164,7 @@ def _levels(image: ImageFile.ImageFile, depth: int, channels: int, data: bytes) 
     elif image.mode.startswith(("I", "F")):
         found = np.array(image)
         if not np.isfinite(found).all():
-            raise BadInput("has pixels that are no numbers (NaN or infinite)")
+            raise BadInput("has pixels that are NaN or infinite")
         found = found.astype(np.float32 if depth == 32 else np.uint16, copy=False)
     else:
         found = _colours_of_16_bits(data)
@@ -178,7 +178,7 @@ def _rgb(image: ImageFile.ImageFile) -> Any:
 def _colours_of_16_bits(data: bytes) -> Uint16:
     """Decode colours of 16 bits: (3, H, W).
 
-    Pillow keeps their upper bytes only; with the bytes taken in the other order, the lower ones.
+    Pillow keeps only their upper bytes; decoding in the other byte order gives the lower ones.
     """
     halves: list[Any] = []
     for order in (dict.fromkeys(_OTHER_ORDER), _OTHER_ORDER):
@@ -190,18 +190,18 @@ def _colours_of_16_bits(data: bytes) -> Uint16:
 
 
 def _in_order(arguments: Any, order: dict[str, Any]) -> Any:
-    """Put an order of bytes into the arguments of one of Pillow's decoders."""
+    """Set the byte order in the arguments of one of Pillow's decoders."""
     raw, *others = (arguments,) if isinstance(arguments, str) else arguments
     mode, _, bits = raw.partition(";")
     if mode not in {"RGB", "RGBA", "RGBX"} or bits not in order:
-        got = f"planes of colours ({raw})" if len(raw) == 1 else quote(raw)
+        got = f"colour planes ({raw})" if len(raw) == 1 else quote(raw)
         raise BadInput(f"expected grey or RGB of 16 bits, but got {got}; save it as RGB, or as PNG")
     swapped = f"{mode};{order[bits] or bits}"
     return swapped if isinstance(arguments, str) else (swapped, *others)
 
 
 def _luminance(levels: Levels) -> Levels:
-    """Return the grey of (3, H, W) as ITU-R 601 has it, and Pillow rounds it."""
+    """Return the ITU-R 601 luma of (3, H, W), rounded as Pillow does."""
     if levels.dtype.kind == "f":
         return np.asarray(0.299 * levels[0] + 0.587 * levels[1] + 0.114 * levels[2])
     red, green, blue = levels.astype(np.uint32)
@@ -211,9 +211,9 @@ def _luminance(levels: Levels) -> Levels:
 def _count_pages(
     image: ImageFile.ImageFile, data: bytes, max_pixels: int = MAX_PIXELS
 ) -> tuple[int, bool]:
-    """Count the pages that are channels, and say whether there is any page but the first.
+    """Count the pages that are channels, and return whether there are pages after the first.
 
-    A preview or a film has pages that are none. The image is at its first page afterwards.
+    The pages of previews and videos are not channels. The image is left at its first page.
     """
     if image.format != "TIFF" or not getattr(image, "is_animated", False):
         return 1, False  # the second frame of an MPO is a camera's preview
@@ -227,7 +227,7 @@ def _count_pages(
             n_pages += 1
     except EOFError:
         return n_pages, True
-    except (BadInput, SyntaxError):  # too many pixels for all of them, or of an unknown kind
+    except (BadInput, SyntaxError):  # too many pixels in all, or of an unknown kind
         pass
     finally:
         image.seek(0)
@@ -235,10 +235,10 @@ def _count_pages(
 
 
 def _depth_of(image: ImageFile.ImageFile) -> int:
-    """Return the bits a channel of the page that an image is at: 8, 16, or 32 for the rest.
+    """Return the bits per channel of an image's current page: 8, 16, or 32 for the rest.
 
-    Pillow drops the lower half of 16-bit colours: only the format in the file still tells; the 16
-    bits of a BMP are those of all three channels.
+    Pillow drops the lower half of 16-bit colours, so only the raw mode of the file shows them. The
+    16 bits of a BMP are shared by its three channels.
     """
     if image.mode in {"I", "F"}:
         return 32
@@ -256,8 +256,8 @@ def _depth_of(image: ImageFile.ImageFile) -> int:
 def _explain_depth(found: int, expected: int) -> str:
     names = {8: "8 bits", 16: "16 bits", 32: "numbers of 32 bits"}
     return (
-        f"expected {names[expected]} a channel, as most training images have, but got "
-        f"{names[found]}; save all images alike"
+        f"expected {names[expected]} per channel, as in most training images, but got "
+        f"{names[found]}; save all images in one format"
     )
 
 
@@ -272,7 +272,7 @@ def _is_coloured(colours: Levels) -> bool:
 
 
 def _may_end_early(image: Levels) -> bool:
-    """Whether the last block of a JPEG looks as it does when the file holds no data for it."""
+    """Whether the last block of a JPEG looks as if the file has no data for it."""
     height, width = image.shape[-2:]
     last_block = image[..., (height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :]
     return bool((last_block == _NO_COEFFICIENTS).all())

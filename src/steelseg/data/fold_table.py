@@ -1,4 +1,4 @@
-"""The fold table: which fold, near-duplicates and class combination an image belongs to."""
+"""The fold table: the fold, group of near-duplicates and class combination of each image."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ _ANNOTATIONS = b"annotations"
 
 
 def write(path: Path, table: pd.DataFrame, annotations: str) -> None:
-    """Write the table as Parquet, and the identity of the annotations that it was made of."""
+    """Write the table as Parquet, with the identity of the annotations that it was made from."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {**arrow.schema.metadata, _ANNOTATIONS: annotations.encode()}
     write_sealed_table(path, arrow.replace_schema_metadata(metadata))
@@ -31,7 +31,7 @@ def read(path: Path, names: list[str], annotations: str) -> pd.DataFrame:
     Args:
         path: the file.
         names: the images of the cache.
-        annotations: the identity of the annotations that the cache was made of.
+        annotations: the identity of the annotations that the cache was made from.
 
     Raises:
         BadInput: the file is missing or damaged, or is of other images or other annotations.
@@ -41,19 +41,19 @@ def read(path: Path, names: list[str], annotations: str) -> pd.DataFrame:
     if not {"image", "fold", "group", "combination"} <= set(table):
         raise BadInput(f"{path}: was not written by stratified_split")
     if table["image"].tolist() != names:
-        raise BadInput(f"{path}: lists other images than the cache; run `dvc repro`")
+        raise BadInput(f"{path}: does not list the images of the cache; run `dvc repro`")
     if (arrow.schema.metadata or {}).get(_ANNOTATIONS) != annotations.encode():
-        raise BadInput(f"{path}: was made of other annotations than the cache; run `dvc repro`")
+        raise BadInput(f"{path}: was made from other annotations than the cache; run `dvc repro`")
     return table
 
 
 def trained_on(folds: npt.NDArray[np.integer[Any]], fold: int) -> Int64:
-    """The rows that are trained on where `fold` is validated: all others but the test set."""
+    """The training rows when `fold` is validated: all other rows except the test set."""
     return np.flatnonzero((folds != fold) & (folds != HELD_OUT))
 
 
 def rows_held_out(table: pd.DataFrame) -> Int64:
-    """The rows of the test set; none where nothing is held out."""
+    """The rows of the test set; empty if nothing is held out."""
     return np.flatnonzero(fold_numbers(table) == HELD_OUT)
 
 

@@ -10,24 +10,24 @@ from steelseg.core.arrays import Int8, Int64
 from steelseg.core.errors import BadInput
 
 RARE = "rare"
-_MOST_FOLDS = 127  # what an int8 can number
+_MOST_FOLDS = 127  # the largest int8
 
 
 def merge_rare(combinations: Sequence[str], n_folds: int) -> list[str]:
     """Merge the class combinations of fewer than `n_folds` images into one stratum, `RARE`.
 
-    Where `RARE` itself would have fewer, the smallest of the other combinations joins it, so that
-    every fold can have an image of every stratum.
+    If `RARE` itself would have fewer, the smallest other combination joins it, so that every fold
+    can have an image of every stratum.
 
     Args:
-        combinations: for every image its combination of classes, such as "1+3"; may be empty.
+        combinations: the combination of classes of each image, such as "1+3"; may be empty.
         n_folds: the number of folds.
 
     Raises:
         BadInput: fewer images than folds.
     """
     if len(combinations) < n_folds:
-        raise BadInput(f"expected at least {n_folds} images, one a fold, got {len(combinations)}")
+        raise BadInput(f"expected at least {n_folds} images, one per fold, got {len(combinations)}")
     counts = sorted(Counter(combinations).items(), key=lambda item: (item[1], item[0]))
     rare: set[str] = set()
     n_rare = 0
@@ -40,16 +40,16 @@ def merge_rare(combinations: Sequence[str], n_folds: int) -> list[str]:
 
 
 def assign_folds(combinations: Sequence[str], groups: Int64, n_folds: int, seed: int) -> Int8:
-    """Assign every image to a fold, with each group in one fold and combinations spread evenly.
+    """Assign every image to a fold, keeping groups together and spreading combinations evenly.
 
-    The result depends on the seed and on the order of the images, so list them sorted; it does
-    not depend on how the groups are numbered.
+    The result depends on the seed and on the order of the images, so sort them first. It does not
+    depend on how the groups are numbered.
 
     Args:
-        combinations: for every image its combination of classes.
-        groups: (n,) for every image its group of near-duplicates.
+        combinations: the combination of classes of each image.
+        groups: (n,) the group of near-duplicates of each image.
         n_folds: the number of folds, from 2 to 127.
-        seed: shuffles groups that are alike.
+        seed: shuffles equivalent groups.
 
     Returns:
         (n,) int8 of 0 to n_folds - 1; no fold is empty.
@@ -58,14 +58,14 @@ def assign_folds(combinations: Sequence[str], groups: Int64, n_folds: int, seed:
         BadInput: fewer images or groups than folds, or a number of folds out of range.
     """
     if len(combinations) != len(groups):
-        raise ValueError(f"Expected {len(combinations)} groups, one an image, got {len(groups)}")
+        raise ValueError(f"Expected {len(combinations)} groups, one per image, got {len(groups)}")
     if not 2 <= n_folds <= _MOST_FOLDS:
         raise BadInput(f"expected 2 to {_MOST_FOLDS} folds, got {n_folds}")
     strata = merge_rare(combinations, n_folds)
     numbers = _number_by_first_member(groups)
     n_groups = numbers.max() + 1
     if n_groups < n_folds:
-        raise BadInput(f"expected at least {n_folds} different images, one a fold, got {n_groups}")
+        raise BadInput(f"expected at least {n_folds} distinct images, one per fold, got {n_groups}")
     fold_of_group = np.empty(n_groups, dtype=np.int8)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     for fold, (_, validation) in enumerate(splitter.split(numbers, strata, numbers)):
@@ -74,9 +74,9 @@ def assign_folds(combinations: Sequence[str], groups: Int64, n_folds: int, seed:
 
 
 def _fill_empty_folds(fold_of_group: Int8, n_images: Int64, n_folds: int) -> Int8:
-    """Give each fold that the splitter left empty the smallest group that is not alone.
+    """Move the smallest group of a shared fold to each fold that the splitter left empty.
 
-    The splitter does leave some empty where there are few groups and one holds nearly all images.
+    The splitter leaves folds empty when there are few groups and one has nearly all images.
     """
     filled = fold_of_group.copy()
     for fold in np.flatnonzero(np.bincount(filled, minlength=n_folds) == 0):

@@ -1,7 +1,7 @@
-"""Groups of images that never stand on two sides of a split: one coil, one part, one tile.
+"""Groups of images that are never separated by a split: one coil, one part, one tile.
 
-Which group an image belongs to is said by images.csv, by a pattern over names, or not at all; then
-names may look as if somebody should say it.
+Groups come from images.csv or from a pattern over names. Without either, names that look grouped
+give a hint.
 """
 
 import posixpath
@@ -18,20 +18,20 @@ from steelseg.core.errors import BadInput
 from steelseg.data.listing import name_key
 
 STEP, NUMBER = "step", "number"
-_FEWEST_GROUPS = 3  # that names suggest; two are two cameras
-_RISES = 0.5  # share of the images in whose name a step follows on the last, in a series
+_FEWEST_GROUPS = 3  # to suggest a rule; two could be two cameras
+_RISES = 0.5  # least share of the images of a series whose step continues the last one's
 _RULES = "^(.+)/", r"^(.+)[_-]\d+\."
 
 
 def merge(groups: Int64, keys: Sequence[str]) -> Int64:
-    """Unite the groups whose images share a key; an empty key unites nothing.
+    """Merge the groups whose images share a key; an empty key merges nothing.
 
     Args:
         groups: (n,) of each image, numbered from 0.
         keys: of each image.
 
     Returns:
-        (n,), numbered from 0 in the order of the first groups that they unite.
+        (n,), numbered from 0 in the order of the first groups that they merge.
     """
     n_groups = int(groups.max(initial=-1)) + 1
     numbers: dict[str, int] = {}
@@ -48,19 +48,19 @@ def merge(groups: Int64, keys: Sequence[str]) -> Int64:
 
 
 def keys_of(names: Sequence[str], group_by: str) -> list[str]:
-    """Return the key of each name's group: what a pattern finds in it, empty for nothing.
+    """Return the group key of each name: the match of a pattern, or empty.
 
-    That is its first group, or all that it matches. A pattern with the groups `step` and `number`
-    tells series: in the order of the numbers, one begins wherever the step does not rise.
+    The key is the pattern's first group, else the whole match. A pattern with the groups `step`
+    and `number` finds series: ordered by number, a series begins wherever the step does not rise.
 
     Raises:
-        BadInput: no name fits, or a step or number is none.
+        BadInput: no name matches, or a step or number is not made of digits.
     """
     pattern = re.compile(group_by)
     found = [pattern.search(name_key(name)) for name in names]
     if not any(found):
         raise BadInput(
-            f"`stratified_split.group_by`: the pattern {group_by!r} fits no image's name, such as "
+            f"`stratified_split.group_by`: the pattern {group_by!r} matches no image name, such as "
             f"{names[0]!r}"
         )
     if {STEP, NUMBER} <= pattern.groupindex.keys():
@@ -69,14 +69,14 @@ def keys_of(names: Sequence[str], group_by: str) -> list[str]:
 
 
 def suggest_rule(names: Sequence[str], combinations: Sequence[str]) -> str:
-    """Return the pattern that groups names which look like several images of one part each.
+    """Return a pattern that groups names which look like several images of each part.
 
     Args:
         names: of the images.
-        combinations: the classes that each shows; folders that hold one class each are no parts.
+        combinations: the classes that each shows; folders of one class each are not parts.
 
     Returns:
-        The pattern, or nothing where names look like nothing in particular.
+        The pattern, or an empty string if the names have no such structure.
     """
     if series := _find_series(names):
         return series
@@ -102,18 +102,18 @@ def _series(found: Sequence[re.Match[str] | None], group_by: str) -> list[str]:
     except (TypeError, ValueError):
         raise BadInput(
             f"`stratified_split.group_by`: expected digits as `{STEP}` and `{NUMBER}` wherever "
-            f"{group_by!r} fits"
+            f"{group_by!r} matches"
         ) from None
     key, last = 0, -1
     for number, step, at in steps:
         if step <= last or not key:
-            key = number + 1  # a number, and never 0
+            key = number + 1  # never 0
         keys[at], last = f"series {key}", step
     return keys
 
 
 def _find_series(names: Sequence[str]) -> str:
-    """Return the pattern of names that hold a rising step and a number each, or nothing."""
+    """Return the pattern of names with a rising step and a number each, or an empty string."""
     parts = [re.fullmatch(r"(\D*)(\d+)(\D+)(\d+)(\.\w+)", posixpath.basename(n)) for n in names]
     if len({(part[1], part[3]) if part else None for part in parts}) != 1 or not parts[0]:
         return ""
@@ -128,10 +128,10 @@ def _find_series(names: Sequence[str]) -> str:
 
 
 def hint(names: Sequence[str], combinations: Sequence[str]) -> Iterator[str]:
-    """Warn where names look grouped, of images of which nobody has said their groups."""
+    """Warn if the names of images without given groups look grouped."""
     if rule := suggest_rule(names, combinations):
         yield (
-            f"warning: the names look like several images of one part each, such as {names[0]!r}; "
-            "a part on two sides of a split flatters every score. If they are, name the parts in "
-            f"images.csv, or set -S \"stratified_split.group_by='{rule}'\""
+            f"warning: names such as {names[0]!r} look like several images of one part; a part on "
+            "both sides of a split inflates every score. If so, name the parts in images.csv, or "
+            f"set -S \"stratified_split.group_by='{rule}'\""
         )

@@ -1,7 +1,7 @@
-"""The file ignored.csv: regions of training images that count in no loss, metric and tuning.
+"""The file ignored.csv: regions of training images excluded from losses, metrics and tuning.
 
-It has the columns `ImageId,EncodedPixels`, one row per image. Such a region wins over a class: of
-the masks nothing is left there.
+It has the columns `ImageId,EncodedPixels`, one row per image. An ignored region overrides the
+masks: they are cleared there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,19 +22,19 @@ FILE = "ignored.csv"
 
 
 def mark(images: ImageTable, path: Path, inspection: Inspection) -> tuple[ImageTable, Inspection]:
-    """Add the regions of a file to a table, and cut its masks where they are.
+    """Add the regions of a file to a table, and clear its masks there.
 
-    Without the file, or without a region in it, the table is returned as it is. An image of which
-    everything is ignored is unlabelled, and left out.
+    Without the file, or without a region in it, the table is returned unchanged. An image that is
+    ignored entirely counts as unlabelled and is left out.
 
     Args:
         images: the annotated images.
-        path: of the file, which need not be there.
+        path: of the file, which may be missing.
         inspection: of their folder.
 
     Raises:
-        BadInput: rows name an image twice or one that is not there, an RLE is illegal, or nothing
-            of any image is left.
+        BadInput: rows name an image twice or a missing one, an RLE is illegal, or all images are
+            ignored entirely.
     """
     regions = _read(path, images, inspection) if path.exists() else []
     if not any(regions):
@@ -48,7 +48,7 @@ def mark(images: ImageTable, path: Path, inspection: Inspection) -> tuple[ImageT
     table = table.append_column(IGNORED, pa.array(regions, pa.string()))
     kept = [_is_left(*pair) for pair in zip(regions, sizes_hw, strict=True)]
     if not any(kept):
-        raise BadInput(f"{path}: expected something to be left, but all of all images is ignored")
+        raise BadInput(f"{path}: expected pixels that count, but all images are ignored")
     covered = {name for name, is_kept in zip(images.names, kept, strict=True) if not is_kept}
     inspection = inspection._replace(
         images=[one for one in inspection.images if one.image not in covered],
@@ -58,7 +58,7 @@ def mark(images: ImageTable, path: Path, inspection: Inspection) -> tuple[ImageT
 
 
 def report(images: ImageTable) -> dict[str, Any]:
-    """Count the images with ignored regions, and their share of all pixels; nothing for none."""
+    """Count the images with ignored regions and their share of all pixels; empty if none."""
     areas = [rle.area(text) for text in images.ignored if text]
     if not areas:
         return {}
@@ -67,14 +67,14 @@ def report(images: ImageTable) -> dict[str, Any]:
 
 
 def describe(report: Mapping[str, Any]) -> Iterator[str]:
-    """Put what `report` counted, among other things, into a line for the terminal."""
+    """Format the counts of `report` as a line for the terminal."""
     if n_images := report.get("images_ignored_in_part"):
         share = report["ignored_pixels"]
-        yield f"{FILE}: a part of {n_images} training images is ignored, {share:.2%} of all pixels"
+        yield f"{FILE}: parts of {n_images} training images are ignored, {share:.2%} of all pixels"
 
 
 def _read(path: Path, images: ImageTable, inspection: Inspection) -> Sequence[str | None]:
-    """Read the legal RLE of every image, None where nothing is ignored."""
+    """Read the checked RLE of every image, None where nothing is ignored."""
     index = {name_key(name): at for at, name in enumerate(images.names)}
     left_out = set(map(name_key, inspection.left_out))
     first: dict[str, int] = {}
@@ -85,7 +85,7 @@ def _read(path: Path, images: ImageTable, inspection: Inspection) -> Sequence[st
             name, key = fields[IMAGE], name_key(fields[IMAGE])
             place = f"line {line}: image {quote(name)}"
             if first.setdefault(key, line) != line:
-                faults.add(f"{place} already stands in line {first[key]}")
+                faults.add(f"{place} is already in line {first[key]}")
             elif key in index:
                 try:
                     runs = rle.parse(fields[PIXELS], sizes_hw[index[key]])
@@ -102,7 +102,7 @@ def _is_left(region: str | None, size_hw: tuple[int, int]) -> bool:
 
 
 def _cut(text: str | None, region: str | None, size_hw: tuple[int, int]) -> str | None:
-    """Leave of a mask what lies outside a region, None for nothing."""
+    """Return the part of a mask outside a region, None if nothing is left."""
     if text is None or region is None:
         return text
     mask_hw = rle.decode(text, size_hw)

@@ -15,7 +15,7 @@ from steelseg.core.errors import BadInput
 from steelseg.core.pixels import PixelFormat
 from steelseg.core.sealed import content_digest, read_sealed_table, write_sealed_table
 
-# Arrow's own allocator keeps what the reading of a table took for a moment
+# Arrow's own allocator does not return the memory that reading a table needed
 pa.set_memory_pool(pa.system_memory_pool())
 
 METADATA = b"steelseg"
@@ -25,12 +25,12 @@ IGNORED = "rle_ignored"
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images of any sizes; `table` has a row per image, sorted by name.
+    """Images of any size; `table` has one row per image, sorted by name.
 
     Columns: image, sha256, height and width in pixels, mean and std (of the levels of each channel,
-    as the files have them), thumbnail (float16 bytes, 0 to 255), and for annotated images group (of
+    as in the files), thumbnail (float16 bytes, 0 to 255), and for annotated images group (of
     images.csv, empty for none) and `rle_<class>` for each class, null where the image does not show
-    it. `rle_ignored` is there only if the data set says what is ignored.
+    it. `rle_ignored` is present only if the data set has ignored regions.
     """
 
     table: pa.Table
@@ -38,12 +38,12 @@ class ImageTable:
 
     @property
     def classes(self) -> list[int]:
-        """The ids of the classes, sorted; of test images there are none."""
+        """The ids of the classes, sorted; empty for test images."""
         return [one.id for one in self.class_infos]
 
     @property
     def pixels(self) -> PixelFormat:
-        """What the images are read as."""
+        """The pixel format that the images are read in."""
         return PixelFormat(**json.loads(self.table.schema.metadata[METADATA])["pixels"])
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class ImageTable:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the content, which says what was made of these annotations."""
+        """SHA-256 of the content, by which files made from these annotations are recognised."""
         return content_digest(self.table).decode()
 
     def column(self, name: str) -> list[Any]:
@@ -91,7 +91,7 @@ class ImageTable:
 
     @property
     def ignored(self) -> list[str | None]:
-        """The RLE of what is ignored in every image, None where nothing is."""
+        """The RLE of the ignored region of every image, None where there is none."""
         if IGNORED not in self.table.column_names:
             return [None] * len(self)
         return self.column(IGNORED)
@@ -115,7 +115,7 @@ def read(path: Path) -> ImageTable:
     """Read what `write` wrote.
 
     Raises:
-        BadInput: the file is missing, damaged, or not of this pipeline.
+        BadInput: the file is missing, damaged, or not from this pipeline.
     """
     table = read_sealed_table(path)
     try:

@@ -1,6 +1,6 @@
-"""Looks at every image of a folder: is it sound, how large, how bright, what does it show.
+"""Inspects every image of a folder: whether it is sound, its size, brightness and thumbnail.
 
-Twice, in fact: what pixels a data set has is only known when all of its files have been looked at.
+Files are read twice, since the pixel format of a data set depends on all of its files.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ R = TypeVar("R")
 class Inspected(NamedTuple):
     """One image: file hash, size, mean and deviation of the levels of each channel, thumbnail.
 
-    The levels are those of the file, cut off at the image's own `limits` where it has not 8 bits.
-    `losses` are what of the file its pixels do not hold: colour, further pages, transparency.
+    The levels are those of the file, clipped at the image's own `limits` unless it has 8 bits.
+    `losses` name what the pixels do not keep of the file: colour, further pages, transparency.
     """
 
     image: str
@@ -49,10 +49,10 @@ class Inspected(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """The sound images of a folder, sorted by name, and why each of the others was left out.
+    """The sound images of a folder, sorted by name, and why others were left out.
 
-    `listing` is of the folder: its images, sound or not, and what else is there. Those that are
-    `unlabelled` are not looked at. `pixels` are those that the images were read as.
+    `listing` is of the folder: its images, sound or not, and other files. `unlabelled` images are
+    not inspected. `pixels` is the format that the images were read in.
     """
 
     images: list[Inspected]
@@ -63,7 +63,7 @@ class Inspection(NamedTuple):
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Why each image that was left out was, by name."""
+        """The reason for each image that was left out, by name."""
         return self.skipped | dict.fromkeys(self.unlabelled, UNLABELLED)
 
 
@@ -75,18 +75,18 @@ def inspect_folder(
     unlabelled: Collection[str] = (),
     may_be_empty: bool = False,
 ) -> Inspection:
-    """Decode every image of a folder, on all cores, one at a time in memory.
+    """Decode every image of a folder, on all cores, with one image in memory per core.
 
     Args:
         folder: the images, of any sizes, in folders of any depth.
-        pixels: those of the training images; or which channels to look for in them.
+        pixels: the format of the training images, or the channels to look for in them.
         skip_bad: leave unsound images out and say why, instead of refusing the folder.
-        unlabelled: the keys of names of images to leave out.
+        unlabelled: the name keys of images to leave out.
         may_be_empty: whether the folder may be missing or empty.
 
     Raises:
-        BadInput: an image is unsound, or has other pixels than most (unless `skip_bad`), or no
-            sound image is left.
+        BadInput: an image is unsound or has another pixel format than most (unless `skip_bad`), or
+            no sound image is left.
     """
     listing = list_files(folder, may_be_empty=may_be_empty)
     names = [name for name in listing.names if name_key(name) not in unlabelled]
@@ -109,7 +109,7 @@ def inspect_folder(
                 shown = name if name.isprintable() else quote(name)
                 report.add(f"{shown}: {faults[name]}")
     if listing.names and not names:
-        raise BadInput(f"{folder}: expected labelled images, but all {len(listing.names)} are not")
+        raise BadInput(f"{folder}: expected labelled images, but none of {len(listing.names)} is")
     if isinstance(pixels, str):
         chosen = _with_limits(chosen, sound)
     looked_at = set(names)
@@ -118,11 +118,11 @@ def inspect_folder(
 
 
 def choose_format(looks: Sequence[Look], channels: Channels) -> PixelFormat:
-    """Choose what a data set is read as, its limits still open.
+    """Choose the pixel format of a data set, without its limits.
 
-    The depth is that of most images: what a level of another means, nobody can know. With `auto`
-    there are as many channels as most images have pages; with one page, three if any image is
-    coloured, and one otherwise.
+    The depth is that of most images, since levels of another depth cannot be compared. With `auto`
+    there are as many channels as most images have pages; with one page, three channels if any image
+    is coloured, and one otherwise.
     """
     if not looks:
         return GREY
@@ -143,7 +143,7 @@ def _with_limits(pixels: PixelFormat, images: Sequence[Inspected]) -> PixelForma
 
 def _look(folder: Path, name: str) -> Look | BadInput:
     try:
-        check_image_name(name)  # another one could be in no row of a csv
+        check_image_name(name)  # a csv could not contain other names
         return look(read_bytes(folder / name))
     except BadInput as error:
         return error
@@ -180,7 +180,7 @@ def _inspect(
 
 
 def losses(seen: Look, pixels: PixelFormat) -> Iterator[str]:
-    """Say what of a file is not in its pixels: colour, further pages, transparency."""
+    """Yield what the pixels lose of a file: colour, further pages, transparency."""
     if seen.coloured and pixels.channels == 1:
         yield COLOUR
     if seen.has_pages and (pixels.channels == 1 or seen.lights != pixels.channels):
@@ -196,7 +196,7 @@ def _each(
     folder: Path,
     verb: str,
 ) -> Iterator[R]:
-    # `disable=None` draws on a terminal only, so that a log file holds messages and no bars
+    # `disable=None` draws on a terminal only, to keep bars out of log files
     bar = tqdm(desc=f"{verb} {folder.name}", total=len(items), unit="image", disable=None)
     with bar:
         for result in pool.map(function, items):

@@ -1,4 +1,4 @@
-"""Reading of train.csv and sample_submission.csv in every layout that Kaggle has published."""
+"""Reads train.csv and sample_submission.csv in every layout that Kaggle has published."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ _MAX_CLASS_ID = 1000  # the table of annotations has a column for every class
 
 
 class Row(NamedTuple):
-    """A class of an image, where it is as RLE, and the line of the file that says so, or 0."""
+    """A class of an image, its region as RLE, and the line of the file, or 0."""
 
     image: str
     class_id: int
@@ -25,11 +25,10 @@ class Row(NamedTuple):
 
 
 class LabelCsv(NamedTuple):
-    """What a label file says.
+    """The contents of a label file.
 
-    `columns` are in their order, as are `rows`, and `fields`, which are those of each row as they
-    stand in the file. `clean` has the images in rows without a class, as pandas' outer joins write
-    them, and the line of each.
+    `columns`, `rows` and the raw `fields` of each row are in the order of the file. `clean` has the
+    images in rows without a class, as pandas' outer joins write them, and the line of each.
     """
 
     columns: list[str]
@@ -39,16 +38,15 @@ class LabelCsv(NamedTuple):
 
 
 def read(path: Path) -> LabelCsv:
-    """Read a csv of (image, class, RLE) rows; the RLEs themselves are not looked at.
+    """Read a csv of (image, class, RLE) rows; the RLEs themselves are not checked.
 
     Both layouts are understood, with the columns in any order: the joined one of 2019
     (`ImageId_ClassId,EncodedPixels`) and the current one (`ImageId,ClassId,EncodedPixels`).
-    Further columns are passed over, as are blanks around names and class ids.
+    Further columns are ignored, as are blanks around names and class ids.
 
     Raises:
-        BadInput: the file is missing, is no csv, is empty, lacks a column, or has rows with too
-            few or too many fields, an illegal image name or class id, or a pair that is there
-            twice.
+        BadInput: the file is missing, is not a csv, is empty, lacks a column, or has rows with too
+            few or too many fields, an illegal image name or class id, or a repeated pair.
     """
     with Faults(str(path)) as faults, open_text(path) as text:
         records = split_records(text, faults)
@@ -74,9 +72,9 @@ def to_text(rows: Iterable[Row]) -> str:
 
 
 def check_answerable(sample: LabelCsv, faults: Faults) -> None:
-    """Note what a sample submission asks for and nobody can answer, in its columns and rows.
+    """Add the columns and rows of a sample submission that cannot be answered to the faults.
 
-    A column that counts the rows, as pandas writes one, is answered as it stands.
+    A column that counts the rows, as written by pandas, is copied.
     """
     for at, name in enumerate(sample.columns):
         is_index = name in {"", "index"} or name.startswith("Unnamed: ")
@@ -107,7 +105,7 @@ def _check_header(columns: list[str], faults: Faults) -> None:
 
 
 def _parse_rows(records: Iterator[tuple[int, list[str]]], labels: LabelCsv, faults: Faults) -> None:
-    """Put every record where it belongs in `labels`."""
+    """Add every record to `labels`."""
     at = {name: labels.columns.index(name) for name in labels.columns}
     for line, fields in records:
         try:
@@ -121,7 +119,7 @@ def _parse_rows(records: Iterator[tuple[int, list[str]]], labels: LabelCsv, faul
             rle = fields[at[PIXELS]].strip(" ")
             if JOINED not in at and not class_text and not rle:
                 if labels.clean.setdefault(image, line) != line:
-                    raise BadInput(f"{quote(image)} already stands in line {labels.clean[image]}")
+                    raise BadInput(f"{quote(image)} is already in line {labels.clean[image]}")
             else:
                 labels.rows.append(Row(image, class_id(class_text), rle, line))
                 labels.fields.append(fields)
@@ -137,12 +135,12 @@ def _split_joined(text: str) -> tuple[str, str]:
 
 
 def class_id(text: str) -> int:
-    """Read a class id as it stands in a csv.
+    """Read a class id of a csv.
 
     Raises:
-        BadInput: it is none from 1 to 1000.
+        BadInput: it is not from 1 to 1000.
     """
-    # pandas writes `1.0` where rows of the column are empty; to Kaggle, `01` is another row than 1
+    # pandas writes `1.0` if other rows of the column are empty; for Kaggle, `01` is not `1`
     match = re.fullmatch(r"([1-9][0-9]{0,3})(\.0)?", text)
     if match and int(match[1]) <= _MAX_CLASS_ID:
         return int(match[1])
@@ -157,6 +155,6 @@ def _find_duplicates(labels: LabelCsv, faults: Faults) -> None:
         pair = f"line {row.line}: image {quote(row.image)}, class {row.class_id}"
         seen = first.setdefault((key, row.class_id), row.line)
         if seen != row.line:
-            faults.add(f"{pair} already stands in line {seen}")
+            faults.add(f"{pair} is already in line {seen}")
         elif row.rle and key in clean:
-            faults.add(f"{pair}: line {clean[key]} says that the image is clean")
+            faults.add(f"{pair}: line {clean[key]} marks the image as clean")

@@ -1,6 +1,6 @@
-"""What a folder of images or masks holds: files to read, and why each of the others is not read.
+"""Lists a folder of images or masks: the files to read, and why others are not read.
 
-Nothing is passed over in silence: a listing counts every file, so that its line adds up.
+Nothing is passed over silently: a listing counts every file, so its numbers add up.
 """
 
 import posixpath
@@ -19,27 +19,27 @@ _SHOWN_SUFFIXES = 5
 
 
 class Listing(NamedTuple):
-    """The files of a folder that are read, sorted, and why each of the others is passed over.
+    """The files of a folder that are read, sorted, and why others are passed over.
 
-    Files are named by their path in the folder, with `/`.
+    Names are paths relative to the folder, with `/`.
     """
 
     names: list[str]
     passed_over: dict[str, str]
 
     def counts(self) -> dict[str, int]:
-        """How many files there are, and for each reason how many of them are passed over."""
+        """The number of files, and of those passed over for each reason."""
         reasons = Counter(self.passed_over.values())
         files = len(self.names) + len(self.passed_over)
         return {"files": files, **{reason: reasons[reason] for reason in REASONS}}
 
     def describe(self, read: str = "read") -> str:
-        """Add the files up in one line, such as `9 files: 7 read, 2 passed over: 2 hidden`.
+        """Summarise the files in one line, such as `9 files: 7 read, 2 passed over: 2 hidden`.
 
-        Those that are read in folders below are counted too, since they may be there by mistake.
+        Files read from subfolders are counted too, since they may be there by mistake.
 
         Args:
-            read: what became of those that are listed.
+            read: the word for the listed files.
         """
         counts = self.counts()
         found = (name for name, reason in self.passed_over.items() if reason == SUFFIX)
@@ -58,7 +58,7 @@ class Listing(NamedTuple):
         return f"{line}{len(self.passed_over)} passed over" + (f": {over}" if over else "")
 
     def elsewhere(self) -> dict[str, str]:
-        """What there is instead of a file that is not read, by the key of a name of it."""
+        """What there is instead of a missing file, by the key of the name looked for."""
         below = (name for name in self.names if "/" in name)
         found = {posixpath.basename(n): f"{quote(n)}, which is named so" for n in below}
         for path, reason in self.passed_over.items():
@@ -72,7 +72,7 @@ def list_files(
 ) -> Listing:
     """List the images of a folder and of the folders below it.
 
-    Links are followed, since a person put them there, but not to a folder that they stand in.
+    Links are followed, since somebody made them, but not to a folder that contains them.
 
     Args:
         folder: where to look.
@@ -80,8 +80,8 @@ def list_files(
         may_be_empty: whether the folder may be missing or empty.
 
     Raises:
-        BadInput: the folder is missing, holds no image but other files, or holds two images whose
-            names differ only in how Unicode writes an accent.
+        BadInput: the folder is missing, has other files but no image, or has two images whose
+            names differ only in their Unicode normalisation.
     """
     if may_be_empty and not folder.exists():
         return Listing([], {})
@@ -94,7 +94,7 @@ def list_files(
 
 
 def list_below(folder: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
-    """List the files of a folder and of the folders below it, whatever they are; see `list_files`.
+    """List the files of a folder and its subfolders, without the checks of `list_files`.
 
     Raises:
         BadInput: the folder is missing, or cannot be read.
@@ -109,7 +109,7 @@ def list_below(folder: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
 
 
 def sort_out(paths: Iterable[str], suffixes: Set[str] = SUFFIXES) -> Listing:
-    """Sort out which files are read: those of a suffix that are not hidden.
+    """Sort files into those that are read (of a known suffix, not hidden) and others.
 
     Args:
         paths: relative to the folder, with `/`.
@@ -127,15 +127,15 @@ def sort_out(paths: Iterable[str], suffixes: Set[str] = SUFFIXES) -> Listing:
 
 
 def name_key(name: str) -> str:
-    """Return what names are compared by: a Mac's file system writes `é` as `e` and an accent."""
+    """Normalise a name for comparisons: macOS file systems write `é` as `e` and an accent."""
     return unicodedata.normalize("NFC", name)
 
 
 def check_image_name(name: str) -> None:
-    """Check that a name is that of a file in the image folder or below, and can stand in a csv.
+    """Check that a name is a path inside the image folder that a csv can contain.
 
     Raises:
-        BadInput: it leads elsewhere, is blank at an end, or holds what cannot be printed.
+        BadInput: it leads elsewhere, begins or ends with a blank, or is not printable.
     """
     leads_elsewhere = "\\" in name or {"", ".", ".."} & set(name.split("/"))
     if leads_elsewhere or not name.isprintable() or name != name.strip():
@@ -143,9 +143,9 @@ def check_image_name(name: str) -> None:
 
 
 def _walk(folder: Path, suffixes: Set[str], above: Set[Path]) -> Iterator[Path]:
-    """Yield the files below a folder that stands in those `above`, itself among them.
+    """Yield the files below a folder; `above` are its parents and itself.
 
-    A folder that is named like an image is yielded itself, to be refused by name.
+    A folder that is named like an image is yielded, to be refused by name.
     """
     for entry in folder.iterdir():
         if not entry.is_dir() or entry.suffix.lower() in suffixes:

@@ -1,15 +1,15 @@
 """Near-duplicate images: copies, flips and turns of one photograph, which must share a fold.
 
-Plain thumbnails of steel correlate whenever two images share a black band, a streak or the light,
-so a thumbnail is reduced to its texture first: the background is taken away along both axes, which
-leaves nothing of an edge that runs along one of them, and the contrast is made the same everywhere.
-Then different photographs correlate below 0.4 and one photograph, recompressed or shifted by a
-pixel, above 0.7; only where less than a tenth of two pictures shows steel can they be mistaken.
+Plain thumbnails of steel correlate whenever two images share a black band, a streak or the
+lighting, so a thumbnail is reduced to its texture first: the background is removed along both axes,
+which also removes edges parallel to an axis, and the contrast is made uniform. Then different
+photographs correlate below 0.4 and one photograph, recompressed or shifted by a pixel, above 0.7.
+Only where less than a tenth of two pictures shows steel can they be confused.
 
-Images of different sizes were cut by hand or by a program, each a little differently, so that even
-two of one object need not lie upon each other. Those are found by blurred textures, which bear a
-shift, and then slid over each other at one scale: of magnetic tiles, two exposures of one tile
-correlate above 0.45 at their best in 98 of 100 cases, and two tiles below 0.3.
+Images of different sizes were cropped by hand or by a program, so that even two images of one
+object need not be aligned. They are found by blurred textures, which tolerate a shift, and then
+slid over each other at one scale. In the magnetic tile data set, the best correlation of two
+exposures of one tile is above 0.45 in 98 of 100 cases, and that of two tiles below 0.3.
 """
 
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ from steelseg.core.sizes import Size
 SIZE = 32
 THRESHOLD = 0.5
 CUT_THRESHOLD = 0.4  # of two images that are slid over each other
-CUT_CANDIDATE = 0.4  # of two blurred textures as they lie; one unlike pair of 10,000 is above
-_CUT_RATIO = 1.25  # of two sides; what differs more is no slightly other crop
-_CUT_MARGIN = 3  # cells at each side, as far as images are slid
-_CUT_FLAT = 0.1  # deviation of what is slid; magnetic tiles have 0.4 and more
-_SIGMA = 2.0  # cells of the thumbnail; what is wider is background
-_NOISE = 1.0  # grey levels; weaker texture is not blown up to full contrast
-_FLAT = 1e-3  # RMS of a texture that is rounding and nothing else
+CUT_CANDIDATE = 0.4  # of two blurred textures without sliding; one unlike pair in 10,000 is above
+_CUT_RATIO = 1.25  # of two sides; larger ratios are not slightly different crops
+_CUT_MARGIN = 3  # cells that images are slid in each direction
+_CUT_FLAT = 0.1  # least standard deviation to slide; magnetic tiles have 0.4 and more
+_SIGMA = 2.0  # cells of the thumbnail; wider structures are background
+_NOISE = 1.0  # grey levels; weaker texture is not amplified to full contrast
+_FLAT = 1e-3  # RMS of a texture that is only rounding error
 _BLOCK = 256  # images; bounds the memory to `_BLOCK` rows of the correlation matrix
 
 
 class Pairs(NamedTuple):
     """Pairs of near-duplicates, sorted by `first`, then `second`; four arrays of one length.
 
-    `transform` is the turn (see `turn`) that lays the first image upon the second.
+    `transform` is the turn (see `turn`) that maps the first image onto the second.
     """
 
     first: Int64
@@ -51,10 +51,10 @@ class Pairs(NamedTuple):
 
 
 def thumbnail(image_hw: Levels) -> Float32:
-    """Shrink an image to (32, 32) float32 by averaging areas, in grey levels and not rounded.
+    """Shrink an image to (32, 32) float32 by averaging areas, in unrounded grey levels.
 
     Raises:
-        ValueError: the image has not two dimensions, or no pixels.
+        ValueError: the image is not two-dimensional, or has no pixels.
     """
     if image_hw.ndim != 2 or not image_hw.size:
         raise ValueError(f"Expected `image_hw` of shape (H, W), but got {image_hw.shape}")
@@ -73,13 +73,13 @@ def find_pairs(
 
     Args:
         a: (N, T, T) thumbnails.
-        b: (M, T, T) thumbnails; without them the pairs lie in `a`, with first < second.
-        square: whether the images are square, so that quarter turns are looked for too.
-        threshold: least Pearson correlation of two textures, in the best of 4 or 8 turns. At 0.5
-            images that share about half of their area are joined too, at 0.9 only whole copies.
+        b: (M, T, T) thumbnails; without them the pairs are within `a`, with first < second.
+        square: whether to try quarter turns too, as for square images.
+        threshold: least Pearson correlation of two textures, in the best of 4 or 8 turns. 0.5 also
+            joins images that share about half of their area, 0.9 only whole copies.
 
     Returns:
-        Each pair once, in its best turn. Images without any texture are in no pair.
+        Each pair once, in its best turn. Images without texture are in no pair.
 
     Raises:
         ValueError: the thumbnails are not square or differ in size.
@@ -98,14 +98,14 @@ def find_cuts(
     *,
     square: bool,
 ) -> Pairs:
-    """Find images of one object that were cut slightly differently from their photographs.
+    """Find images of one object that were cropped slightly differently.
 
     Args:
         a: (N, T, T) thumbnails.
-        sizes_a: height and width of each image in pixels, which all stand for the same length.
-        b: (M, T, T) further thumbnails; without them the pairs lie in `a`.
+        sizes_a: height and width of each image in pixels, all of the same scale.
+        b: (M, T, T) further thumbnails; without them the pairs are within `a`.
         sizes_b: of the images of `b`.
-        square: whether quarter turns are looked for too.
+        square: whether to try quarter turns too.
 
     Returns:
         Each pair once, in the turn in which it was found, as from `find_pairs`.
@@ -125,9 +125,9 @@ def find_cuts(
 
 
 def slide(one: Float32, size_hw: Size, other: Float32, other_size_hw: Size) -> float:
-    """Correlate two thumbnails at one scale, at the best place of the second's middle in the first.
+    """Correlate two thumbnails at one scale, at the best position of the second's middle.
 
-    Returns 0 for images whose sizes differ by more than a slightly other crop.
+    Returns 0 if the sizes differ too much for slightly different crops.
     """
     ratios = [mine / others for mine, others in zip(size_hw, other_size_hw, strict=True)]
     if not all(1 / _CUT_RATIO <= ratio <= _CUT_RATIO for ratio in ratios):
@@ -162,7 +162,7 @@ def _correlate(
 
 
 def join(*parts: Pairs) -> Pairs:
-    """Put pairs together, each as often as it was found."""
+    """Concatenate pairs, with repetitions."""
     first, second, correlation, transform = zip(*parts, strict=True)
     return Pairs(
         np.concatenate(first),
@@ -173,7 +173,7 @@ def join(*parts: Pairs) -> Pairs:
 
 
 def group_ids(n: int, pairs: Pairs) -> Int64:
-    """Number the connected components of `n` images: (n,), from 0, in order of first members."""
+    """Number the connected components of `n` images: (n,), from 0, by first member."""
     edges = np.ones(len(pairs.first), dtype=bool)
     graph = coo_array((edges, (pairs.first, pairs.second)), shape=(n, n))
     numbers: Int64 = connected_components(graph, directed=False)[1].astype(np.int64)
@@ -183,7 +183,7 @@ def group_ids(n: int, pairs: Pairs) -> Int64:
 def texture(thumbnails: Float16 | Float32) -> Float32:
     """Reduce (N, T, T) thumbnails to textures of mean 0 and norm 1, or of zeros where flat."""
     textures = np.empty(thumbnails.shape, dtype=np.float32)
-    for start in range(0, len(thumbnails), _BLOCK):  # in blocks, to keep the memory flat
+    for start in range(0, len(thumbnails), _BLOCK):  # in blocks, to bound the memory
         block = slice(start, start + _BLOCK)
         textures[block] = _texture_of_block(thumbnails[block].astype(np.float32))
     return textures
@@ -194,17 +194,17 @@ def _texture_of_block(thumbnails: Float32) -> Float32:
 
 
 def _detail(thumbnails: Float32) -> Float32:
-    """Take the background of (..., H, W) images away, and make their contrast the same all over."""
+    """Remove the background of (..., H, W) images and make their contrast uniform."""
     rows, columns = (_blur_matrix(side, _SIGMA) for side in thumbnails.shape[-2:])
     sharpen_rows, sharpen_columns = (np.eye(len(m), dtype=np.float32) - m for m in (rows, columns))
-    # a product of one filter along each axis: straight edges and streaks vanish, corners stay
+    # one filter along each axis: straight edges and streaks vanish, corners stay
     detail: Float32 = sharpen_rows @ thumbnails @ sharpen_columns.T
     detail /= np.sqrt(rows @ detail**2 @ columns.T + np.float32(_NOISE**2))
     return detail
 
 
 def _blur(textures: Float32) -> Float32:
-    """Blur (N, T, T) textures by a cell, so that they bear a shift, in place."""
+    """Blur (N, T, T) textures by a cell in place, so that they tolerate a shift."""
     blur = _blur_matrix(textures.shape[-1], 1)
     for start in range(0, len(textures), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -214,7 +214,7 @@ def _blur(textures: Float32) -> Float32:
 
 
 def _normalise(detail: Float32) -> Float32:
-    """Bring (N, T, T) textures to mean 0 and norm 1, or zeros where flat, in place."""
+    """Scale (N, T, T) textures to mean 0 and norm 1, or zeros where flat, in place."""
     detail -= detail.mean(axis=(1, 2), keepdims=True)
     norm = np.sqrt((detail**2).sum(axis=(1, 2), keepdims=True))
     flat = norm < _FLAT * detail.shape[-1]
@@ -252,7 +252,7 @@ def _flatten(images_nhw: Float32) -> Float32:
 
 
 def _keep_best(finds: list[tuple[Int64, Int64, Float32, int]], within: bool) -> Pairs:
-    """Sort the finds, and keep of each pair the turn of the highest correlation."""
+    """Sort the finds and keep the turn of the highest correlation for each pair."""
     first = np.concatenate([np.empty(0, np.int64), *(find[0] for find in finds)])
     second = np.concatenate([np.empty(0, np.int64), *(find[1] for find in finds)])
     correlation = np.concatenate([np.empty(0, np.float32), *(find[2] for find in finds)])

@@ -1,4 +1,4 @@
-"""The files that a data set's folder may hold or not: classes.csv and images.csv."""
+"""Reads the optional files of a data set folder: classes.csv and images.csv."""
 
 import csv
 import io
@@ -22,18 +22,18 @@ from steelseg.data.listing import check_image_name, name_key
 
 CLASSES, IMAGES, SAMPLE = "classes.csv", "images.csv", "sample_submission.csv"
 LABELLED = "labelled"
-_MAX_TEXT = 200  # characters of a class's name or of a group's
+_MAX_TEXT = 200  # characters in the name of a class or group
 
 
 class ImageFacts(NamedTuple):
-    """What images.csv says of an image: its group, empty for none, and whether it is labelled."""
+    """A row of images.csv: the image's group, empty for none, and whether it is labelled."""
 
     group: str = ""
     labelled: bool = True
 
 
 def find_classes(folder: Path, asked: Iterable[int], shown: Iterable[int]) -> list[ClassInfo]:
-    """Say which classes there are: those of classes.csv, else those asked for, else those shown.
+    """Return the classes: those of classes.csv, else those asked for, else those shown.
 
     Args:
         folder: the data set's.
@@ -41,18 +41,18 @@ def find_classes(folder: Path, asked: Iterable[int], shown: Iterable[int]) -> li
         shown: the ids in the csv of masks.
 
     Raises:
-        BadInput: classes.csv cannot be read, or nothing says which classes there are.
+        BadInput: classes.csv cannot be read, or no file lists any class.
     """
     if (folder / CLASSES).exists():
         return read_classes(folder / CLASSES)
     ids = set(asked) or set(shown)
     if not ids:
-        raise BadInput(f"{folder}: expected masks, {SAMPLE} or {CLASSES} to say what classes are")
+        raise BadInput(f"{folder}: expected masks, {SAMPLE} or {CLASSES} to list the classes")
     return default_classes(ids)
 
 
 def read_classes(path: Path) -> list[ClassInfo]:
-    """Read classes.csv, `ClassId,name,color`, sorted by id; only the ids must be there.
+    """Read classes.csv, `ClassId,name,color`, sorted by id; only the ids are required.
 
     Raises:
         BadInput: the file cannot be read, is empty, or has an illegal or repeated id, name or
@@ -66,14 +66,14 @@ def read_classes(path: Path) -> list[ClassInfo]:
                 number, name, color = class_id(fields[CLASS]), fields["name"], fields["color"]
                 name = _text(name) or default_name(number)
                 if number in names or name in names.values():
-                    raise BadInput(f"{quote(name)} (class {number}) is there twice")
+                    raise BadInput(f"{quote(name)} (class {number}) appears twice")
                 if color and not re.fullmatch("#[0-9a-fA-F]{6}", color):
                     raise BadInput(f"expected a colour such as #e69f00, but got {quote(color)}")
                 names[number], colors[number] = name, color.lower()
             except BadInput as error:
                 faults.add(f"line {line}: {error}")
         if not names and not faults.count:
-            faults.add("expected a row for each class, but there are none")
+            faults.add("expected one row per class, but there are none")
     return with_colors(names, colors)
 
 
@@ -89,7 +89,7 @@ def classes_text(classes: Iterable[tuple[int, str, str]]) -> str:
 def read_images(path: Path) -> dict[str, ImageFacts]:
     """Read images.csv, `ImageId,group,label`, by the key of each image's name.
 
-    Without the file nothing is said of any image.
+    Without the file, the result is empty.
 
     Raises:
         BadInput: the file cannot be read, or has an illegal or repeated name, group or label.
@@ -105,7 +105,7 @@ def read_images(path: Path) -> dict[str, ImageFacts]:
                     got = quote(fields["label"])
                     raise BadInput(f"expected `{LABELLED}` or `{UNLABELLED}`, but got {got}")
                 if name_key(fields[IMAGE]) in facts:
-                    raise BadInput(f"image {quote(fields[IMAGE])} is there twice")
+                    raise BadInput(f"image {quote(fields[IMAGE])} appears twice")
                 labelled = fields["label"] != UNLABELLED
                 facts[name_key(fields[IMAGE])] = ImageFacts(_text(fields["group"]), labelled)
             except BadInput as error:
@@ -114,7 +114,7 @@ def read_images(path: Path) -> dict[str, ImageFacts]:
 
 
 def check_images(facts: Iterable[str], names: Collection[str], where: Path) -> None:
-    """Check that images.csv speaks of images that are there.
+    """Check that the images of images.csv exist.
 
     Args:
         facts: the keys of the names in images.csv.
@@ -122,7 +122,7 @@ def check_images(facts: Iterable[str], names: Collection[str], where: Path) -> N
         where: the file, for messages.
 
     Raises:
-        BadInput: it names images that are not there.
+        BadInput: it names missing images.
     """
     known = set(map(name_key, names))
     with Faults(str(where)) as faults:
@@ -138,7 +138,7 @@ def _text(text: str) -> str:
 
 
 def with_colors(names: dict[int, str], colors: dict[int, str]) -> list[ClassInfo]:
-    """Give each class without a colour the first of the palette that no other class has."""
+    """Give each class without a colour the first unused colour of the palette."""
     free = iter(
         color
         for color in map(hexadecimal, palette(len(names) + len(set(colors.values()) - {""})))

@@ -1,4 +1,4 @@
-"""Run-length encoding of masks as Kaggle's Severstal task writes it.
+"""Run-length encoding of masks as in Kaggle's Severstal task.
 
 An RLE is a string of `start length` pairs, 1-based, over the mask read column by column (top to
 bottom, then left to right), sorted and not overlapping. An empty mask is the empty string:
@@ -43,7 +43,7 @@ def encode(mask_hw: Uint8) -> str:
         The RLE, with every run as long as possible; an empty string for an empty mask.
 
     Raises:
-        ValueError: the mask has not two dimensions.
+        ValueError: the mask is not two-dimensional.
     """
     if mask_hw.ndim != 2:
         raise ValueError(f"Expected `mask_hw` of shape (H, W), but got {mask_hw.shape}")
@@ -67,7 +67,7 @@ def decode(rle: str, size_hw: tuple[int, int]) -> Uint8:
 
 
 def parse(rle: str, size_hw: tuple[int, int]) -> Int64:
-    """Read an RLE as runs, refusing whatever is not legal, before any memory is taken for a mask.
+    """Read an RLE as runs and refuse illegal ones, before any memory is allocated for a mask.
 
     Returns:
         (N, 2) int64 of 0-based start and length, in pixels of the mask read column by column.
@@ -117,7 +117,7 @@ def to_string(runs: Int64) -> str:
         return ""
     rest = runs.ravel() + np.tile([1, 0], len(runs))
     n_chunks = -(-len(str(rest.max())) // 4)
-    texts = np.full((len(rest), n_chunks + 1), _SPACE)  # four digits to a chunk, NUL for no digit
+    texts = np.full((len(rest), n_chunks + 1), _SPACE)  # four digits per chunk, NUL for no digit
     for i in reversed(range(n_chunks)):
         higher = rest // 10_000
         texts[:, i] = _TEXTS[rest - 10_000 * higher + 10_000 * (higher > 0)]
@@ -138,7 +138,7 @@ def fill(runs: Int64, size_hw: tuple[int, int]) -> Uint8:
 
 
 def _read_by_columns(mask_hw: Uint8) -> tuple[int, Bool]:
-    """Return the first column with foreground, and the pixels from there to the last such one."""
+    """Return the first column with foreground, and the pixels from there to the last one."""
     bytes_hw = (mask_hw if mask_hw.itemsize == 1 else mask_hw != 0).view(np.uint8)
     columns = np.flatnonzero(np.bitwise_or.reduce(bytes_hw, axis=0))
     if not len(columns):
@@ -154,7 +154,7 @@ def _parse_values(rle: str) -> Int64:
     if not rle.isascii() or rle.encode("ascii").translate(None, _DIGITS_AND_SPACES):
         bad = next((t for t in rle.split() if not (t.isascii() and t.isdigit())), rle)
         raise BadInput(f"expected whole numbers separated by spaces, but got {_shorten(bad)!r}")
-    # NumPy reads blank text as a zero, and too long a number as the largest int64
+    # NumPy reads blank text as a zero, and a number that is too long as the largest int64
     values = np.fromstring(rle.strip(), dtype=np.int64, sep=" ")
     if len(values) % 2:
         raise BadInput(f"expected pairs of start and length, but got {len(values)} values")

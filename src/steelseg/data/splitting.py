@@ -1,4 +1,4 @@
-"""Splits the images into folds and reports what is alike in them."""
+"""Splits the images into folds and reports near-duplicates."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from steelseg.data.listing import name_key
 from steelseg.data.near_duplicates import Pairs, find_cuts, find_pairs, group_ids, join
 
 NO_FOLD = -1
-_FINEST_SHARE = 20  # of the images, as 1/20, that a test set is made of
+_FINEST_SHARE = 20  # a test set is made of twentieths of the images
 
 
 class SplitConfig(Config):
@@ -29,18 +29,18 @@ class SplitConfig(Config):
 
     n_folds: Annotated[int, Field(ge=2, le=127)]
     seed: Annotated[int, Field(ge=0)]
-    """of the shuffling between folds; the training's own seed can vary without it"""
+    """of the shuffling between folds; independent of the seed of training"""
     never_validate: str | None
-    """a pattern such as `pseudo-*` of the names of images that are trained on in every fold and
-    validated in none, unless they have a near-duplicate of another name"""
+    """a pattern such as `pseudo-*` of names of images that are trained on in every fold and
+    validated in none, unless they have a near-duplicate that does not match"""
     group_by: str | None
-    r"""a regular expression that finds in an image's name what part it shows: its first group, or
-    all that it matches. Images of one part stand on one side of every split. With groups named
-    `step` and `number`, as in `exp(?P<step>\d+)_num_(?P<number>\d+)`, a part is a series of images
-    of rising numbers whose steps rise too"""
+    r"""a regular expression that finds the part in an image's name: its first group, or the whole
+    match. Images of one part are never separated by a split. With groups named `step` and
+    `number`, as in `exp(?P<step>\d+)_num_(?P<number>\d+)`, a part is a series of images of rising
+    numbers whose steps rise too"""
     test_share: Annotated[float, Field(ge=0, le=0.5)]
-    """of the images, held out as a test set that nothing is trained, tuned or validated on; the
-    stage `tune_threshold` scores it in the end"""
+    """share of the images held out as a test set, which is not used for training, tuning or
+    validation; the stage `tune_threshold` scores it at the end"""
 
     @field_validator("group_by")
     @classmethod
@@ -53,10 +53,10 @@ class SplitConfig(Config):
 
 
 def split(images: ImageTable, config: SplitConfig) -> pd.DataFrame:
-    """Assign every image to a fold; columns image, fold, group and combination, in table order.
+    """Assign every image to a fold: columns image, fold, group and combination, in table order.
 
     Raises:
-        BadInput: there are fewer images, or groups of them, than folds, or the pattern fits none.
+        BadInput: there are fewer images or groups than folds, or the pattern matches no name.
     """
     groups = group_ids(len(images), find_duplicates(images))
     groups = grouping.merge(groups, images.groups)
@@ -84,7 +84,7 @@ def split(images: ImageTable, config: SplitConfig) -> pd.DataFrame:
 def find_duplicates(images: ImageTable, others: ImageTable | None = None) -> Pairs:
     """Find the near-duplicates among images, or between them and others.
 
-    Images that differ in size may be slightly other crops of one photograph, too.
+    Images of different sizes may also be slightly different crops of one photograph.
     """
     a, square = images.thumbnails, is_square(images)
     b = None if others is None else others.thumbnails
@@ -123,55 +123,55 @@ def report(table: pd.DataFrame, train: ImageTable, test: ImageTable) -> dict[str
 
 
 def hint(images: ImageTable, config: SplitConfig) -> Iterator[str]:
-    """Warn where names look grouped, but nobody has said how."""
+    """Warn if names look grouped, but no groups were given."""
     if config.group_by is None and not any(images.groups):
         yield from grouping.hint(images.names, images.combinations())
 
 
 def describe(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[str]:
-    """Put a report into a line for the terminal, and warnings."""
+    """Format a report for the terminal: one line, and warnings."""
     folds = ", ".join(str(n) for n in report["images_per_fold"].values())
     text = f"folds of {folds} images; no near-duplicates among them"
     if report["near_duplicate_groups"]:
         text = (
-            f"folds of {folds} images; {report['images_with_near_duplicates']} images stand in "
+            f"folds of {folds} images; {report['images_with_near_duplicates']} images are in "
             f"{report['near_duplicate_groups']} groups of near-duplicates or of one part, each "
             "kept in one fold"
         )
     if report["images_held_out"]:
         text += f"; {report['images_held_out']} more are held out as a test set"
     if report["images_in_no_fold"]:
-        text += f"; {report['images_in_no_fold']} more are trained on always and validated never"
+        text += f"; {report['images_in_no_fold']} more are always trained on and never validated"
     yield text
     if leaked := report["test_images_with_training_twin"]:
         yield (
             f"warning: {leaked} test images are near-duplicates of training images; "
-            "a score on them flatters"
+            "their score is inflated"
         )
     yield from _warn_of_folds(report, classes)
 
 
 def _warn_of_folds(report: Mapping[str, Any], classes: Sequence[ClassInfo]) -> Iterator[str]:
-    """Name the folds that can validate nothing, or not every class that is shown elsewhere."""
+    """Warn of folds without defects, or without a class that other folds show."""
     defective = report["images_with_a_defect_per_fold"]
     clean = [fold for fold, n in defective.items() if n == 0]
     without = report["folds_without_class"]
     lacking = {one.name: without[str(one.id)] for one in classes if str(one.id) in without}
     fewer = max(2, min(sum(defective.values()), len(defective) - 1))
     advice = (
-        f"validate on another (`-S fold=...`), take fewer folds "
+        f"validate on another (`-S fold=...`), use fewer folds "
         f"(`-S stratified_split.n_folds={fewer}`), or annotate more images of it"
     )
     for name, folds in {"a defect": clean, **lacking}.items():
         if telling := [fold for fold in folds if name == "a defect" or fold not in clean]:
             yield (
-                f"warning: no image of fold {', '.join(telling)} shows {name}, so that scores and "
-                f"rules of it mean nothing there; {advice}"
+                f"warning: no image of fold {', '.join(telling)} shows {name}, so its scores "
+                f"and rules mean nothing there; {advice}"
             )
 
 
 def _validated(names: list[str], groups: Int64, pattern: str | None) -> Int64:
-    """Return the images that take part in the folds: those of a group with any other name."""
+    """Return the images to validate: those in groups with a name outside the pattern."""
     if pattern is None:
         return np.arange(len(names))
     key = name_key(pattern)
@@ -180,6 +180,6 @@ def _validated(names: list[str], groups: Int64, pattern: str | None) -> Int64:
 
 
 def is_square(images: ImageTable) -> bool:
-    """Whether some images may be others turned by 90 degrees: both sizes are there."""
+    """Whether images may be others turned by 90 degrees: some size exists both ways round."""
     sizes_hw = set(images.sizes_hw)
     return any((width, height) in sizes_hw for height, width in sizes_hw)

@@ -1,1 +1,1 @@
-"""Formats of annotations: what `import` reads and `export` writes."""
+"""Annotation formats that `import` reads and `export` writes."""

@@ -1,14 +1,14 @@
-"""A folder per class, with a mask beside each image, as magnetic tiles are published:
+"""One folder per class, with a mask next to each image, as magnetic tiles are published:
 
     MT_Blowhole/Imgs/exp1_num_108889.jpg    a tile with a defect of the class `Blowhole`
-    MT_Blowhole/Imgs/exp1_num_108889.png    where it is
+    MT_Blowhole/Imgs/exp1_num_108889.png    its mask
     MT_Free/Imgs/exp1_num_10181.jpg         clean
 
-Images and masks may as well be in folders `images` and `masks` above those of the classes. Names of
-classes lose what all folders begin with. One of the folders must say that its images are clean.
+Images and masks may also be in folders `images` and `masks` above those of the classes. A prefix
+that all folders share is dropped from the class names. One folder must be named as clean.
 
-Of magnetic tiles, the greys of masks above 127 are the defect, since they look as if they had been
-JPEGs. A tile was taken under up to six exposures, which the names count, as they count pictures:
+In masks of magnetic tiles, greys above 127 are the defect, since the masks seem to have been JPEGs.
+Each tile was taken under up to six exposures. Names number the exposures and the pictures:
 `exp1_num_262480` to `exp6_num_262705` are one tile, and one group.
 """
 
@@ -28,13 +28,13 @@ SUFFIXES = mask_storage.SUFFIXES | images.SUFFIXES
 CLEAN = re.compile(r"(^|[_ -])(free|good|ok|normal|clean|no_?defects?)$", re.I)
 TILE = re.compile(r"exp(?P<exposure>\d+)_num_(?P<number>\d+)")
 TILE_THRESHOLD = 127
-_EMPTY = "the mask shows nothing, though the folder names a class: unlabelled"
+_EMPTY = "the mask is empty, though the folder names a class: unlabelled"
 _LAST_EXPOSURE = 6
-_TILE_PICTURES = 300  # numbers between two exposures of a tile; nearly all are below 120
+_TILE_PICTURES = 300  # largest gap between numbers of a tile's exposures; most are below 120
 
 
 def recognises(source: Path) -> bool:
-    """Whether a folder says that its images are clean, and others hold images with masks."""
+    """Whether one folder is named as clean, and others contain images with masks."""
     if not source.is_dir():
         return False
     pictures, masks = _split(list_below(source, SUFFIXES).names)
@@ -52,9 +52,9 @@ def read(source: Path, options: Options) -> Source:
     names = tuple(name for name in labels.values() if name)
     classes = meaning.from_options(options._replace(classes=options.classes or names))
     if classes is None:
-        raise BadInput(f"{source}: expected a folder for each class, but found none")
+        raise BadInput(f"{source}: expected one folder per class, but found none")
     if unknown := [name for name in names if name not in classes.classes]:
-        raise BadInput(f"{source}: the folder of {quote(unknown[0])} is none of --classes")
+        raise BadInput(f"{source}: the folder of {quote(unknown[0])} is not in --classes")
     tiles = find_tiles(pictures)
     threshold = TILE_THRESHOLD if tiles and options.threshold is None else options.threshold
     faults = Faults(str(source))
@@ -67,7 +67,7 @@ def read(source: Path, options: Options) -> Source:
 
 
 def _split(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell images from masks, of those files that are in the folder of a class."""
+    """Split the files in class folders into images and masks."""
     return split([name for name in names if "/" in key_of(name)])
 
 
@@ -77,10 +77,10 @@ def _folder(name: str) -> str:
 
 
 def find_tiles(names: Sequence[str]) -> dict[str, str]:
-    """Return the tile of each image, or nothing if the names are not those of magnetic tiles.
+    """Return the tile of each image; empty if the names are not those of magnetic tiles.
 
-    The next tile begins with exposure 0 or 1, after the last exposure of the tile before or after
-    many other pictures. Tiles that were taken in turns, or miss exposures, are one group.
+    A tile begins with exposure 0 or 1, after the last exposure of the previous tile or after many
+    other pictures. Tiles that were taken alternately, or lack exposures, are one group.
     """
     found = {name: TILE.fullmatch(Path(name).stem) for name in names}
     parts = {n: (int(m["number"]), int(m["exposure"])) for n, m in found.items() if m}
@@ -100,7 +100,7 @@ def find_tiles(names: Sequence[str]) -> dict[str, str]:
 def _doubt_empty(
     records: Iterator[Record], labels: dict[str, str], left_out: dict[str, str]
 ) -> Iterator[Record]:
-    """Take an image for unlabelled whose folder says that it has a defect, and whose mask none."""
+    """Treat an image with an empty mask in the folder of a defect as unlabelled."""
     for record in records:
         is_empty = labels[_folder(record.name)] and not record.masks
         if is_empty and record.labelled:
@@ -125,7 +125,7 @@ def _items(
             continue
         (image,) = owners
         if image in own:
-            faults.add(f"{quote(mask)}: {quote(image)} has another mask, too")
+            faults.add(f"{quote(mask)}: {quote(image)} has another mask")
         own.setdefault(image, {})[source / mask] = labels[_folder(image)]
     for name in pictures:
         label = labels[_folder(name)]

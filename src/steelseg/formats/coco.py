@@ -1,4 +1,4 @@
-"""COCO: one JSON document of images, categories and annotations, in polygons or run lengths.
+"""COCO: one JSON document of images, categories and annotations, as polygons or run lengths.
 
 Pixels are those of pycocotools. Crowds (`iscrowd`) are ignored regions. An image that `images`
 lists without annotations is clean; a file that no document lists is unlabelled.
@@ -59,7 +59,7 @@ def read(source: Path, options: Options) -> Source:
     """Read a COCO document, or all those of a folder, with the images there.
 
     Raises:
-        BadInput: there is no such document, or what it says of itself contradicts it.
+        BadInput: there is no such document, or it is inconsistent.
     """
     paths = _documents(source)
     if not paths:
@@ -92,7 +92,7 @@ def read(source: Path, options: Options) -> Source:
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
-    """Write images and one document of compressed run lengths, which is exact."""
+    """Write images and one document of compressed run lengths, which are exact."""
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for record in records:
@@ -136,7 +136,7 @@ def _check_document(path: Path) -> dict[str, list[dict[str, Any]]]:
 def _read_categories(
     document: Mapping[str, list[dict[str, Any]]], faults: Faults
 ) -> dict[int, str]:
-    """Return the names by their ids, without one that only stands above others, as Roboflow's."""
+    """Return names by id, without unused supercategories such as Roboflow's."""
     categories: dict[int, str] = {}
     above = [
         c.get("supercategory")
@@ -151,7 +151,7 @@ def _read_categories(
             if name in above and number not in used:
                 continue
             if number in categories or name in categories.values():
-                raise BadInput(f"the category {quote(name)} ({number}) is there twice")
+                raise BadInput(f"the category {quote(name)} ({number}) appears twice")
             categories[number] = name
         except BadInput as error:
             faults.add(str(error))
@@ -166,14 +166,14 @@ def _read_images(
     left_out: dict[str, str],
     faults: Faults,
 ) -> dict[int, Annotated | None]:
-    """Return the images by their ids; None for those that are not in the folder."""
+    """Return the images by id; None for those that are not in the folder."""
     found: dict[int, Annotated | None] = {}
     names: set[str] = set(others)
     for entry in document["images"]:
         try:
             number = whole(entry.get("id"), "the id of an image")
             if number in found:
-                raise BadInput(f"the image id {number} is there twice")
+                raise BadInput(f"the image id {number} appears twice")
             reference = text_of(entry.get("file_name"), f"the `file_name` of image {number}")
             found[number] = None
             name = folder.find(reference, path)
@@ -181,7 +181,7 @@ def _read_images(
                 left_out[reference] = NO_IMAGE
                 continue
             if name in names:
-                raise BadInput(f"{quote(name)} is there twice, here or in another document")
+                raise BadInput(f"{quote(name)} appears twice, here or in another document")
             names.add(name)
             found[number] = Annotated(name, {}, stated_size(entry, "height", "width"))
         except BadInput as error:
@@ -195,7 +195,7 @@ def _read_annotations(
     images: Mapping[int, Annotated | None],
     faults: Faults,
 ) -> None:
-    """Put each annotation into its image's shapes."""
+    """Add each annotation to the shapes of its image."""
     for i, entry in enumerate(document["annotations"]):
         key = f"annotation {quote(entry.get('id', i))}"
         try:

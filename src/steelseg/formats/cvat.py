@@ -1,9 +1,9 @@
 """CVAT for images 1.1: one XML document with the shapes of each image.
 
 Pixels are those of CVAT's own masks: pycocotools for polygons and boxes, OpenCV for ellipses. A
-shape hides others of a lower `z_order`; in one plane, both count. Labels have colours. The
-document does not tell which images have been looked at (cvat-ai/cvat#4834), so an image without
-a shape or a tag is unlabelled: tag those that are clean. CVAT turns images upright.
+shape hides others of a lower `z_order`; within one plane, both count. Labels have colours. The
+document does not state which images were reviewed (cvat-ai/cvat#4834), so an image without a
+shape or a tag is unlabelled: tag the clean ones. CVAT turns images upright.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import components, place_image
 
 DOCUMENT = "annotations.xml"
-REVIEWED = "reviewed"  # our own attribute, on a clean image that is exported; CVAT ignores it
+REVIEWED = "reviewed"  # our own attribute of labelled images in exports; CVAT ignores it
 _SHAPES = {*PAINTERS, "polyline", "points", "cuboid", "skeleton"}
 _MAX_PLANE = 10**9
 
@@ -45,15 +45,15 @@ class _Shape(NamedTuple):
 
 
 def recognises(source: Path) -> bool:
-    """Whether a file, or one below a folder, looks like CVAT's."""
+    """Whether a file, or one below a folder, looks like a CVAT document."""
     return bool(_documents(source, LOOKED_AT))
 
 
 def read(source: Path, options: Options) -> Source:
-    """Read the document of a task, a job or a project, or all those of a folder.
+    """Read the document of a task, a job or a project, or all documents of a folder.
 
     Raises:
-        BadInput: there is no such document, or it is that of a video.
+        BadInput: there is no such document, or it annotates a video.
     """
     paths = _documents(source)
     if not paths:
@@ -79,7 +79,7 @@ def read(source: Path, options: Options) -> Source:
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
-    """Write images and annotations.xml, with a mask for each 8-connected part."""
+    """Write images and annotations.xml, with one mask per 8-connected part."""
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     meta = ElementTree.SubElement(root, "meta")
@@ -118,14 +118,14 @@ def _elements(path: Path) -> Iterable[ElementTree.Element]:
     """Yield the labels and images of a document, one at a time.
 
     Raises:
-        BadInput: it is too large, no XML, has entities, or is of a video.
+        BadInput: it is too large, is not XML, has entities, or annotates a video.
     """
     try:
         check_size(path)
         with path.open("rb") as file:
             for _, element in iterparse(file, events=("end",), forbid_dtd=True):
                 if element.tag == "track":
-                    raise BadInput(f"{path}: is of a video; export it as CVAT for images 1.1")
+                    raise BadInput(f"{path}: annotates a video; export it as CVAT for images 1.1")
                 if element.tag in {"label", "image"}:
                     yield element
                 if element.tag in {"image", "meta"}:
@@ -139,7 +139,7 @@ def _elements(path: Path) -> Iterable[ElementTree.Element]:
 
 
 def _read_label(element: ElementTree.Element) -> dict[str, str]:
-    """Return the colour of a label by its name; nothing of one for tags or a skeleton's parts."""
+    """Return a label's colour by its name; empty for tags and parts of skeletons."""
     name = text_of(element.findtext("name"), "the name of a label")
     if element.findtext("type") == "tag" or element.find("parent") is not None:
         return {}
@@ -163,7 +163,7 @@ def _read_image(
         left_out[reference] = NO_IMAGE
         return
     if name in annotated:
-        raise BadInput(f"the image {quote(name)} is there twice, here or in another document")
+        raise BadInput(f"the image {quote(name)} appears twice, here or in another document")
     shapes = [_Shape(child.tag, dict(child.attrib)) for child in element if child.tag in _SHAPES]
     looked_at = shapes or element.find("tag") is not None or element.get(REVIEWED) == "1"
     named = {f"{s.kind} {i}": s for i, s in enumerate(shapes, start=1)}

@@ -1,4 +1,4 @@
-"""Shapes of CVAT's XML, elements with attributes, turned into pixels, and masks into attributes."""
+"""Converts attributes of CVAT's shape elements to pixels, and masks to attributes."""
 
 import math
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def _paint_ellipse(attributes: Mapping[str, str], size_hw: tuple[int, int]) -> U
 
 
 def _paint_mask(attributes: Mapping[str, str], size_hw: tuple[int, int]) -> Uint8:
-    """Paint runs of background and foreground by turns, row by row in a window of the image."""
+    """Paint alternating runs of background and foreground, row by row in a window of the image."""
     left, top, width, height = map(int, numbers(attributes, "left", "top", "width", "height"))
     fits = left >= 0 and top >= 0 and left + width <= size_hw[1] and top + height <= size_hw[0]
     if not fits or width < 1 or height < 1:
@@ -74,7 +74,7 @@ def numbers(attributes: Mapping[str, str], *keys: str) -> list[float]:
     """Return attributes as finite numbers.
 
     Raises:
-        BadInput: one is missing, or is none.
+        BadInput: one is missing, or is not a number.
     """
     numbers = []
     for key in keys:

@@ -1,4 +1,4 @@
-"""DAGM 2007: ten textures, each with a defect of its own, as it is published.
+"""DAGM 2007 as published: ten textures, each with its own kind of defect.
 
     Class1/Train/0576.PNG                a texture; `Test` likewise
     Class1/Train/Label/0576_label.PNG    an ellipse around its defect, if it has one
@@ -21,7 +21,7 @@ _LISTS = "not used: lists of images"
 
 
 def recognises(source: Path) -> bool:
-    """Whether there is a folder of a texture with labels."""
+    """Whether there is a texture folder with labels."""
     return any(source.glob(f"Class*/Tr*/{LABELS}"))
 
 
@@ -36,7 +36,7 @@ def read(source: Path, options: Options) -> Source:
     classes = meaning.from_options(options._replace(classes=options.classes or tuple(textures)))
     assert classes is not None
     if unknown := [name for name in textures if name not in classes.classes]:
-        raise BadInput(f"{source / unknown[0]}: is none of --classes")
+        raise BadInput(f"{source / unknown[0]}: is not in --classes")
     listing = list_below(source)
     left_out = {
         name: _LISTS if Path(name).suffix.lower() == ".txt" else reason.replace("_", " ")
@@ -61,4 +61,4 @@ def _items(source: Path, names: list[str], faults: Faults) -> Iterator[Item]:
         lonely.discard(label)
         yield Item(source / name, name, own, labelled=True)
     for mask in sorted(lonely):
-        faults.add(f"{source / mask}: no image of this name in the folder above")
+        faults.add(f"{source / mask}: no image of this name in the parent folder")

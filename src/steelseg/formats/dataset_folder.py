@@ -1,4 +1,4 @@
-"""A data set's folder, written from records: whole or not at all."""
+"""Writes a data set folder from records, atomically."""
 
 import csv
 import os
@@ -30,7 +30,7 @@ PARTS = frozenset({TRAIN, TEST, SAMPLE, CLASSES, *HEADERS})
 
 
 class Writer:
-    """Writes records into a data set's folder, one at a time, and counts them."""
+    """Writes records into a data set folder, one at a time, and counts them."""
 
     def __init__(self, folder: Path, source: Source, *, copy: bool, faults: Faults) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Writer:
         self._finish()
 
     def add_test(self, name: str, path: Path) -> None:
-        """Take an image over that has no labels."""
+        """Add an image without labels."""
         self.tally.test += self._take(TEST, name, path)
         self.test_paths.append(abspath(path))
 
@@ -71,7 +71,7 @@ class Writer:
         self.tally.add(record, masks)
 
     def _take(self, part: str, name: str, path: Path) -> bool:
-        """Link or copy an image; whether its name is free and legal."""
+        """Link or copy an image; return whether its name is free and legal."""
         try:
             check_image_name(name)
         except BadInput as error:
@@ -94,17 +94,17 @@ class Writer:
         colors = self.tally.source.colors
         classes = [(i, name, colors.get(name, "")) for name, i in self.tally.ids.items()]
         write_text(self._folder / CLASSES, classes_text(classes))
-        read_classes(self._folder / CLASSES)  # names are whatever people call things
+        read_classes(self._folder / CLASSES)  # checks the class names, which may be anything
 
 
 def abspath(path: Path) -> Path:
-    """Return a path without `..`, and with its links as they are."""
+    """Return an absolute path without `..`, leaving links unresolved."""
     return Path(os.path.abspath(path))
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which takes the place of `folder` when the block succeeds.
+    """Yield a temporary folder, which replaces `folder` when the block succeeds.
 
     Raises:
         SteelsegError: it cannot be written.
@@ -128,10 +128,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_replaceable(folder: Path, *, force: bool) -> None:
-    """Refuse to replace what is there, unless that is wanted and it is a data set.
+    """Refuse to replace an existing folder, unless `force` is set and it is a data set.
 
     Raises:
-        BadInput: `folder` is there and may not be replaced, or holds what is no part of a data set.
+        BadInput: `folder` exists and may not be replaced, or contains other files.
     """
     if not folder.exists():
         return
@@ -139,10 +139,10 @@ def check_replaceable(folder: Path, *, force: bool) -> None:
         raise BadInput(f"{folder}: expected a folder, but this is a file")
     there = sorted(path.name for path in folder.iterdir())
     if there and not force:
-        raise BadInput(f"{folder}: is there already; --force replaces it")
+        raise BadInput(f"{folder}: already exists; --force replaces it")
     if other := [name for name in there if name not in PARTS]:
         raise BadInput(
-            f"{folder}: holds {quote(other[0])}, which is no part of a data set; move it away"
+            f"{folder}: contains {quote(other[0])}, which is not part of a data set; move it away"
         )
 
 

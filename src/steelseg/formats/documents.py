@@ -1,4 +1,4 @@
-"""Documents of annotations, in text, JSON or XML: which there are, and what they may hold."""
+"""Finds and reads annotation documents in text, JSON or XML, and checks their values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from steelseg.core.errors import BadInput, quote
 from steelseg.data.listing import list_below
 from steelseg.formats.record import Options
 
-LOOKED_AT = 100  # documents, before a folder is said to hold none of a format
-MAX_BYTES = 2**30  # of one document; COCO's own, of 118,287 images, takes 2**29
+LOOKED_AT = 100  # documents, before a folder is taken to have none of a format
+MAX_BYTES = 2**30  # per document; COCO's own, of 118,287 images, has 2**29
 
 
 def documents(
@@ -22,8 +22,8 @@ def documents(
     Args:
         source: a file or a folder.
         suffix: of the documents, in lower case.
-        words: what all of them hold, and begin with the first of them.
-        first: of how many files to look at, for a guess.
+        words: that each document contains; it begins with the first.
+        first: how many files to look at, for a guess.
     """
     names = [] if source.is_file() else list_below(source, {suffix}).names
     paths = [source / name for name in names] or [source]
@@ -31,9 +31,9 @@ def documents(
 
 
 def folder_of(source: Path, documents: Sequence[Path], options: Options) -> Path:
-    """Return the folder whose images a source means: of a file, the one that holds images.
+    """Return the folder with the images of a source.
 
-    A document in a folder `annotations` or `labels` means the images beside that folder.
+    The images of a document in a folder `annotations` or `labels` are next to that folder.
     """
     if options.images is not None or source.is_dir():
         return options.images or source
@@ -42,7 +42,7 @@ def folder_of(source: Path, documents: Sequence[Path], options: Options) -> Path
 
 
 def whole(value: object, what: str) -> int:
-    """Return a whole number that a document holds.
+    """Return a whole number of a document.
 
     Raises:
         BadInput: it is something else.
@@ -53,7 +53,7 @@ def whole(value: object, what: str) -> int:
 
 
 def stated_size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int, int] | None:
-    """Return the size of an image, where an entry says it under these keys."""
+    """Return the image size that an entry states under these keys, if it does."""
     size_hw = entry.get(height), entry.get(width)
     if isinstance(size_hw[0], int) and isinstance(size_hw[1], int):
         return size_hw[0], size_hw[1]
@@ -61,7 +61,7 @@ def stated_size(entry: Mapping[str, Any], height: str, width: str) -> tuple[int,
 
 
 def check_size(path: Path) -> None:
-    """Refuse a document that is larger than `MAX_BYTES`, before it is read.
+    """Refuse a document larger than `MAX_BYTES`, before it is read.
 
     Raises:
         BadInput: it is.
@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON document; see `read_text`.
 
     Raises:
-        BadInput: it is no JSON.
+        BadInput: it is not JSON.
     """
     text = read_text(path)
     try:
@@ -101,10 +101,10 @@ def read_json(path: Path) -> Any:
 
 
 def text_of(value: object, what: str) -> str:
-    """Return a text that a document holds.
+    """Return a text of a document.
 
     Raises:
-        BadInput: it is something else, blank, or cannot be printed.
+        BadInput: it is something else, blank, or not printable.
     """
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise BadInput(f"expected {what}, but got {quote(value)}")
@@ -112,7 +112,7 @@ def text_of(value: object, what: str) -> str:
 
 
 def _holds(path: Path, words: Sequence[bytes]) -> bool:
-    """Whether a file begins with the first word, after blanks, and holds the others."""
+    """Whether a file begins with the first word, after blanks, and contains the others."""
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             start = bytes(data[:256]).removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -1,4 +1,4 @@
-"""The command `export`: labels or predictions in a format that other tools read."""
+"""The command `export`: writes labels or predictions in a format that other tools read."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,27 +18,27 @@ from steelseg.predict import predictions
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `export` to a parser and return what runs it."""
+    """Add the arguments of `export` to a parser and return the function that runs it."""
     parser.description = (
         "Write the labels of a data set, or predictions, in a format that other tools read, "
-        "together with the images. `import` reads it again, with the same pixels."
+        "together with the images. `import` reads them back with the same pixels."
     )
     parser.add_argument(
         "source", type=Path, help="data set (data/raw/<name>), predictions.parquet or a csv of rows"
     )
     parser.add_argument("--to", type=Path, required=True, help="a new folder")
-    parser.add_argument("--format", choices=known.WRITABLE, required=True, help="what to write")
+    parser.add_argument("--format", choices=known.WRITABLE, required=True, help="format to write")
     parser.add_argument(
         "--images",
         type=Path,
-        help="of predictions: the folder of their images; classes.csv beside it names the classes",
+        help="for predictions: the image folder; classes.csv next to it names the classes",
     )
     return _run
 
 
 def _run(arguments: Namespace) -> Iterator[str]:
     if arguments.to.exists():
-        raise BadInput(f"{arguments.to}: is there already; name a new folder")
+        raise BadInput(f"{arguments.to}: already exists; name a new folder")
     counted = [0, 0]
     if arguments.source.is_dir():
         records, classes = _labels(arguments.source)

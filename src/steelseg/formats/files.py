@@ -1,4 +1,4 @@
-"""Image files of a source: their size, and taking them over."""
+"""Reads the size of image files, and links or copies them."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """Return the height and width of an image file as viewers show it.
 
     Raises:
-        BadInput: it is none; with the path.
+        BadInput: it is not an image; the message has the path.
     """
     try:
         return images.size_of(images.read_bytes(path))
@@ -22,18 +22,18 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def place(path: Path, to: Path, *, copy: bool = False) -> None:
-    """Link a file to another place, or copy it where that is wanted, or links cannot be made.
+    """Hard-link a file to another path, or copy it if asked to or if links are not possible.
 
-    A link is a hard one: it stays when the source is deleted, and DVC takes it for a file.
+    A hard link survives the deletion of the source, and DVC treats it as a file.
 
     Raises:
         SteelsegError: it cannot be read or written.
     """
-    path = path.resolve()  # of a symbolic link, what it leads to
+    path = path.resolve()  # the target of a symbolic link
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         if not copy:
-            with suppress(OSError):  # another file system, or a file of another person
+            with suppress(OSError):  # another file system, or another user's file
                 os.link(path, to)
                 return
         shutil.copyfile(path, to)

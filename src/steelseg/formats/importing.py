@@ -1,4 +1,4 @@
-"""The command `import`: annotated images in any format become a data set's folder."""
+"""The command `import`: converts annotated images in any format to a data set folder."""
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -22,10 +22,10 @@ from steelseg.formats.record import Options, Record, Source
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `import` to a parser and return what runs it."""
+    """Add the arguments of `import` to a parser and return the function that runs it."""
     parser.description = (
-        "Turn annotated images into a data set for the pipeline. The format is recognised where "
-        "it can be. The source is never changed. docs/data.md has a recipe for each format."
+        "Turn annotated images into a data set for the pipeline. The format is detected where "
+        "possible. The source is never changed. docs/data.md has a recipe for each format."
     )
     parser.add_argument("source", type=Path, help="folder or file of annotations")
     parser.add_argument("--to", type=Path, required=True, help="the data set, data/raw/<name>")
@@ -38,25 +38,25 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         "--legend",
         type=_legend,
         default={},
-        help="what colours or values of masks mean: '#ff0000=scratch,#00ff00=dent' or 7=scratch",
+        help="meaning of colours or values in masks: '#ff0000=scratch,#00ff00=dent' or 7=scratch",
     )
     parser.add_argument(
         "--ignore",
         type=_words,
         default=(),
-        help="labels, colours or values of regions that count for nothing, such as 255",
+        help="labels, colours or values of regions to ignore, such as 255",
     )
     parser.add_argument(
         "--threshold",
         type=int,
         metavar="GREY",
-        help="black and white masks: above this grey is the defect",
+        help="black and white masks: greys above this are the defect",
     )
     parser.add_argument(
         "--unlabelled",
         choices=["skip", "clean"],
         default="skip",
-        help="images without any annotation: left out of training, or without defects",
+        help="whether images without annotations are left out of training or have no defects",
     )
     parser.add_argument(
         "--test",
@@ -67,7 +67,7 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         help="folders of images to predict, in the source or elsewhere; their labels are not read",
     )
     parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
-    parser.add_argument("--force", action="store_true", help="replace a data set that is there")
+    parser.add_argument("--force", action="store_true", help="replace an existing data set")
     return _run
 
 
@@ -110,14 +110,14 @@ def _shown(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _check_apart(source: Path, to: Path) -> None:
-    """Refuse a data set within its source, which would be read, or around it, which is replaced."""
+    """Refuse a data set inside its source, which is read, or around it, which is replaced."""
     inner, outer = source.resolve(), to.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise BadInput(f"--to {to}: expected a folder that is not in {source}, nor around it")
+        raise BadInput(f"--to {to}: expected a folder that neither is in {source} nor contains it")
 
 
 def _add_tests(writer: Writer, source: Source, tests: Sequence[Path]) -> None:
-    """Take the images of test folders over that are no annotated images of the source."""
+    """Add the images of test folders, except annotated images of the source."""
     taken = list(writer.test_paths)
     for folder in tests or [path for path in (source.test_images,) if path]:
         if not any(path.is_relative_to(abspath(folder)) for path in taken):
@@ -138,7 +138,7 @@ def _check_complete(arguments: Namespace, writer: Writer) -> None:
         raise BadInput(f"{arguments.source}: expected images to train on, but found none")
     if not writer.tally.shown:
         raise BadInput(
-            f"{arguments.source}: expected at least one mask that shows a defect, but found none"
+            f"{arguments.source}: expected at least one mask with a defect, but found none"
         )
 
 

@@ -1,8 +1,8 @@
-"""The layout of Kaggle's Severstal task, which is that of a data set of ours.
+"""The layout of Kaggle's Severstal task, which this pipeline uses for its data sets.
 
 train.csv, train_images/                   masks as run lengths; an image in no row is clean
-test_images/, sample_submission.csv        images to predict, and in which rows
-classes.csv, images.csv, ignored.csv       what only data sets of ours have
+test_images/, sample_submission.csv        images to predict, and the requested rows
+classes.csv, images.csv, ignored.csv       only in data sets of this pipeline
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ LABELS, IMAGES, TESTS, SAMPLE = "train.csv", "train_images", "test_images", "sam
 
 
 def recognises(source: Path) -> bool:
-    """Whether there are both the csv of masks and the folder of images."""
+    """Whether there are a csv of masks and a folder of images."""
     return (source / LABELS).is_file() and (source / IMAGES).is_dir()
 
 
@@ -62,7 +62,7 @@ def read_rows(
     facts: Mapping[str, ImageFacts],
     regions: Mapping[str, Row],
 ) -> Iterator[Record]:
-    """Read the records of images whose masks stand in rows.
+    """Read the records of images whose masks are rows.
 
     Args:
         where: the file of the rows, for messages.
@@ -70,11 +70,11 @@ def read_rows(
         images: their names.
         rows: in any order.
         names: of the classes, by id.
-        facts: what images.csv says, see `optional_files.read_images`.
-        regions: where images are ignored, by the key of their names.
+        facts: the rows of images.csv, see `optional_files.read_images`.
+        regions: ignored regions, by the key of the image's name.
 
     Raises:
-        BadInput: at the end, if rows are illegal, or of images that are not there.
+        BadInput: at the end, if rows are illegal or of missing images.
     """
     by_image: dict[str, list[Row]] = {}
     for row in (*rows, *regions.values()):
@@ -115,7 +115,7 @@ def _decode(rows: Iterable[Row], size_hw: tuple[int, int], faults: Faults) -> di
 
 
 def _read_ignored(path: Path) -> dict[str, Row]:
-    """Return the ignored regions by image, as rows of no class."""
+    """Return the ignored regions by image, as rows without a class."""
     regions: dict[str, Row] = {}
     if not path.exists():
         return regions
@@ -123,12 +123,12 @@ def _read_ignored(path: Path) -> dict[str, Row]:
         for line, fields in read_table(path, [IMAGE, PIXELS], [], faults):
             row = Row(fields[IMAGE], 0, fields[PIXELS], line)
             if regions.setdefault(name_key(row.image), row) != row:
-                faults.add(f"line {line}: image {quote(row.image)} is there twice")
+                faults.add(f"line {line}: image {quote(row.image)} appears twice")
     return regions
 
 
 def _rename(names: Mapping[int, str], classes: tuple[str, ...]) -> dict[int, str]:
-    """Give the classes the names that a person gave: of 1, 2, ..., or ids, which have no names."""
+    """Name the classes 1, 2, ... by `--classes`, which may also be ids."""
     given = dict(enumerate(classes, start=1))
     if all(word.isdecimal() for word in classes):
         given = {int(word): f"class {word}" for word in classes}

@@ -1,4 +1,4 @@
-"""The formats there are, and which of them a source is in."""
+"""Lists the formats, and detects the format of a source."""
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -9,8 +9,8 @@ from steelseg.core.classes import ClassInfo
 from steelseg.core.errors import BadInput
 from steelseg.formats.record import Options, Record, Source
 
-FORMATS = {  # by the name of their module; `masks` is what is left where no other one fits
-    "kaggle": "train.csv and train_images, as a data set of steelseg and Severstal's download are",
+FORMATS = {  # by module name; `masks` is the fallback
+    "kaggle": "train.csv and train_images: a data set of steelseg, or Severstal's download",
     "coco": "a JSON file of images, annotations and categories, with the images: COCO",
     "cvat": "annotations.xml, with the images: CVAT for images 1.1",
     "labelme": "a JSON file of shapes for each image: LabelMe",
@@ -19,15 +19,15 @@ FORMATS = {  # by the name of their module; `masks` is what is left where no oth
     "voc": "JPEGImages and SegmentationClass: Pascal VOC, and segmentation masks from CVAT",
     "mvtec": "train/good, test/<defect> and ground_truth/<defect>: MVTec AD",
     "dagm": "Class1/Train and Class1/Train/Label: DAGM 2007",
-    "class_folders": "a folder per class, with a mask beside each image: magnetic tiles",
-    "masks": "images, and masks beside them or in a folder of their own",
+    "class_folders": "one folder per class, with a mask next to each image: magnetic tiles",
+    "masks": "images, with masks next to them or in a separate folder",
 }
 WRITABLE = ("coco", "cvat", "labelme", "masks", "yolo")  # those that `export` writes
 _LAST = "masks"
 
 
 class Format(Protocol):
-    """A module of a format, see `formats.record`; only some can `write`."""
+    """The module of a format, see `formats.record`; only some can `write`."""
 
     recognises: Callable[[Path], bool]
     read: Callable[[Path, Options], Source]
@@ -44,10 +44,10 @@ def recognise(source: Path, images: Path | None = None) -> str:
 
     Args:
         source: a folder or a file.
-        images: where its images are, if not in it; then any folder may hold masks of them.
+        images: the folder of its images, if elsewhere; then any folder may contain masks.
 
     Raises:
-        BadInput: it looks like none of them, or like several.
+        BadInput: it looks like no format, or like several.
     """
     if not source.exists():
         raise BadInput(f"{source}: no such file or folder")
@@ -57,6 +57,6 @@ def recognise(source: Path, images: Path | None = None) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise BadInput(f"{source}: looks like {' and '.join(found)}; say which by --format")
+        raise BadInput(f"{source}: looks like {' and '.join(found)}; choose one with --format")
     known = "\n".join(f"  {name:<14} {text}" for name, text in FORMATS.items())
-    raise BadInput(f"{source}: looks like none of the formats; name one by --format:\n{known}")
+    raise BadInput(f"{source}: the format was not recognised; choose one with --format:\n{known}")

@@ -1,9 +1,9 @@
-"""LabelMe: a JSON file beside each image, with shapes that are painted one over the other.
+"""LabelMe: a JSON file next to each image, with shapes painted in order.
 
 Pixels are those of LabelMe's `shapes_to_label`, which paints with Pillow: lines 10 pixels wide,
-points with a radius of 5. Its words `__ignore__` and `_background_` are understood. An image
+points with a radius of 5. Its labels `__ignore__` and `_background_` are supported. An image
 without a JSON file is unlabelled; one whose file has no shapes is clean. LabelMe turns images
-upright before anything is drawn.
+upright before drawing.
 """
 
 import os
@@ -39,19 +39,19 @@ from steelseg.formats.reading import (
 from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import place_image, refuse_twins
 
-BACKGROUND = "_background_"  # LabelMe's name of class 0; a shape of it erases
+BACKGROUND = "_background_"  # LabelMe's name of class 0; its shapes erase
 LABELS = "labels.txt"
-VERSION = "5.5.0"  # the first whose masks are as those written here
+VERSION = "5.5.0"  # the first with the kind of masks written here
 _JPEG = b"\xff\xd8"
 
 
 def recognises(source: Path) -> bool:
-    """Whether a file, or one below a folder, looks like LabelMe's."""
+    """Whether a file, or one below a folder, looks like a LabelMe file."""
     return bool(_documents(source, LOOKED_AT))
 
 
 def read(source: Path, options: Options) -> Source:
-    """Read the JSON files of a folder, or one, and the images there.
+    """Read one JSON file or those of a folder, and the images there.
 
     Raises:
         BadInput: there is no such file, or one of them is not LabelMe's.
@@ -89,10 +89,10 @@ def read(source: Path, options: Options) -> Source:
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
-    """Write each image and its JSON file, with a `mask` shape for each 8-connected part.
+    """Write each image and its JSON file, with one `mask` shape per 8-connected part.
 
-    Where the classes of an image overlap, its shapes have the flag `overlaps`: import does not
-    paint one over the other. The order of the classes is kept in labels.txt.
+    If the classes of an image overlap, its shapes have the flag `overlaps`, which tells import not
+    to paint one over the other. labels.txt keeps the order of the classes.
     """
     stems: dict[str, str] = {}
     for record in records:
@@ -120,7 +120,7 @@ def _documents(source: Path, first: int | None = None) -> list[Path]:
 
 
 def _listed_labels(source: Path) -> list[str]:
-    """Return the labels of a labels.txt, which LabelMe takes as `--labels`, if one is there."""
+    """Return the labels of labels.txt, the file of LabelMe's `--labels`, if it exists."""
     path = source / LABELS
     lines = read_text(path).splitlines() if path.is_file() else []
     return [line.strip() for line in lines if line.strip()]
@@ -141,7 +141,7 @@ def _read_document(
     inside: dict[Path, Annotated],
     left_out: dict[str, str],
 ) -> None:
-    """Add what a file says of its image, which may be only inside that file."""
+    """Add the annotations of a file; its image may be embedded in the file."""
     document = _check_document(path)
     name = _find_image(document, path, folder)
     shapes = {f"shape {i}": _shape(i, s) for i, s in enumerate(document["shapes"], 1)}
@@ -151,13 +151,13 @@ def _read_document(
     elif name is None:
         left_out[str(path)] = NO_IMAGE
     elif name in annotated:
-        raise BadInput(f"the image {quote(name)} has another JSON file already")
+        raise BadInput(f"the image {quote(name)} already has another JSON file")
     else:
         annotated[name] = image
 
 
 def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> dict[str, Annotated]:
-    """Write images that are only inside their JSON files into a folder, named like these."""
+    """Write images embedded in JSON files into a folder, under the names of these files."""
     unpacked: dict[str, Annotated] = {}
     above = os.path.commonpath([path.parent for path in inside]) if inside else ""
     for path, image in inside.items():
@@ -171,8 +171,8 @@ def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> dict[str, Annotat
 
 
 def _find_image(document: Mapping[str, Any], path: Path, folder: Images) -> str | None:
-    """Find the image of a file: that of `imagePath`, else that of the file's own name."""
-    reference = text_of(document.get("imagePath"), "the path of an image as `imagePath`")
+    """Find the image of a file: that of `imagePath`, else the one named like the file."""
+    reference = text_of(document.get("imagePath"), "an image path as `imagePath`")
     if (name := folder.find(reference, path)) or not path.is_relative_to(folder.folder):
         return name
     stem = path.relative_to(folder.folder).with_suffix("").as_posix()

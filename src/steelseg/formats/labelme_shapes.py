@@ -1,4 +1,4 @@
-"""Shapes of LabelMe's JSON files in pixels, as LabelMe paints them, and masks as shapes."""
+"""Converts shapes of LabelMe's JSON files to pixels as LabelMe does, and masks to shapes."""
 
 import base64
 import binascii
@@ -22,11 +22,11 @@ from steelseg.formats.writing import components
 _LINE_WIDTH = 10  # pixels, as in `shapes_to_label`
 _POINT_RADIUS = 5
 _N_POINTS = {"rectangle": 2, "circle": 2, "line": 2, "point": 1, "mask": 2, "oriented_rectangle": 4}
-OVERLAPS = "overlaps"  # our own flag of shapes that hide none below; LabelMe keeps it
+OVERLAPS = "overlaps"  # our own flag of shapes that do not hide others; LabelMe keeps it
 
 
 class Shape(NamedTuple):
-    """A shape as a file has it; one of a higher level hides those below."""
+    """A shape of a file; it hides shapes of lower levels."""
 
     label: str
     kind: str
@@ -39,7 +39,7 @@ def decode(text: object, what: str) -> bytes:
     """Decode base64.
 
     Raises:
-        BadInput: it is none.
+        BadInput: it is not base64.
     """
     try:
         return base64.b64decode(str(text), validate=True)
@@ -87,7 +87,7 @@ def _paint(draw: ImageDraw.ImageDraw, kind: str, points_xy: Float64) -> None:
 
 
 def _place(mask: object, points_xy: Float64, size_hw: tuple[int, int]) -> Uint8:
-    """Place a mask, a PNG in base64, between two corners, both of them inside."""
+    """Place a mask, a PNG in base64, between two corner pixels, both included."""
     with images.opened(decode(mask, "`mask`"), ("PNG",)) as image:
         part_hw = np.array(image) != 0
     (left, top), (right, bottom) = points_xy.astype(int).tolist()
@@ -104,7 +104,7 @@ def _place(mask: object, points_xy: Float64, size_hw: tuple[int, int]) -> Uint8:
 
 
 def to_shapes(record: Record, classes: Sequence[ClassInfo]) -> list[dict[str, object]]:
-    """Write each 8-connected part as a shape; ignored regions come last, above the others."""
+    """Convert each 8-connected part to a shape; ignored regions come last, above the others."""
     regions = [(c.name, record.masks[c.name]) for c in classes if c.name in record.masks]
     if record.ignored is not None:
         regions.append((IGNORED, record.ignored))

@@ -1,9 +1,9 @@
-"""Label Studio: a JSON export, a list of tasks with brush strokes and polygons.
+"""Label Studio: a JSON export with a list of tasks, with brush strokes and polygons.
 
-A brush is its alpha channel, wherever it is not 0, as in Label Studio's own converter. Polygons,
-in percent of the image, are painted as by pycocotools. A task that nobody has submitted is
-unlabelled, also one that was skipped; a submitted one without regions is clean. Of several
-annotators, the one marked as ground truth counts, else the first. Browsers show images upright.
+A brush covers the pixels whose alpha is not 0, as in Label Studio's own converter. Polygons, in
+percent of the image, are painted as by pycocotools. A task that was skipped or not submitted is
+unlabelled; a submitted one without regions is clean. Of several annotations, the one marked as
+ground truth counts, else the first. Browsers show images upright.
 """
 
 import re
@@ -22,10 +22,10 @@ from steelseg.formats.outlines import TOO_FEW, LeftOut
 from steelseg.formats.reading import NO_IMAGE, Annotated, Drawn, Images, Labels, read_records
 from steelseg.formats.record import Options, Source
 
-OTHER = "annotation by somebody else than the one that counts"
-_UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the names of uploads
+OTHER = "further annotation of an image; only one counts"
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's prefix of uploaded files
 _CHANNELS = 4
-_LENGTHS = 4  # widths of run lengths that a stroke chooses from
+_LENGTHS = 4  # widths of run lengths that a brush selects from
 
 
 class _Region(NamedTuple):
@@ -36,12 +36,12 @@ class _Region(NamedTuple):
 
 
 def recognises(source: Path) -> bool:
-    """Whether a file, or one below a folder, looks like Label Studio's."""
+    """Whether a file, or one below a folder, looks like a Label Studio export."""
     return bool(_documents(source, LOOKED_AT))
 
 
 def read(source: Path, options: Options) -> Source:
-    """Read an export of tasks in JSON, and the images that they show.
+    """Read a JSON export of tasks and their images.
 
     Raises:
         BadInput: there is no such file, or it is not Label Studio's.
@@ -67,11 +67,11 @@ def read(source: Path, options: Options) -> Source:
 
 
 def decode_brush(data: bytes, size_hw: tuple[int, int]) -> Uint8:
-    """Decode the run lengths of a brush, bits that hold the RGBA values of all pixels.
+    """Decode the run lengths of a brush, a bit stream of the RGBA values of all pixels.
 
-    32 bits say how many values there are, 5 how wide they are, and 4 times 4 how wide run lengths
-    are, each less one. Then, until all values are there: a bit whether one value is repeated, 2
-    that choose a width, the run length less one, and the value, or so many values.
+    The header has the number of values (32 bits), their width minus one (5 bits) and four widths
+    of run lengths minus one (4 bits each). Then follow runs: a bit for one repeated value, 2 bits
+    that select a width, the run length minus one, and the repeated value or that many values.
 
     Returns:
         (H, W) uint8 of 0 and 1: where alpha is not 0.
@@ -96,7 +96,7 @@ def decode_brush(data: bytes, size_hw: tuple[int, int]) -> Uint8:
 
 
 class _Bits:
-    """Bytes read a few bits at a time, the highest first."""
+    """Reads bytes a few bits at a time, the highest first."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -139,7 +139,7 @@ def _read_task(
         left_out[key] = NO_IMAGE
         return
     if name in annotated:
-        raise BadInput(f"the image {quote(name)} is that of another task already")
+        raise BadInput(f"the image {quote(name)} already belongs to another task")
     annotations = task.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
         raise BadInput(f"expected a list of annotations, but got {quote(annotations)}")
@@ -152,7 +152,7 @@ def _read_task(
 
 
 def _find_image(data: object, folder: Images) -> str | None:
-    """Find the image of a task: the first of its texts that is the path of an image there."""
+    """Find the image of a task: the first of its texts that is the path of an image."""
     texts = (
         [text for text in data.values() if isinstance(text, str)] if isinstance(data, dict) else []
     )
@@ -168,7 +168,7 @@ def _find_image(data: object, folder: Images) -> str | None:
 
 
 def _read_regions(annotation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the regions of an annotation; its labels may stand in another entry."""
+    """Return the regions of an annotation; the labels may be in another entry."""
     results = annotation.get("result")
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
         raise BadInput(f"expected a list of regions as `result`, but got {quote(results)}")
@@ -192,18 +192,18 @@ def _draw(region: _Region, size_hw: tuple[int, int]) -> Drawn:
     value = region.value
     if region.size_hw not in [(None, None), size_hw]:
         raise BadInput(
-            f"the annotation is of an image of {quote(region.size_hw[0])}x"
+            f"the annotation is for an image of {quote(region.size_hw[0])}x"
             f"{quote(region.size_hw[1])}, but this one is {size_hw[0]}x{size_hw[1]}"
         )
     if region.turned:
-        raise BadInput("was drawn on an image turned by hand, which is not read")
+        raise BadInput("was drawn on an image turned in the editor, which is not supported")
     if not region.labels:
         raise LeftOut("region without a label")
     if "rle" in value:
         return Drawn(region.labels, decode_brush(_to_bytes(value["rle"]), size_hw))
     if "points" in value:
         return Drawn(region.labels, _paint_polygon(value["points"], size_hw))
-    raise LeftOut("region that is neither brush nor polygon")
+    raise LeftOut("region that is neither a brush nor a polygon")
 
 
 def _to_bytes(values: object) -> bytes:

@@ -1,16 +1,16 @@
-"""Reading of mask files: what a pixel of a PNG, BMP, TIFF or GIF stands for.
+"""Reads mask files: what each pixel of a PNG, BMP, TIFF or GIF means.
 
-A pixel is stored as a number, and shown as the grey or the colour that a palette has for it. Image
-editors and optimisers order a palette as they like, annotation tools number it by class. So there
-are up to three ways to read a file:
+A pixel is stored as a number, and shown as the grey or colour of that number in a palette. Image
+editors and optimisers reorder palettes, annotation tools number them by class. So there are up to
+three ways to read a file:
 
-    by its grey       where all that is shown is grey
-    by its number     where the palette has colours, and black, for nothing, is number 0;
+    by its grey       where all shown colours are grey
+    by its number     where the palette has colours, and black, the background, is number 0;
                       where a grey file has 1, 2 or 4 bits, which viewers stretch to 0 to 255
-    by its colour     where all colours are those of the Pascal VOC palette, in whatever order
+    by its colour     where all colours are in the Pascal VOC palette, in any order
 
-The one way in which every pixel means something is taken. A file in which two ways do, and say
-different things, is refused. Files of 16 bits, and of RGB, have but one way.
+A file is read the one way in which every pixel has a meaning. If two ways do and disagree, the file
+is refused. Files of 16 bits and RGB files can be read in only one way.
 """
 
 from collections import Counter
@@ -44,10 +44,10 @@ _AMBIGUOUS = "save class ids as grey values, without a palette"
 
 
 class Look(NamedTuple):
-    """What a mask holds, before anyone has said what it means.
+    """The contents of a mask, before its values are given a meaning.
 
-    `marks` are the colours ('#rrggbb') of a mask that is black and one colour, `values` what its
-    pixels say as a label image, or None where they are colours, and `colours` their counts.
+    `marks` are the colours ('#rrggbb') of a mask of black and one colour, `values` those of its
+    pixels as a label image, or None if they are colours, and `colours` counts pixels by colour.
     """
 
     marks: set[str] | None
@@ -62,13 +62,14 @@ def read_labels(
 
     Args:
         path: a file of one page.
-        size_hw: of its image; one of another size is refused.
-        classes: all values there are.
-        palette: the numbers and colours of the palettes that were read before, which those of this
-            file are added to: in a folder, a number means one colour.
+        size_hw: of its image; masks of another size are refused.
+        classes: all class ids.
+        palette: the numbers and colours of the palettes read so far, to which this file's are
+            added: within a folder, a number means one colour.
 
     Raises:
-        BadInput: the file is no mask, or means nothing, or several things; without the path.
+        BadInput: the file is not a mask, or its meaning is unknown or ambiguous; the message has no
+        path.
     """
     with open_upright(path, size_hw, MODES | DEEP | RGB) as file:
         if file.image.mode in DEEP:
@@ -77,7 +78,7 @@ def read_labels(
             colours = describe_colours(count_colours(pack(file.upright)))
             raise BadInput(
                 f"expected 8-bit grey values or a palette, but got {file.image.mode} with the "
-                f"colours {colours}; say by --legend what they mean"
+                f"colours {colours}; give their meaning with --legend"
             )
         stored = store(file)
     readings = list(_ways(stored))
@@ -86,8 +87,8 @@ def read_labels(
         raise BadInput(f"its values can be read {' or '.join(legal)}; {_AMBIGUOUS}")
     if not readings:
         raise BadInput(
-            "expected a palette of greys, or one whose number 0, for no defect, is black and "
-            f"nothing else is; {_AMBIGUOUS}"
+            "expected a palette of greys, or one in which number 0, no defect, is black and no "
+            f"other number is; {_AMBIGUOUS}"
         )
     if not legal:
         way, values = readings[0]
@@ -99,12 +100,12 @@ def read_labels(
 
 
 def read_foreground(path: Path, size_hw: tuple[int, int], threshold: int | None = None) -> Uint8:
-    """Read a black and white mask: (H, W) uint8, 1 where it is white, or of the only colour.
+    """Read a black and white mask: (H, W) uint8, 1 where it is white, or has the only colour.
 
     Args:
         path: a file of one page.
-        size_hw: of its image; one of another size is refused.
-        threshold: the highest grey that is black, which allows for greys between, and JPEG.
+        size_hw: of its image; masks of another size are refused.
+        threshold: the highest grey that counts as black; allows other greys, and JPEG.
 
     Raises:
         BadInput: as for `read_labels`.
@@ -122,7 +123,7 @@ def read_foreground(path: Path, size_hw: tuple[int, int], threshold: int | None 
 
 
 def read_colours(path: Path, size_hw: tuple[int, int]) -> Int32:
-    """Read what is shown at every pixel: (H, W) int32, red in the highest byte of three.
+    """Read the colour of every pixel: (H, W) int32, red in the highest of three bytes.
 
     Raises:
         BadInput: as for `read_labels`.
@@ -132,10 +133,10 @@ def read_colours(path: Path, size_hw: tuple[int, int]) -> Int32:
 
 
 def look(path: Path) -> Look:
-    """Look at a mask of whatever size and meaning.
+    """Read the contents of a mask of any size and meaning.
 
     Raises:
-        BadInput: the file is no mask; without the path.
+        BadInput: the file is not a mask; the message has no path.
     """
     with open_upright(path, None, MODES | DEEP | RGB) as file:
         if file.image.mode in DEEP:
@@ -194,14 +195,14 @@ def _one_colour(packed_hw: Int32) -> Uint8:
     colours = count_colours(packed_hw)
     if len(colours.keys() - {"#000000"}) > 1:
         raise BadInput(
-            f"expected one colour on black, but got {describe_colours(colours)}; save a file for "
-            "each class, or say by --legend what the colours mean"
+            f"expected one colour on black, but got {describe_colours(colours)}; save one file per "
+            "class, or give the meaning of the colours with --legend"
         )
     return (packed_hw > 0).astype(np.uint8)
 
 
 def _ways(stored: Stored) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield each way to read a mask, and the value that it gives to each of the used numbers."""
+    """Yield each way to read a mask, with the value of each used number."""
     shown = stored.shown[stored.used]
     if is_grey(shown).all():
         yield "by grey", tuple(shown[:, 0].tolist())
@@ -216,7 +217,7 @@ def _has_colours(stored: Stored) -> bool:
 
 
 def _black_is_nothing(stored: Stored) -> bool:
-    """Whether black is number 0, and nothing else is: what is black shows no defect."""
+    """Whether only number 0 is black: black pixels show no defect."""
     return np.array_equal(is_black(stored.shown[stored.used]), stored.used == 0)
 
 
@@ -231,14 +232,14 @@ def _add_to_palette(stored: Stored, palette: dict[int, Colour]) -> None:
         colour = tuple(stored.shown[number, :3].tolist())
         if any((n == number) != (c == colour) for n, c in palette.items()):
             raise BadInput(
-                f"its palette has the colour {colour} as number {number}, unlike that of another "
-                f"mask; {_AMBIGUOUS}"
+                f"its palette has {colour} as number {number}, unlike that of another mask; "
+                f"{_AMBIGUOUS}"
             )
         palette[number] = colour
 
 
 def _voc_colour(number: int) -> Colour:
-    """Return a colour of the Pascal VOC palette, which spreads a number's bits over RGB.
+    """Return a colour of the Pascal VOC palette, which spreads the bits of a number over RGB.
 
     Bits 0, 3 and 6 are the highest of red, bits 1, 4 and 7 of green, bits 2 and 5 of blue.
     """

@@ -1,19 +1,19 @@
-"""What values of a mask that mean nothing are likely to be."""
+"""Explains unexpected values of a mask."""
 
 from collections.abc import Sequence
 
-_MANY = 8  # values that mean nothing, where JPEG or smoothing are likely
+_MANY = 8  # unexpected values, from which on JPEG or smoothing are likely
 _FEW_CLASSES = 32  # up to which small values are likely to be class ids
 _SMOOTH = "JPEG, and resizing with smoothing, leave values between"
 
 
 def explain_labels(values: Sequence[int], classes: Sequence[int], way: str) -> str:
-    """Say which values of a label image mean nothing, and what they are likely to be.
+    """Return which values of a label image are unexpected, with a likely cause.
 
     Args:
-        values: all that are in the image.
-        classes: all class ids there are.
-        way: in which the values were read, such as `by grey`.
+        values: all values of the image.
+        classes: all class ids.
+        way: how the values were read, such as `by grey`.
     """
     wrong = [v for v in values if v not in {0, *classes}]
     positive = [v for v in values if v]
@@ -30,15 +30,15 @@ def explain_labels(values: Sequence[int], classes: Sequence[int], way: str) -> s
             f"Then divide them by {step}"
         )
     else:
-        hint = "are they class ids that are missing in --classes?"
+        hint = "are they class ids that are missing from --classes?"
     return _unexpected(wrong, f"0 and the classes {', '.join(map(str, classes))}", hint)
 
 
 def explain_binary(values: Sequence[int]) -> str:
-    """Say which grey values of a black and white mask mean nothing, and what they are likely to be.
+    """Return which grey values of a black and white mask are unexpected, with a likely cause.
 
     Args:
-        values: all that are in the mask.
+        values: all values of the mask.
     """
     wrong = [v for v in values if v not in {0, 255}]
     if 0 not in values and len(values) == 2:

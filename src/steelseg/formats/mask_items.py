@@ -1,4 +1,4 @@
-"""Images and the files of their masks, read into records."""
+"""Reads images and their mask files into records."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +14,9 @@ from steelseg.formats.record import Record
 
 
 class Item(NamedTuple):
-    """An image and its masks: each file, and its class, or None where its pixels say it.
+    """An image and its masks: each file with its class, or None if the pixels have the class.
 
-    The class of a mask that must show nothing is "", that of regions nobody knows is `IGNORED`.
+    The class of a mask that must be empty is "", that of ignored regions is `IGNORED`.
     """
 
     path: Path
@@ -29,14 +29,14 @@ class Item(NamedTuple):
 def read(
     items: Iterable[Item], classes: Meaning, threshold: int | None, root: Path, faults: Faults
 ) -> Iterator[Record]:
-    """Read the masks of every image; what is wrong with one is added to the faults.
+    """Read the masks of every image; errors are added to the faults.
 
     Args:
-        items: one for each image.
-        classes: what masks mean that have no class in their name.
+        items: one per image.
+        classes: the meaning of masks without a class in their name.
         threshold: see `Options`.
-        root: the folder that masks are named from in messages.
-        faults: of files, those of the masks among them.
+        root: the folder that mask paths in messages are relative to.
+        faults: of all files, including masks.
 
     Raises:
         BadInput: at the end, if there are any faults.
@@ -63,7 +63,7 @@ def read(
                 except BadInput as error:
                     faults.add(f"{quote(path.relative_to(root).as_posix())}: {error}")
             if "" in masks and masks.pop("").any():
-                faults.add(f"{item.path}: has a mask, but its folder says that it is clean")
+                faults.add(f"{item.path}: has a mask, but is in a folder of clean images")
             ignored = masks.pop(IGNORED, ignored)
             masks = {name: mask for name, mask in masks.items() if mask.any()}
             yield Record(item.path, item.name, size_hw, masks, ignored, item.labelled, item.group)

@@ -1,8 +1,8 @@
-"""Which file is the mask of which image, and of which class, by names alone.
+"""Matches masks to images and classes by name.
 
-A mask has the name of its image, or that with its suffix, and around it any of these:
+A mask has the name of its image, with or without suffix, and any of these:
 
-    masks/plate7.png, plate7_mask.png, plate7_GT.png    a folder for masks, a suffix for masks
+    masks/plate7.png, plate7_mask.png, plate7_GT.png    a mask folder, a mask suffix
     plate7_2.png, plate7_scratch.png                    the class at the end of the name
     scratch/plate7.png                                  the class as a folder
 """
@@ -27,17 +27,17 @@ _LOSSY = frozenset({".jpg", ".jpeg"})
 
 
 class Target(NamedTuple):
-    """What a mask's name says: its image, and the class, or None where its pixels say it."""
+    """The image and class in a mask's name; the class is None if the pixels have it."""
 
     image: str
     label: str | None
 
 
 def split(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell the images of one folder from their masks.
+    """Split the files of one folder into images and masks.
 
-    Masks are what lies in folders for masks; where there are none, what has a suffix for masks
-    beside its image; else, of two files that differ in their suffix only, what is no JPEG.
+    Masks are the files in mask folders; if there are none, files with a mask suffix next to their
+    image; else, of two files that differ only in their suffix, the one that is not a JPEG.
     """
     masks = {name for name in names if _kind(name) in MASK_FOLDERS}
     if not masks:
@@ -50,12 +50,12 @@ def split(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def without_masks(names: Sequence[str]) -> list[str]:
-    """Return the images of a folder in which masks may lie too."""
+    """Return the images of a folder that may also contain masks."""
     return split(names)[0]
 
 
 def image_keys(images: Sequence[str]) -> dict[str, list[str]]:
-    """Return the images by what their masks are named after, with and without suffix."""
+    """Return the images by the names that their masks may have, with and without suffix."""
     keys: dict[str, list[str]] = {}
     for name in images:
         for key in (key_of(_stem(name)), key_of(name)):
@@ -64,7 +64,7 @@ def image_keys(images: Sequence[str]) -> dict[str, list[str]]:
 
 
 def targets(mask: str, keys: Mapping[str, list[str]]) -> list[Target]:
-    """Return what a file of this name can be the mask of.
+    """Return the images and classes that a file of this name can be a mask of.
 
     Args:
         mask: its path in the source.
@@ -81,14 +81,14 @@ def match(
     found: dict[Target, str],
     faults: Faults,
 ) -> Iterator[tuple[Target, str]]:
-    """Yield each mask and its file, add them to `found`, and note those that belong nowhere.
+    """Yield each mask and its file, and add the files to `found`, or to the faults.
 
     Args:
         masks: their paths in the source.
         keys: see `image_keys`.
-        labels: the class by what it can be called in a name; empty: every word is a class.
-        found: of which masks the files were seen.
-        faults: where to note those that belong to no image, or to several.
+        labels: the class by its possible words in a name; empty: every word is a class.
+        found: filled with the files of each mask.
+        faults: filled with files that match no image, or several.
     """
     known = {name: word for word, name in labels.items() if name != IGNORED}.values()
     for file in masks:
@@ -101,22 +101,22 @@ def match(
             )
         elif not likely:
             faults.add(
-                f"{quote(file)}: no such image as `<image>.png` or `<image>_<class>.png` name"
+                f"{quote(file)}: no such image, as in `<image>.png` or `<image>_<class>.png`"
             )
         elif labels and likely[0].label not in {None, *labels}:
             faults.add(
-                f"{quote(file)}: no such image, or class {likely[0].label!r} is none of --classes "
+                f"{quote(file)}: no such image, or class {likely[0].label!r} is not in --classes "
                 f"{', '.join(known)}"
             )
         elif other := found.get(likely[0]) or found.get(Target(likely[0].image, None)):
-            faults.add(f"{quote(file)}: {quote(other)} has the classes of that image already")
+            faults.add(f"{quote(file)}: {quote(other)} already has the classes of that image")
         else:
             found[likely[0]] = file
             yield likely[0], file
 
 
 def _targets(stem: str, keys: Collection[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield the keys that a mask can be named after, each with the class that its name then has."""
+    """Yield the image keys in a mask's name, each with the class in the rest of the name."""
     for whole in dict.fromkeys((stem, _bare(stem))):
         if whole is None:
             continue
@@ -134,7 +134,7 @@ def _targets(stem: str, keys: Collection[str]) -> Iterator[tuple[str, str | None
 
 
 def key_of(path: str) -> str:
-    """Return a path without the folder that only says that images or masks are in it."""
+    """Return a path without a folder that is merely named `images`, `masks` or the like."""
     steps = name_key(path).split("/")
     kind = _kind(path)
     at = next((i for i, step in enumerate(steps[:-1]) if step.lower() == kind), len(steps))
@@ -142,7 +142,7 @@ def key_of(path: str) -> str:
 
 
 def _kind(path: str) -> str | None:
-    """Return the first folder of a path that says whether images or masks are in it, if any."""
+    """Return the first folder of a path that is named for images or masks, if any."""
     folders = map(str.lower, path.split("/")[:-1])
     return next((f for f in folders if f in IMAGE_FOLDERS | MASK_FOLDERS), None)
 
@@ -156,7 +156,7 @@ def _suffix(path: str) -> str:
 
 
 def _bare(stem: str) -> str | None:
-    """Return a stem without the suffix of masks, or None if it has none."""
+    """Return a stem without its mask suffix, or None if it has none."""
     bare = _MASK_SUFFIX.sub("", stem)
     return bare if bare != stem else None
 
@@ -166,7 +166,7 @@ def _is_suffix(text: str) -> bool:
 
 
 def _owners(stem: str | None) -> set[str]:
-    """Return what images of a folder may be called to which a mask of this stem belongs."""
+    """Return the possible names of the images of a mask with this stem."""
     if stem is None:
         return set()
     start = stem.rfind("/") + 1

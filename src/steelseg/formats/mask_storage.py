@@ -1,4 +1,4 @@
-"""Mask files as they are stored: their numbers, what is shown for each, and their colours."""
+"""Reads the stored numbers of mask files, and the colours shown for them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from steelseg.core.arrays import Bool, Int32, Int64, Uint8
 from steelseg.core.errors import BadInput
 from steelseg.data.images import TURNS, opened, orientation_of, read_bytes
 
-SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".gif"})  # of formats that keep each value
+SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".gif"})  # of lossless formats
 FORMATS = ("PNG", "BMP", "TIFF", "GIF")
 MODES = frozenset({"1", "L", "P"})
 DEEP = frozenset({"I;16", "I;16L", "I;16B", "I"})  # 16 bits, and TIFFs of 32
@@ -21,7 +21,7 @@ RGB = frozenset({"RGB", "RGBA"})
 _JPEG = b"\xff\xd8\xff"
 _SHOWN = 12  # colours in a message
 _TRANSPARENT = (
-    "expected no transparency but that of black; lay it on a black background and save it without "
+    "expected transparency only where black; put it on a black background and save it without "
     "transparency"
 )
 
@@ -29,10 +29,10 @@ Colour = tuple[int, ...]
 
 
 class Stored(NamedTuple):
-    """A mask as it stands in its file.
+    """A mask as stored in its file.
 
-    `numbers_hw` (H, W) are what is stored, `used` the numbers there are, `shown` (256, 4) the RGBA
-    of each number. `step` is the grey between numbers of 1, 2 or 4 bits, 1 of 8 bits and palettes.
+    `numbers_hw` (H, W) are the stored numbers, `used` the distinct ones, `shown` (256, 4) the RGBA
+    of each number. `step` is the grey difference of successive numbers: 1 for 8 bits and palettes.
     """
 
     numbers_hw: Uint8
@@ -42,7 +42,7 @@ class Stored(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A mask as it is stored, and as it is shown; for `step`, see `Stored`."""
+    """A mask as stored, and as shown; for `step`, see `Stored`."""
 
     image: Image.Image
     upright: Image.Image
@@ -56,22 +56,22 @@ def open_upright(
     modes: frozenset[str],
     threshold: int | None = None,
 ) -> Iterator[Opened]:
-    """Open a mask of one page, in one of Pillow's modes, and set it upright.
+    """Open a mask of one page in one of Pillow's modes, and turn it upright.
 
     Args:
         path: of the file.
-        size_hw: of its image, or None if that does not matter.
-        modes: that are read.
-        threshold: None if JPEG is refused, too.
+        size_hw: of its image, or None for any size.
+        modes: the accepted modes.
+        threshold: None to refuse JPEG.
 
     Raises:
-        BadInput: it is something else; without the path.
+        BadInput: it is something else; the message has no path.
     """
     data = read_bytes(path)
     if data.startswith(_JPEG) and threshold is None:
         raise BadInput(
-            "cannot be read as PNG, BMP, TIFF or GIF: it is a JPEG, which leaves values between; "
-            "draw it anew, or apply a threshold, and save it as PNG"
+            "cannot be read as PNG, BMP, TIFF or GIF: it is a JPEG, which blurs the values; draw "
+            "it again, or apply a threshold, and save it as PNG"
         )
     with opened(data, FORMATS if threshold is None else (*FORMATS, "JPEG")) as image:
         if image.mode not in modes or (image.mode in RGB and ";16" in str(image.tile)):
@@ -80,7 +80,7 @@ def open_upright(
             )
         if getattr(image, "n_frames", 1) > 1:
             raise BadInput("expected one page, but got several")
-        step = _step(str(image.tile), image.mode)  # loading takes `tile` away
+        step = _step(str(image.tile), image.mode)  # loading clears `tile`
         image.load()
         turn = TURNS.get(orientation_of(image))
         upright: Image.Image = image if turn is None else image.transpose(turn)
@@ -97,7 +97,7 @@ def store(file: Opened) -> Stored:
     """Read the numbers of a mask in one of `MODES`.
 
     Raises:
-        BadInput: its palette is too short, or something shines through that is not black.
+        BadInput: its palette is too short, or a transparent pixel is not black.
     """
     image, upright, step = file
     numbers_hw = np.asarray(upright).astype(np.uint8)
@@ -105,7 +105,7 @@ def store(file: Opened) -> Stored:
         numbers_hw //= step
     used = np.unique(numbers_hw).astype(np.int64)
     if image.mode == "P" and used[-1] >= len(image.getpalette() or []) // 3:
-        # so Pillow writes an image of mode P that was given no palette, losing its values
+        # Pillow writes images of mode P without a palette like this, and their values are lost
         raise BadInput("has pixels beyond the end of its palette; save it as grey")
     stored = Stored(numbers_hw, used, _shown(image, step), step)
     _refuse_transparency(stored)
@@ -113,13 +113,13 @@ def store(file: Opened) -> Stored:
 
 
 def describe_colours(counts: Counter[str]) -> str:
-    """Name the most frequent colours, with their pixels."""
+    """List the most frequent colours with their pixel counts."""
     shown = [f"{colour} ({count:,} pixels)" for colour, count in counts.most_common(_SHOWN)]
     return ", ".join(shown) + (f" and {len(counts) - _SHOWN} more" * (len(counts) > _SHOWN))
 
 
 def count_colours(packed_hw: Int32) -> Counter[str]:
-    """Count the pixels of each colour (`#rrggbb`); for the colours, see `pack`."""
+    """Count the pixels of each colour (`#rrggbb`) of an image from `pack`."""
     values, counts = np.unique(packed_hw, return_counts=True)
     return Counter(dict(zip(map(hexadecimal, values.tolist()), counts.tolist(), strict=True)))
 
@@ -128,7 +128,7 @@ def pack(upright: Image.Image) -> Int32:
     """Return the colours of an image, (H, W) int32, red in the highest of three bytes.
 
     Raises:
-        BadInput: something shines through that is not black.
+        BadInput: a transparent pixel is not black.
     """
     rgba = np.asarray(upright.convert("RGBA")).astype(np.int32)
     packed_hw: Int32 = rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]
@@ -138,14 +138,14 @@ def pack(upright: Image.Image) -> Int32:
 
 
 def _step(tile: str, mode: str) -> int:
-    """Return the levels that Pillow puts between the greys of a file of 1, 2 or 4 bits."""
+    """Return the difference between successive greys as Pillow decodes 1, 2 or 4 bits."""
     if mode == "1":
         return 255
     return next((step for bits, step in (("L;2", 85), ("L;4", 17)) if bits in tile), 1)
 
 
 def _shown(image: Image.Image, step: int) -> Uint8:
-    """Return what a viewer shows for each number: (256, 4) RGBA."""
+    """Return the colour shown for each number: (256, 4) RGBA."""
     shown = np.full((256, 4), 255, dtype=np.uint8)
     if image.mode == "P":
         image.apply_transparency()
@@ -170,12 +170,12 @@ def hexadecimal(packed: int) -> str:
 
 
 def is_grey(colours: Uint8) -> Bool:
-    """Say of N colours (N, 3 or 4) which are greys, black and white among them: (N,)."""
+    """Whether each of N colours (N, 3 or 4) is grey, black or white: (N,)."""
     equal: Bool = np.all(colours[:, :3] == colours[:, :1], axis=1)
     return equal
 
 
 def is_black(colours: Uint8) -> Bool:
-    """Say of N colours (N, 3 or 4) which are black: (N,)."""
+    """Whether each of N colours (N, 3 or 4) is black: (N,)."""
     dark: Bool = np.all(colours[:, :3] == 0, axis=1)
     return dark

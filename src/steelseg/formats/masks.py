@@ -1,7 +1,7 @@
-"""Masks as image files, beside their images or in a folder of their own.
+"""Masks as image files, next to their images or in a separate folder.
 
-What a mask is called is told by `mask_names`, what its pixels mean by `meaning`. An image without
-a mask is unlabelled. A mask without an image is a fault, as is one that cannot be read.
+`mask_names` defines the names of masks, `meaning` the meaning of their pixels. An image without a
+mask is unlabelled. A mask without an image is an error, as is one that cannot be read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,11 +31,11 @@ from steelseg.formats.meaning import IGNORED, Meaning
 from steelseg.formats.record import NOTHING, Options, Record, Source
 from steelseg.formats.tally import overlap
 
-SUFFIXES = mask_storage.SUFFIXES | images.SUFFIXES  # a JPEG is no mask, and is refused by name
+SUFFIXES = mask_storage.SUFFIXES | images.SUFFIXES  # JPEG masks are refused, naming the file
 
 
 def recognises(source: Path) -> bool:
-    """Whether a folder holds images and masks that are named after them."""
+    """Whether a folder contains images and masks named after them."""
     if not source.is_dir():
         return False
     pictures, masks = split(list_below(source, SUFFIXES).names)
@@ -65,7 +65,7 @@ def read(source: Path, options: Options) -> Source:
     _refuse_losses(listing.passed_over, keys, found, given, faults)
     if not matched:
         faults.raise_if_any()
-        raise BadInput(f"{source}: expected masks that are named after images, but found none")
+        raise BadInput(f"{source}: expected masks named after images, but found none")
     classes = given or _infer(source, matched, options)
     items = _items(folder, source, pictures, matched, classes)
     records = mask_items.read(items, classes, options.threshold, source, faults)
@@ -73,11 +73,11 @@ def read(source: Path, options: Options) -> Source:
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
-    """Write images, a label image for each that is labelled, and the names of the classes.
+    """Write images, a label image for each labelled one, and the names of the classes.
 
-    A label image has the ids of classes as grey values, and the highest value where it is ignored;
-    it has 16 bits where 8 are too few. Where classes overlap, there is a file for each. All are
-    named after the whole name of their image, since two may differ in their suffix only.
+    A label image has class ids as grey values, and the highest value for ignored pixels; it has 16
+    bits if 8 are too few. If classes overlap, there is one file per class. Mask names contain the
+    whole name of their image, since two images may differ only in their suffix.
     """
     ids = {info.name: info.id for info in classes}
     for record in records:
@@ -91,7 +91,7 @@ def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo])
 
 
 def _files(record: Record, ids: Mapping[str, int]) -> Iterator[tuple[str, Uint8 | Uint16]]:
-    """Yield what is written of an image: what the name ends with, and the values of pixels."""
+    """Yield the masks to write for an image: the end of the name, and the pixel values."""
     if overlap(record.masks):
         for name, mask in record.masks.items():
             yield f"_{ids[name]}", (mask > 0).astype(np.uint8) * 255
@@ -108,7 +108,7 @@ def _files(record: Record, ids: Mapping[str, int]) -> Iterator[tuple[str, Uint8 
 
 
 def _given(source: Path, options: Options) -> tuple[Meaning | None, Mapping[str, str]]:
-    """Return what a person, or the source's classes.csv, says of classes, and their colours."""
+    """Return the classes given by options or by classes.csv of the source, and their colours."""
     given = meaning.from_options(options)
     if given is None and (path := source / optional_files.CLASSES).is_file():
         classes = optional_files.read_classes(path)
@@ -117,14 +117,14 @@ def _given(source: Path, options: Options) -> tuple[Meaning | None, Mapping[str,
 
 
 def _infer(source: Path, matched: Sequence[tuple[Target, str]], options: Options) -> Meaning:
-    """Find out what classes there are, from names or pixels."""
+    """Infer the classes from names or pixels."""
     words = {target.label for target, _ in matched if target.label is not None}
     words -= {IGNORED, *options.ignore}
     plain = [source / file for target, file in matched if target.label is None]
     if words and plain:
         raise BadInput(
             f"{source}: some masks have a class in their name ({quote(sorted(words)[0])}), others "
-            f"have none ({quote(plain[0].name)}); name all classes by --classes"
+            f"have none ({quote(plain[0].name)}); name all classes with --classes"
         )
     known = meaning.named(words) if words else meaning.survey(plain, options, source)
     return known._replace(ignored=options.ignore | {IGNORED})
@@ -149,7 +149,7 @@ def _items(
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """Return the folder that all images are in, if it only says that there are images in it."""
+    """Return the folder that all images are in, if it is merely named for images."""
     first = names[0].split("/")[0]
     is_common = first.lower() in IMAGE_FOLDERS and all(n.startswith(f"{first}/") for n in names)
     return f"{first}/" if is_common else ""
@@ -162,7 +162,7 @@ def _refuse_losses(
     given: Meaning | None,
     faults: Faults,
 ) -> None:
-    """Note files that are passed over, but named like a mask that nothing else stands for."""
+    """Add skipped files to the faults that are named like a mask nothing else provides."""
     masked = {target.image for target in found}
     for file, reason in passed_over.items():
         for target in targets(file, keys):

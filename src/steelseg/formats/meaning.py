@@ -1,4 +1,4 @@
-"""What the pixels and the names of masks mean: which values, colours and words are which class."""
+"""The meaning of masks: which values, colours and words in names stand for which class."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,20 +14,20 @@ from steelseg.formats import mask_file, mask_storage
 from steelseg.formats.mask_storage import Colour
 from steelseg.formats.record import Options
 
-IGNORED = "ignored"  # in a mask's name: where nobody knows
+IGNORED = "ignored"  # in a mask's name: an ignored region
 BACKGROUND = frozenset({"background", "_background_"})
 MAX_CLASS = 1000  # the table of annotations has a column for every class
 HIGHEST = (255, 65535)  # grey values of 8 and of 16 bits
-_MANY = 64  # values that are found and not given: more are no classes
+_MANY = 64  # more values, found and not given, are not classes
 
 
 class Meaning(NamedTuple):
-    """The classes of a source by name, their ids, and what stands for them in masks.
+    """The classes of a source by name, their ids, and their values in masks.
 
-    `values` and `colours` (packed RGB) say of each the class, or None where nobody knows; values
-    for the background are 0 and whatever stands for "". Where there are colours, values mean
-    nothing. `is_binary`: a mask without a class in its name is black and white, of the only class.
-    `ignored` are the words that say in a name that nobody knows.
+    `values` and `colours` (packed RGB) map to the class, or to None for ignored regions; background
+    values are 0 and those that map to "". If there are colours, values have no meaning.
+    `is_binary`: a mask without a class in its name is black and white, of the only class.
+    `ignored` are the words for ignored regions in names.
     """
 
     classes: list[str]
@@ -38,7 +38,7 @@ class Meaning(NamedTuple):
     ignored: frozenset[str] = frozenset({IGNORED})
 
     def labels(self) -> dict[str, str]:
-        """Return the classes, and `IGNORED`, by what they are called in names: by name or id."""
+        """Return the classes, and `IGNORED`, by the words for them in names: name or id."""
         by_id = {str(i): name for i, name in zip(self.ids, self.classes, strict=True)}
         by_name = {name: name for i, name in by_id.items() if name != f"class {i}"}
         return by_id | by_name | dict.fromkeys(self.ignored, IGNORED)
@@ -48,14 +48,14 @@ DEFECT = Meaning(["defect"], (1,), {1: "defect"}, {}, is_binary=True)
 
 
 class Painted(NamedTuple):
-    """The classes that a mask shows, and what it says that nobody knows, if it does."""
+    """The classes that a mask shows, and its ignored region, if any."""
 
     masks: dict[str, Uint8]
     ignored: Uint8 | None
 
 
 def from_options(options: Options) -> Meaning | None:
-    """Return what a person said that masks mean, or None if nothing was said."""
+    """Return the meaning given by the options, or None if none was given."""
     classes, legend = list(options.classes), dict(options.legend)
     if not classes:
         named = dict.fromkeys(name for word, name in legend.items() if word not in options.ignore)
@@ -70,7 +70,7 @@ def from_options(options: Options) -> Meaning | None:
     expected = {*names, *BACKGROUND, *options.ignore}
     used = [name for word, name in legend.items() if word not in options.ignore]
     if unknown := [name for name in used if name not in expected]:
-        raise BadInput(f"{unknown[0]!r} is none of --classes {', '.join(names)}")
+        raise BadInput(f"{unknown[0]!r} is not in --classes {', '.join(names)}")
     if not legend:
         legend = {str(i): name for i, name in zip(ids, names, strict=True)}
     known = {word: _class(name, options.ignore) for word, name in legend.items()}
@@ -81,7 +81,7 @@ def from_options(options: Options) -> Meaning | None:
 
 
 def from_classes(classes: Sequence[ClassInfo]) -> Meaning:
-    """Return what is meant where classes have ids, and the highest value is for ignored pixels."""
+    """Return the meaning of masks of class ids, with the highest value for ignored pixels."""
     by_id = {info.id: info.name for info in classes}
     values: dict[int, str | None] = dict.fromkeys(HIGHEST) | dict(by_id)
     return Meaning(list(by_id.values()), tuple(by_id), values, {})
@@ -90,17 +90,17 @@ def from_classes(classes: Sequence[ClassInfo]) -> Meaning:
 def survey(
     paths: Sequence[Path], options: Options, where: Path, *, may_be_binary: bool = True
 ) -> Meaning:
-    """Find out from the masks themselves what is in them, where nobody has said it.
+    """Infer the meaning of masks from their contents.
 
     Args:
         paths: of all masks.
-        options: what is ignored, and whether a threshold says that masks are black and white.
+        options: what is ignored, and a threshold if masks are black and white.
         where: the source, for messages.
-        may_be_binary: whether masks of one colour on black show one class, whatever its value.
+        may_be_binary: whether masks of one colour on black show one class, regardless of its value.
 
     Raises:
-        BadInput: a file is no mask, or they show colours, or values of which it is not clear what
-            they mean; the message says what there is, and how to say what it means.
+        BadInput: a file is not a mask, or the masks have colours or ambiguous values; the message
+            lists them, and the option that gives their meaning.
     """
     if options.threshold is not None:
         return DEFECT
@@ -122,15 +122,15 @@ def survey(
         return DEFECT
     if values is None:
         raise BadInput(
-            f"{where}: the masks show colours; say by --legend '#rrggbb=name,...' what they mean, "
-            f"and by --ignore '#rrggbb' what counts for nothing. There are "
+            f"{where}: the masks have colours; name them with --legend '#rrggbb=name,...', "
+            f"or ignore some with --ignore '#rrggbb'. There are "
             f"{mask_storage.describe_colours(colours)}"
         )
     return _from_values(values, options, where)
 
 
 def named(names: Iterable[str]) -> Meaning:
-    """Return classes that are only known by words in the names of masks, in their order."""
+    """Return classes that are known only by words in the names of masks, in their order."""
     words = sorted(set(names))
     ids = [int(w) for w in words if w.isdecimal() and 1 <= int(w) <= MAX_CLASS]
     if len(ids) == len(words):
@@ -146,7 +146,7 @@ def paint(
     """Read a label image or a colour map.
 
     Raises:
-        BadInput: see `mask_file`, or it has a colour that means nothing.
+        BadInput: see `mask_file`, or it has an unknown colour.
     """
     if meaning.colours:
         labels_hw: Uint8 | Int32 = _known_colours(path, size_hw, meaning)
@@ -185,18 +185,18 @@ def _from_values(values: set[int], options: Options, where: Path) -> Meaning:
     classes = sorted(values - {0} - {int(w) for w in options.ignore if w.isdecimal()})
     if len(classes) > _MANY:
         raise BadInput(
-            f"{where}: the masks have {len(classes)} values; name the classes by --classes or "
+            f"{where}: the masks have {len(classes)} values; name the classes with --classes or "
             "--legend; JPEG, and resizing with smoothing, leave values between"
         )
     if 255 in classes and len(classes) > 1:
         raise BadInput(
-            f"{where}: the masks have the values {', '.join(map(str, classes))}; is 255 void, or "
-            "unsure? Then add --ignore 255; else name all classes by --classes"
+            f"{where}: the masks have the values {', '.join(map(str, classes))}; is 255 void or "
+            "unsure? Then add --ignore 255; else name all classes with --classes"
         )
     if not classes or classes[0] < 1 or classes[-1] > MAX_CLASS:
         raise BadInput(
             f"{where}: expected masks with values from 1 to {MAX_CLASS}, but got "
-            f"{', '.join(map(str, classes)) or 'none'}; say by --legend 7=name what they mean"
+            f"{', '.join(map(str, classes)) or 'none'}; give their meaning with --legend 7=name"
         )
     words = tuple(map(str, classes))
     meaning = from_options(options._replace(classes=words))

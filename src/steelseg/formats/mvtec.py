@@ -1,11 +1,11 @@
-"""MVTec AD: one category, such as `metal_nut`, as it is published.
+"""MVTec AD as published: one category, such as `metal_nut`.
 
     train/good/000.png                   clean
     test/good/000.png                    clean
     test/scratch/000.png                 defects of the class `scratch`
-    ground_truth/scratch/000_mask.png    and where they are
+    ground_truth/scratch/000_mask.png    and their masks
 
-All images are taken for training, since only those in `test` have defects.
+All images are used for training, since only those in `test` have defects.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ GOOD, MASKS = "good", "ground_truth"
 
 
 def recognises(source: Path) -> bool:
-    """Whether there are clean images, and masks in a folder of their own."""
+    """Whether there are clean images, and masks in a separate folder."""
     return (source / "train" / GOOD).is_dir() and (source / MASKS).is_dir()
 
 
@@ -32,7 +32,7 @@ def read(source: Path, options: Options) -> Source:
     given = meaning.from_options(options)
     classes = given or meaning.named(found)
     if unknown := [name for name in found if name not in classes.classes]:
-        raise BadInput(f"{source / MASKS / unknown[0]}: is none of --classes")
+        raise BadInput(f"{source / MASKS / unknown[0]}: is not in --classes")
     faults = Faults(str(source))
     pictures = [
         f"{part}/{name}" for part in ("test", "train") for name in list_below(source / part).names

@@ -1,7 +1,7 @@
-"""Outlines and runs as the formats write them, turned into pixels, and pixels into outlines.
+"""Converts outlines and runs to pixels, and pixels to outlines.
 
-Every format has its own rule for which pixels a polygon covers. That of COCO, which CVAT and
-Label Studio share, is pycocotools'; LabelMe and YOLO have theirs in their own modules.
+Formats differ in which pixels a polygon covers. COCO, CVAT and Label Studio share the rule of
+pycocotools; those of LabelMe and YOLO are in their own modules.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,28 +16,28 @@ from steelseg.core.errors import BadInput, quote
 from steelseg.data import rle
 
 TOO_FEW = "polygon of fewer than 3 points"
-_AROUND = 1  # how far points may lie outside, in heights and widths of the image
+_AROUND = 1  # how far points may be outside, in heights and widths of the image
 _COCO_ZERO = ord("0")  # the first of the 64 characters of a compressed RLE
 _COCO_BITS, _COCO_MORE, _COCO_NEGATIVE = 0x1F, 0x20, 0x10
 _COCO_LONGEST = 7  # characters of one number, for 35 bits
 
 
 class LeftOut(Exception):
-    """A shape that is not taken over; the message is the reason, short enough to be counted."""
+    """A shape that is left out; the message is a short reason, by which shapes are counted."""
 
 
 def to_points(values: object, size_hw: tuple[int, int]) -> Float64:
-    """Check points that a file holds.
+    """Check the points of a file.
 
     Args:
-        values: x, y pairs, or x and y by turns, in pixels.
+        values: x, y pairs, or alternating x and y, in pixels.
         size_hw: of the image.
 
     Returns:
         (N, 2) float64 of x and y.
 
     Raises:
-        BadInput: they are no pairs of numbers, are not finite, or lie further outside than the
+        BadInput: they are not pairs of numbers, are not finite, or are further outside than the
             image is wide or high.
     """
     points_xy = _to_pairs(values)
@@ -48,7 +48,7 @@ def to_points(values: object, size_hw: tuple[int, int]) -> Float64:
     if outside.any():
         x, y = points_xy[outside.any(axis=1)][0]
         height, width = size_hw
-        raise BadInput(f"the point {x:g}, {y:g} lies far outside the image of {height}x{width}")
+        raise BadInput(f"the point {x:g}, {y:g} is far outside the image of {height}x{width}")
     return points_xy
 
 
@@ -67,10 +67,10 @@ def fill_box(xywh: Sequence[float], size_hw: tuple[int, int]) -> Uint8:
 
 
 def from_counts(counts: object, size_hw: tuple[int, int]) -> Uint8:
-    """Paint runs of background and foreground by turns, over a mask read column by column.
+    """Paint alternating runs of background and foreground, column by column.
 
     Raises:
-        BadInput: they are no whole numbers from 0, or do not add up to the image.
+        BadInput: they are not whole numbers from 0, or do not add up to the image.
     """
     lengths = _to_lengths(counts)
     height, width = size_hw
@@ -82,13 +82,13 @@ def from_counts(counts: object, size_hw: tuple[int, int]) -> Uint8:
 
 
 def decompress(text: str) -> Int64:
-    """Read the run lengths of a COCO RLE in its compressed form, which may be damaged.
+    """Read the run lengths of a compressed COCO RLE, which may be damaged.
 
-    Numbers are written 5 bits to a character, the lowest first, and from the fourth on as the
-    difference to the number two before. pycocotools reads on past the end of a damaged text.
+    Numbers are written with 5 bits per character, the lowest first, and from the fourth on as the
+    difference to the number two before. pycocotools reads past the end of a damaged text.
 
     Raises:
-        BadInput: it is no such text.
+        BadInput: it is not such a text.
     """
     codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - _COCO_ZERO
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & _COCO_MORE:
@@ -107,10 +107,10 @@ def decompress(text: str) -> Int64:
 
 
 def trace(mask_hw: Uint8) -> Iterator[Int32]:
-    """Trace a mask into polygons whose vertices are pixels, one for each 8-connected part.
+    """Trace a mask into polygons whose vertices are pixels, one per 8-connected part.
 
-    `cv2.fillPoly`, which paints the outline too, gives the part again, pixel by pixel. A hole is
-    reached through a slit of no width, to the left from its leftmost pixel.
+    `cv2.fillPoly`, which also paints the outline, restores the part exactly. A hole is reached
+    through a slit of no width, to the left from its leftmost pixel.
 
     Yields:
         (N, 2) int32 of x and y.
@@ -124,7 +124,7 @@ def trace(mask_hw: Uint8) -> Iterator[Int32]:
 
 
 def _unpack(encoded: Mapping[str, Any]) -> Uint8:
-    """Paint what pycocotools has encoded; its own decoder warns under NumPy 2 (as of 2.0.11)."""
+    """Decode pycocotools' RLE; its own decoder warns under NumPy 2 (as of 2.0.11)."""
     height, width = encoded["size"]
     return from_counts(decompress(encoded["counts"].decode("ascii")), (height, width))
 
@@ -152,9 +152,9 @@ def _to_array(values: object, kinds: str) -> np.ndarray[Any, np.dtype[Any]] | No
 
 
 def _join(outer_xy: Int32, holes: list[Int32], mask_hw: Uint8) -> Int32:
-    """Insert each hole into the ring that a ray to the left from it meets, there and back.
+    """Insert each hole, there and back, into the ring that a ray from it to the left meets.
 
-    From left to right, so that the ring is there already. A ring may pass a pixel several times.
+    From left to right, so that the ring exists already. A ring may pass a pixel several times.
     """
     ring = outer_xy
     for hole in sorted(holes, key=lambda hole: int(hole[:, 0].min())):
@@ -169,9 +169,9 @@ def _join(outer_xy: Int32, holes: list[Int32], mask_hw: Uint8) -> Int32:
 
 
 def _straighten(ring_xy: Int32) -> Int32:
-    """Drop the pixels between the ends of straight steps: to the side, up and down, diagonal.
+    """Drop the pixels inside straight segments: horizontal, vertical and diagonal.
 
-    A ring of fewer than 3 pixels repeats the last, since it is to be a polygon.
+    A ring of fewer than 3 pixels repeats the last, since a polygon needs 3.
     """
     before = ring_xy - np.roll(ring_xy, 1, axis=0)
     after = np.roll(ring_xy, -1, axis=0) - ring_xy

@@ -1,4 +1,4 @@
-"""What the formats of polygons share when they read: images, labels, records."""
+"""Shared code of the readers of polygon formats: images, labels, records."""
 
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,18 +14,18 @@ from steelseg.formats.files import size_of
 from steelseg.formats.outlines import LeftOut
 from steelseg.formats.record import Options, Record
 
-IGNORED = "__ignore__"  # LabelMe's own word for it; our exports to other formats take it over
-IMAGES = "images"  # the folder where most tools put them, which is no part of a name
-NO_IMAGE = "annotations of an image that is not there"
+IGNORED = "__ignore__"  # LabelMe's own word for it, also used in our exports to other formats
+IMAGES = "images"  # the folder that most tools use; not part of a name
+NO_IMAGE = "annotations of a missing image"
 NO_PIXEL = "shape without a pixel in the image"
 
 Shape = TypeVar("Shape")
 
 
 class Drawn(NamedTuple):
-    """A shape in pixels: the labels it carries, and where it is, (H, W) uint8 of 0 and 1.
+    """A shape in pixels: its labels, and its region, (H, W) uint8 of 0 and 1.
 
-    It hides other classes' shapes of lower levels where they overlap.
+    Where shapes overlap, it hides those of other classes on lower levels.
     """
 
     labels: Sequence[str]
@@ -50,14 +50,14 @@ class Labels:
         if label in self.ignore:
             return IGNORED
         if label not in self.classes:
-            raise BadInput(f"the label {quote(label)} is none of {quote(', '.join(self.classes))}")
+            raise BadInput(f"the label {quote(label)} is not in {quote(', '.join(self.classes))}")
         return label
 
 
 class Annotated(NamedTuple):
-    """An image of a source, with its shapes by what messages call them.
+    """An image of a source, with its shapes by their names in messages.
 
-    `shapes` is None where nobody has looked; `size_hw` is what the annotations say, if they do.
+    `shapes` is None for an unlabelled image; `size_hw` is the size stated by annotations, if any.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Annotated(NamedTuple):
 
 
 class Images:
-    """The image files below a folder, and which of them annotations mean by a path."""
+    """The image files below a folder, and the lookup of paths in annotations."""
 
     def __init__(self, folder: Path, *, required: bool = True) -> None:
         self.folder = folder
@@ -83,20 +83,20 @@ class Images:
         return name_key(name) in self._by_key
 
     def name(self, path: str) -> str:
-        """Return what an image is called in the data set: its path without a folder `images`."""
+        """Return an image's name in the data set: its path without a folder `images`."""
         return path.removeprefix(self._prefix)
 
     def find(self, reference: str, document: Path) -> str | None:
-        """Find the image that a document means.
+        """Find the image that a document refers to.
 
-        Beside the document, in the folder, or in a folder `images` of these; else wherever one
-        file alone has a path that ends so. Of an absolute path, as much of the end as is needed.
+        It is looked up next to the document, in the folder, and in a folder `images` of these;
+        else it is the only file whose path has this ending, for absolute paths a part of it.
 
         Returns:
-            Its path below the folder, or None if it is not there.
+            Its path below the folder, or None if it is missing.
 
         Raises:
-            BadInput: the path leads out of the folder, or may mean several files.
+            BadInput: the path leads out of the folder, or is ambiguous.
         """
         path = PureWindowsPath(reference)  # which reads `/` too
         wanted = name_key("/".join(path.parts[1:] if path.anchor else path.parts))
@@ -113,7 +113,7 @@ class Images:
         return self._ending(wanted, shorter=bool(path.anchor))
 
     def find_ending(self, reference: str) -> str | None:
-        """Find the one image whose path shares the longest end with a reference; see `find`."""
+        """Find the one image whose path shares the longest ending with a reference; see `find`."""
         return self._ending(name_key(reference), shorter=True)
 
     def _ending(self, wanted: str, *, shorter: bool) -> str | None:
@@ -136,19 +136,19 @@ def read_records(
     labels: Labels,
     left_out: dict[str, str],
 ) -> Iterator[Record]:
-    """Draw the shapes of each image, and give images without annotations as unlabelled.
+    """Draw the shapes of each image; images without annotations are unlabelled.
 
-    So are those whose shapes are all left out, since somebody saw something there.
+    Images whose shapes are all left out are unlabelled too, since they are not clean.
 
     Args:
         folder: all images of the source.
         annotated: by the path of the image below the folder.
-        draw: turns a shape into pixels of an image of that size.
-        labels: which classes there are.
+        draw: converts a shape to pixels of an image of that size.
+        labels: the classes.
         left_out: filled with the shapes that `draw` leaves out.
 
     Raises:
-        BadInput: images or shapes cannot be read; all faults are named, when the records end.
+        BadInput: images or shapes cannot be read; raised after the last record, with all faults.
     """
     with Faults(str(folder.folder)) as faults:
         for path in sorted(folder.names, key=folder.name):
@@ -189,7 +189,7 @@ def _read_record(
     flat = _flatten(drawn)
     ignored = flat.pop(IGNORED, None)
     masks = {c: flat[c] for c in labels.classes if c in flat and flat[c].any()}
-    # where a box was drawn, there is a defect: without its pixels, the image is not clean
+    # a box marks a defect: without its pixels, the image is not clean
     all_left_out = bool(image.shapes) and not drawn
     return Record(
         folder.folder / path,
@@ -206,13 +206,13 @@ def _check_size(path: Path, stated_hw: tuple[int, int] | None, size_hw: tuple[in
         return
     turned = "; they were drawn on the image before it was turned upright"
     raise BadInput(
-        f"{path}: the annotations say {stated_hw[0]}x{stated_hw[1]}, but the image is "
+        f"{path}: the annotations state {stated_hw[0]}x{stated_hw[1]}, but the image is "
         f"{size_hw[0]}x{size_hw[1]}{turned if stated_hw == size_hw[::-1] else ''}"
     )
 
 
 def _flatten(drawn: Sequence[tuple[Drawn, list[str]]]) -> dict[str, Uint8]:
-    """Unite shapes of one class; those of a higher level hide others below."""
+    """Merge the shapes of each class; higher levels hide lower ones."""
     masks: dict[str, Uint8] = {}
     for level in sorted({shape.level for shape, _ in drawn}):
         here = [(shape.region_hw, classes) for shape, classes in drawn if shape.level == level]

@@ -1,4 +1,4 @@
-"""What an import took over and what it left out, counted and printed as one table."""
+"""Counts the contents of an import and what was left out, as one table."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ class Tally:
         self.groups: set[str] = set()
 
     def add(self, record: Record, masks: Mapping[str, Uint8]) -> None:
-        """Count a record, and its masks where the ignored pixels are taken out."""
+        """Count a record and its masks, which exclude ignored pixels."""
         self.images += 1
         self.sizes.add(record.size_hw)
         self.groups |= {record.group} if record.group else set()
@@ -41,7 +41,7 @@ class Tally:
         self.overlaps += overlap(masks)
 
     def lines(self) -> Iterator[str]:
-        """Yield the table, and below it what was left out, by reason."""
+        """Yield the table, then what was left out, by reason."""
         groups = f", {len(self.groups)} groups" if self.groups else ""
         yield f"{self.images} images ({describe_sizes(sorted(self.sizes))}{groups})"
         rows = [

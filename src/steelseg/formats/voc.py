@@ -1,8 +1,8 @@
 """Pascal VOC: images in JPEGImages, label images of the same name in SegmentationClass.
 
-CVAT's and datumaro's `labelmap.txt` says which colour is which class, labelme's `class_names.txt`
-which value; without either, the values that are found are the classes. 255 is void: ignored.
-ImageSets are not used, since folds are made anew.
+`labelmap.txt` of CVAT and datumaro lists the colour of each class, `class_names.txt` of labelme its
+value; without either, the values found are the classes. 255 is void: ignored. ImageSets are not
+used, since the pipeline makes its own folds.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _UNUSED = "not used: only images and masks of classes are"
 
 
 def recognises(source: Path) -> bool:
-    """Whether there is a folder for the masks of classes."""
+    """Whether there is a folder of class masks."""
     return any((source / folder).is_dir() for folder in MASKS)
 
 
@@ -31,7 +31,7 @@ def read(source: Path, options: Options) -> Source:
     """Read images and masks; see `formats.record`."""
     folder = options.images or source / IMAGES
     if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; say by --images where the images are")
+        raise BadInput(f"{folder}: no such folder; name the folder of images with --images")
     pictures = list_below(folder)
     masks = _mask_files(source)
     if not masks:
@@ -47,7 +47,7 @@ def read(source: Path, options: Options) -> Source:
 
 
 def _mask_files(source: Path) -> dict[str, Path]:
-    """Return the masks by what their images are called without suffix."""
+    """Return the masks by the stems of their images."""
     found: dict[str, Path] = {}
     for name in MASKS:
         if (source / name).is_dir():
@@ -67,7 +67,7 @@ def _items(
 
 
 def _classes(source: Path, masks: list[Path], options: Options) -> tuple[Meaning, dict[str, str]]:
-    """Return what masks mean, and the colour of each class, where the source says it."""
+    """Return the meaning of masks, and the colours of classes if the source has them."""
     if not options.legend and (path := source / "labelmap.txt").is_file():
         legend = _read_labelmap(path)
         colors = {name: color for color, name in legend.items() if name not in BACKGROUND}
@@ -89,7 +89,7 @@ def _classes(source: Path, masks: list[Path], options: Options) -> tuple[Meaning
 
 
 def _with_void(classes: Meaning) -> Meaning:
-    """Add what VOC means by 255, unless it means something else."""
+    """Add VOC's void value 255, unless it has another meaning."""
     if classes.colours:
         return classes._replace(colours={VOID_COLOUR: None} | dict(classes.colours))
     values = {VOID: None} | dict(classes.values)
@@ -97,7 +97,7 @@ def _with_void(classes: Meaning) -> Meaning:
 
 
 def _read_labelmap(path: Path) -> dict[str, str]:
-    """Read lines such as `scratch:255,0,0::` into the names of the classes by colour."""
+    """Read lines such as `scratch:255,0,0::` into class names by colour."""
     legend: dict[str, str] = {}
     lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
@@ -109,10 +109,10 @@ def _read_labelmap(path: Path) -> dict[str, str]:
             raise BadInput(f"{path}: line {number}: expected `name:r,g,b::`, but got {quote(line)}")
         color = "#" + bytes(map(int, levels)).hex()
         if color in legend:
-            raise BadInput(f"{path}: line {number}: {legend[color]!r} has the colour {color} too")
+            raise BadInput(f"{path}: line {number}: {legend[color]!r} also has the colour {color}")
         legend[color] = name
     if not legend:
-        raise BadInput(f"{path}: expected a line for each class, but there are none")
+        raise BadInput(f"{path}: expected one line per class, but there are none")
     return legend
 
 

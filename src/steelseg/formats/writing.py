@@ -1,4 +1,4 @@
-"""What exports share: images under their own names, and the parts of masks."""
+"""Shared code of exports: placing images, and cutting masks into parts."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,29 +12,29 @@ from steelseg.formats.record import Record
 
 
 def place_image(record: Record, folder: Path) -> Path:
-    """Link or copy the image of a record into a folder, and return where it stands there."""
+    """Link or copy the image of a record into a folder, and return its path there."""
     path = folder / record.name
     place(record.path, path)
     return path
 
 
 def refuse_twins(name: str, stems: dict[str, str]) -> None:
-    """Refuse an image that differs from another in its suffix only; their labels would be one file.
+    """Refuse an image that differs from another only in its suffix: they would share a label file.
 
     Args:
         name: of the image.
-        stems: the images so far, by their names without suffix; added to.
+        stems: the images so far, by name without suffix; this one is added.
 
     Raises:
         BadInput: there is such another image.
     """
     other = stems.setdefault(PurePosixPath(name).with_suffix("").as_posix(), name)
     if other != name:
-        raise BadInput(f"{quote(name)} and {quote(other)} would have one file of labels")
+        raise BadInput(f"{quote(name)} and {quote(other)} would share a label file")
 
 
 def components(mask_hw: Uint8) -> Iterator[tuple[int, int, Uint8]]:
-    """Cut a mask into its 8-connected parts: left, top and the pixels of each."""
+    """Yield the 8-connected parts of a mask: left, top and the pixels of each."""
     _, labels_hw, boxes, _ = cv2.connectedComponentsWithStats(mask_hw)
     for label, (left, top, width, height, _) in enumerate(boxes.tolist()):
         part_hw = labels_hw[top : top + height, left : left + width] == label

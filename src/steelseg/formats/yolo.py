@@ -1,8 +1,8 @@
-"""YOLO-seg: `data.yaml` with the names of classes, and a text file of polygons for each image.
+"""YOLO-seg: `data.yaml` with the class names, and one text file of polygons per image.
 
-A line is a class and a polygon, x and y by turns, in widths and heights of the image. Pixels are
-those of Ultralytics at the image's own size: coordinates lose their fractions, and `cv2.fillPoly`
-paints the outline too. An empty file is a clean image, and no file an unlabelled one, though
+A line is a class and a polygon, alternating x and y in widths and heights of the image. Pixels are
+those of Ultralytics at the image's own size: coordinates are truncated, and `cv2.fillPoly` also
+paints the outline. An image with an empty file is clean, one without a file is unlabelled, though
 Ultralytics itself trains on both as background.
 """
 
@@ -28,12 +28,12 @@ from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import place_image, refuse_twins
 
 BOX = "box without a mask"
-NO_IMAGE = "labels of an image that is not there"
+NO_IMAGE = "labels of a missing image"
 LABELS = "labels"
 _NAMES_FILES = {"classes.txt", "obj.names"}
 _BOX_WORDS = 5
-_BEYOND = 0.01  # of the image: outlines of other tools end on its last pixel's far side
-_INTO_PIXEL = 0.25  # from a pixel's corner: it is the same pixel whether one rounds or truncates
+_BEYOND = 0.01  # of the image: other tools' outlines end at the far side of the last pixel
+_INTO_PIXEL = 0.25  # from a pixel's corner: rounding and truncating give the same pixel
 
 
 class _Line(NamedTuple):
@@ -42,16 +42,16 @@ class _Line(NamedTuple):
 
 
 def recognises(source: Path) -> bool:
-    """Whether a folder (or a data.yaml itself) names classes, and holds a folder of labels."""
+    """Whether a folder (or a data.yaml) names classes, and has a folder of labels."""
     folder = source if source.is_dir() else source.parent
     return bool(_name_files(source)) and any(path.is_dir() for path in folder.rglob(LABELS))
 
 
 def read(source: Path, options: Options) -> Source:
-    """Read the images of a folder and their labels, of all splits.
+    """Read the images of a folder and their labels, from all splits.
 
     Raises:
-        BadInput: no file names the classes, or a line is no polygon.
+        BadInput: no file names the classes, or a line is not a polygon.
     """
     named = _read_names(source)
     root = source if source.is_dir() else source.parent
@@ -75,10 +75,10 @@ def read(source: Path, options: Options) -> Source:
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
-    """Write data.yaml, images and labels; each 8-connected part is a polygon, holes by a slit.
+    """Write data.yaml, images and labels, with one polygon per 8-connected part.
 
-    At the image's own size they are painted to the same pixels again. The format has no ignored
-    regions: they become a last class, `__ignore__`, which import knows.
+    Holes are reached through a slit. Painted at the image's own size, the pixels are the same. The
+    format has no ignored regions: they become a last class, `__ignore__`, which import understands.
     """
     names = [c.name for c in classes]
     stems: dict[str, str] = {}
@@ -102,7 +102,7 @@ def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo])
 
 
 def _name_files(source: Path) -> list[Path]:
-    """List the files that name classes, beside or in the source."""
+    """List the files that name classes, in or next to the source."""
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     yamls = [f for f in files if f.suffix in {".yaml", ".yml"} and "names" in _head(f)]
     return yamls or [f for f in files if f.name in _NAMES_FILES]
@@ -116,7 +116,7 @@ def _head(path: Path) -> str:
 
 
 def _read_names(source: Path) -> dict[int, str]:
-    """Return the names of classes by their numbers in labels."""
+    """Return the class names by their numbers in labels."""
     files = _name_files(source)
     if len(files) != 1:
         found = f"found {files[0].name} and {files[1].name}" if files else "found none"
@@ -135,7 +135,7 @@ def _read_names(source: Path) -> dict[int, str]:
 
 
 def _label_file(image: str) -> str:
-    """Return where Ultralytics looks for labels: below the last `images`, turned into `labels`."""
+    """Return Ultralytics' label path: with the last `images` replaced by `labels`."""
     steps = list(PurePosixPath(image).with_suffix(".txt").parts)
     if IMAGES in steps[:-1]:
         last = len(steps) - 2 - steps[-2::-1].index(IMAGES)
@@ -144,14 +144,14 @@ def _label_file(image: str) -> str:
 
 
 def _label_files(folder: Images, faults: Faults) -> dict[str, str]:
-    """Return the images by the files that may hold their labels; those of others are faults."""
+    """Return the images by their possible label files; ambiguous ones are faults."""
     files: dict[str, str] = {}
     for name in folder.names:
         file = _label_file(name)
         other = files.setdefault(file, name)
         if other != name:
             faults.add(f"{quote(name)} and {quote(other)}: one file has the labels of both")
-        # where images are elsewhere, labels have the same path in a folder of their own
+        # if images are elsewhere, labels have the same path in a separate folder
         files.setdefault(f"{LABELS}/{PurePosixPath(name).with_suffix('.txt')}", name)
     return files
 
@@ -165,7 +165,7 @@ def _read_lines(path: Path, named: dict[int, str]) -> Iterable[tuple[str, _Line]
             label = named.get(int(words[0])) if words[0].isdecimal() else None
             if label is None:
                 known = quote(", ".join(map(str, named)))
-                faults.add(f"line {number}: the class {quote(words[0])} is none of {known}")
+                faults.add(f"line {number}: the class {quote(words[0])} is not in {known}")
             else:
                 yield f"line {number}", _Line(label, words[1:])
 
@@ -194,5 +194,5 @@ def _to_line(number: int, points_xy: Int32, mask_hw: Uint8) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Write a name such that YAML takes it for a text, whatever it holds."""
+    """Quote a name so that YAML reads it as text."""
     return "'" + text.replace("'", "''") + "'"
