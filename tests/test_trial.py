@@ -195,7 +195,7 @@ def test_a_network_for_one_size_is_refused_for_others() -> None:
         ),
         (NETWORK, {"loss": "bcee"}, "`loss`: expected one of .* did you mean `bce`"),
         (NETWORK, {"loss": {}}, "`loss`: expected one of"),
-        (NETWORK, {"loss": "dice", "label_smoothing": 0.1}, "`label_smoothing` are of `bce`"),
+        (NETWORK, {"loss": "dice", "label_smoothing": 0.1}, "`label_smoothing` apply to `bce`"),
         (NETWORK, {"loss": "dice", "class_weights": [1.0]}, "`class_weights`"),
         (NETWORK, {"augment": "lihgt"}, "`augment`: expected light.* did you mean `light`"),
     ],

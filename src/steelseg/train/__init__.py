@@ -1,1 +1,1 @@
-"""One fold, trained and resumable."""
+"""Resumable training of one fold."""

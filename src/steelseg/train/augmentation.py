@@ -1,4 +1,4 @@
-"""Augmentations of albumentations, given as data: a list of one-entry mappings in params.yaml."""
+"""Builds albumentations transforms from a list of one-entry mappings in params.yaml."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ from steelseg.core.errors import BadInput
 from steelseg.core.params import nearest
 from steelseg.core.pixels import WHITE
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or it accesses the network on import
 import albumentations as A
 
 Transforms = Sequence[Mapping[str, Mapping[str, Any]]]
@@ -40,16 +40,16 @@ def augment(
 
 
 def to_transforms(image: Pixels) -> npt.NDArray[Any]:
-    """Lay an image out as transforms take it: (H, W), or (H, W, N) of several channels.
+    """Arrange an image for transforms: (H, W), or (H, W, N) for several channels.
 
-    16 bits become float32 from 0 to 1, since most transforms take that or uint8 and nothing else.
+    16 bits become float32 from 0 to 1, since most transforms accept only that or uint8.
     """
     last = image if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(image, 0, -1))
     return last if last.dtype == np.uint8 else last / np.float32(WHITE)
 
 
 def from_transforms(image: npt.NDArray[Any], dtype: npt.DTypeLike) -> Pixels:
-    """Take back what `to_transforms` did; 16 bits come back exactly."""
+    """Undo `to_transforms`; 16-bit values are restored exactly."""
     if image.dtype == np.float32 and dtype == np.uint16:
         image = (image * WHITE).round().clip(0, WHITE).astype(np.uint16)
     return image if image.ndim == 2 else np.ascontiguousarray(np.moveaxis(image, -1, 0))
@@ -65,7 +65,7 @@ def _build(entry: Mapping[str, Mapping[str, Any]]) -> A.BasicTransform:
         raise BadInput(f"`augment`: unknown transform {name!r}{nearest(name, known)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a mistyped argument is but a warning to albumentations
+            warnings.simplefilter("error")  # albumentations only warns of a misspelt argument
             return transform(**(arguments or {}))
     except (TypeError, ValueError, UserWarning) as error:
         raise BadInput(f"`augment`: {name}: {' '.join(str(error).split())}") from error

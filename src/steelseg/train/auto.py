@@ -1,7 +1,7 @@
-"""Hyper-parameters given as `auto`: chosen by fixed rules from the data and the device.
+"""Chooses hyper-parameters given as `auto` by fixed rules from the data and the device.
 
-The rules are few, and as simple as what is known about the task: docs/auto.md says what they make
-of some data sets. On a CPU they are calibrated on the embedded sample.
+The rules are few and simple; docs/auto.md shows their choices for some data sets. On a CPU they are
+calibrated on the embedded sample.
 """
 
 import math
@@ -18,8 +18,8 @@ from steelseg.data.cache import Cache, Rows
 from steelseg.train.config import TrainConfig, loss_weights
 
 CROP_ON_CPU, CROP_ON_GPU = 128, 256
-# what a Unet keeps of a pixel of a crop until the backward pass, in half precision: counted on fake
-# tensors, and not yet on a GPU
+# activation bytes of a Unet per pixel of a crop, kept for the backward pass in half precision:
+# counted on fake tensors, and not yet measured on a GPU
 BYTES_A_PIXEL = MappingProxyType(
     {
         "resnet18": 750,
@@ -35,15 +35,15 @@ BYTES_OF_OTHERS = 4096
 SHARE_OF_MEMORY = 0.6
 BATCH_ON_CPU, LARGEST_BATCH = 8, 64
 VALIDATION_ON_CPU, LARGEST_VALIDATION = 4, 16
-CROPS_ON_CPU, CROPS_ON_GPU = 7_500, 400_000  # that a whole training shows, if epochs allow
+CROPS_ON_CPU, CROPS_ON_GPU = 7_500, 400_000  # of a whole training, if epochs allow
 FEWEST_EPOCHS, MOST_EPOCHS = 4, 200
 LR_SCRATCH, LR_PRETRAINED = 2e-3, 1e-3  # at batches of 8
 HIGHEST_LR_SCRATCH, HIGHEST_LR_PRETRAINED = 4e-3, 1e-3
-WEIGHT_LIMITS = 0.25, 4.0  # of the median class's
+WEIGHT_LIMITS = 0.25, 4.0  # relative to the median class
 
 
 class Fingerprint(NamedTuple):
-    """What the rules know of the data: sizes, the training images, class pixel shares."""
+    """The rules' input about the data: sizes, the training images, class pixel shares."""
 
     size_hw: Size
     """of a typical image"""
@@ -53,27 +53,27 @@ class Fingerprint(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What the rules know of the rest."""
+    """The rules' other input."""
 
     gpus: Gpus | None
     """None for a CPU"""
     encoder: str
     pretrained: bool
     least_batch: int = 1
-    """crops that the network must be given at once; see `steelseg.train.trial`"""
+    """smallest batch that the network accepts; see `steelseg.train.trial`"""
 
 
 class Choice(NamedTuple):
-    """What was chosen for a parameter, and by which rule."""
+    """The value chosen for a parameter, and the rule."""
 
     value: Any
     reason: str
 
 
 def fingerprint(params: TrainConfig, cache: Cache, rows: Rows) -> Fingerprint:
-    """Measure the training images, which are the given rows of the cache.
+    """Measure the training images, the given rows of the cache.
 
-    Without `class_weights: auto` there are no shares of classes, which take reading all masks.
+    Class shares are left out without `class_weights: auto`, since they require reading all masks.
     """
     weights: Any = params.class_weights
     if weights != "auto":
@@ -81,7 +81,7 @@ def fingerprint(params: TrainConfig, cache: Cache, rows: Rows) -> Fingerprint:
     n_pixels = sum(math.prod(cache.sizes_hw[row]) for row in rows)
     areas = [np.bitwise_count(cache.packed_masks(int(r))).sum(axis=(1, 2)) for r in rows]
     n_classes = len(cache.classes)
-    totals = np.atleast_1d(np.sum(areas, axis=0, dtype=np.int64))  # of what is ignored, the last
+    totals = np.atleast_1d(np.sum(areas, axis=0, dtype=np.int64))  # the last is of ignored pixels
     shares = totals[:n_classes] / max(n_pixels - totals[n_classes:].sum(), 1)
     shares_of_classes = tuple(shares.tolist())
     return Fingerprint(cache.typical_size_hw, len(rows), shares_of_classes, cache.has_one_size)
@@ -90,15 +90,15 @@ def fingerprint(params: TrainConfig, cache: Cache, rows: Rows) -> Fingerprint:
 def resolve(
     params: TrainConfig, data: Fingerprint, setting: Setting
 ) -> tuple[TrainConfig, dict[str, Choice]]:
-    """Put a value in place of every `auto`; each rule may build on what stands before it.
+    """Replace every `auto` by a value; each rule may use the values before it.
 
     Args:
         params: `TrainParams`.
         data: the training images.
-        setting: what is trained, and on what.
+        setting: the network and the device.
 
     Returns:
-        The config that is trained with, and what was chosen, by parameter.
+        The config to train with, and the choices by parameter.
     """
     values, choices = params.model_dump(), {}
     for name, rule in _RULES.items():
@@ -115,7 +115,7 @@ def _devices(_: Mapping[str, Any], __: Fingerprint, setting: Setting) -> Choice:
 
 
 def _precision(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> Choice:
-    if setting.gpus is None:  # without instructions for bf16, it is up to 100 times slower
+    if setting.gpus is None:  # up to 100 times slower without bf16 instructions
         return Choice("32-true", "on a CPU half precision is slow")
     if setting.gpus.bf16 and "focal" in loss_weights(values["loss"]):
         return Choice("bf16-mixed", "the gradients of `focal` are often too small for 16-mixed")
@@ -128,18 +128,18 @@ def _crop(_: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
     if data.one_size and shorter <= limit and max(data.size_hw) <= limit:
         return Choice(None, f"images of {_by(data.size_hw)} are trained on whole")
     side = min(limit, shorter)
-    return Choice([side, side], f"at most {limit} a side, and no higher than the image")
+    return Choice([side, side], f"at most {limit} per side, and no higher than the image")
 
 
 def _crops_per_image(values: Mapping[str, Any], data: Fingerprint, _: Setting) -> Choice:
     ratio = data.size_hw[0] * data.size_hw[1] / _crop_area(values, data)
     count = max(int(math.log2(max(ratio, 1))), 1)
-    return Choice(count, f"one for each doubling from the crop to the image ({ratio:.1f} times)")
+    return Choice(count, f"one per doubling from the crop to the image ({ratio:.1f} times)")
 
 
 def _batch_size(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
     if setting.gpus is None:
-        return Choice(BATCH_ON_CPU, "on a CPU more steps are worth more than larger ones")
+        return Choice(BATCH_ON_CPU, "on a CPU more steps are better than larger batches")
     choice = _fitting(LARGEST_BATCH, _crop_area(values, data), values, setting)
     return choice._replace(value=max(choice.value, setting.least_batch))
 
@@ -148,27 +148,27 @@ def _validation_batch_size(
     values: Mapping[str, Any], data: Fingerprint, setting: Setting
 ) -> Choice:
     if setting.gpus is None:
-        return Choice(VALIDATION_ON_CPU, "on a CPU larger ones are no faster")
+        return Choice(VALIDATION_ON_CPU, "on a CPU larger batches are not faster")
     area = data.size_hw[0] * data.size_hw[1]
     return _fitting(LARGEST_VALIDATION, area, values, setting)
 
 
 def _fitting(largest: int, area: int, values: Mapping[str, Any], setting: Setting) -> Choice:
-    """Choose the power of two of images of `area` pixels that fits into the memory of a GPU."""
+    """Choose the largest power of two of images of `area` pixels that fits into GPU memory."""
     assert setting.gpus
     bytes_a_pixel = BYTES_A_PIXEL.get(setting.encoder, BYTES_OF_OTHERS)
     bytes_a_pixel *= 2 if values["precision"] == "32-true" else 1
     fits = SHARE_OF_MEMORY * setting.gpus.memory / (bytes_a_pixel * area)
     size = 2 ** int(math.log2(min(max(fits, 1), largest)))
     memory = f"{setting.gpus.memory / 2**30:.0f} GiB"
-    return Choice(size, f"about {fits:.0f} fit into {memory} at {bytes_a_pixel} bytes a pixel")
+    return Choice(size, f"about {fits:.0f} fit into {memory} at {bytes_a_pixel} bytes per pixel")
 
 
 def _epochs(values: Mapping[str, Any], data: Fingerprint, setting: Setting) -> Choice:
     budget = CROPS_ON_GPU if setting.gpus else CROPS_ON_CPU
     per_epoch = max(data.n_images * values["crops_per_image"], 1)
     epochs = min(max(math.ceil(budget / per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
-    reason = f"{budget} crops, {per_epoch} an epoch, in {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
+    reason = f"{budget} crops, {per_epoch} per epoch, in {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
     return Choice(epochs, reason)
 
 
@@ -185,14 +185,14 @@ def _lr(values: Mapping[str, Any], _: Fingerprint, setting: Setting) -> Choice:
 
 def _class_weights(values: Mapping[str, Any], data: Fingerprint, _: Setting) -> Choice:
     if "bce" not in loss_weights(values["loss"]):
-        return Choice(None, "the loss has no `bce`, which they are for")
+        return Choice(None, "they apply to `bce`, which the loss lacks")
     shares = np.array(data.pixel_shares)
     shown, weights = shares > 0, np.ones(len(shares))
-    if shown.any():  # by the median, since a single rare class would move the mean
+    if shown.any():  # by the median, since a single rare class would shift the mean
         rarity = shares[shown] ** -0.5
         weights[shown] = np.clip(rarity / np.median(rarity), *WEIGHT_LIMITS)
         weights[shown] /= weights[shown].mean()
-    return Choice([float(f"{w:.3g}") for w in weights], "1 / square root of a class's pixels")
+    return Choice([float(f"{w:.3g}") for w in weights], "1 / square root of the pixels of a class")
 
 
 def _crop_area(values: Mapping[str, Any], data: Fingerprint) -> int:
@@ -220,6 +220,6 @@ _TYPES = get_type_hints(TrainConfig, include_extras=True)
 TrainParams = create_model(  # type: ignore[call-overload]
     "TrainParams",
     __base__=TrainConfig,
-    __doc__="The training as params.yaml has it, where `auto` may stand for what a rule chooses.",
+    __doc__="The training in params.yaml, where `auto` lets a rule choose a value.",
     **{name: (_TYPES[name] | Literal["auto"], ...) for name in _RULES},
 )

@@ -1,4 +1,4 @@
-"""Batches of images and masks: as a training step takes them, and as workers send them."""
+"""Batches of images and masks: for training steps, and packed for transfer from workers."""
 
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ from steelseg.core.sizes import MULTIPLE
 class Batch(NamedTuple):
     """Images (B, N, H, W) uint8 or uint16 of N channels, masks (B, C, h, w) uint8 of C classes.
 
-    h <= H and w <= W, and rows are (B,) int64. Where anything is ignored in the data set, there is
-    one mask more, see `steelseg.train.ignored`.
+    h <= H and w <= W, and rows are (B,) int64. If the data set has ignored regions, there is one
+    more mask, see `steelseg.train.ignored`.
     """
 
     images: Tensor
@@ -27,9 +27,9 @@ class Batch(NamedTuple):
 
 
 class PackedBatch(NamedTuple):
-    """A batch whose masks are packed, eight pixels a byte: (B, C, h, ceil(w / 8)) uint8.
+    """A batch whose masks are packed, eight pixels per byte: (B, C, h, ceil(w / 8)) uint8.
 
-    With four classes it takes three tenths of the shared memory and of the way to a GPU.
+    With four classes it needs 30% of the shared memory and of the bandwidth to a GPU.
     """
 
     images: Tensor
@@ -39,36 +39,36 @@ class PackedBatch(NamedTuple):
     """w, in pixels"""
 
     def unpack(self) -> Batch:
-        """Unpack the masks, on the device that they are on."""
+        """Unpack the masks on their device."""
         return Batch(self.images, unpack(self.masks, self.width), self.rows)
 
 
 def packed_bytes(size_hw: tuple[int, int], n_masks: int, bytes_a_pixel: int = 1) -> int:
-    """Return the bytes of an image of a `PackedBatch`, padded, with its masks and its row."""
+    """Return the bytes per padded image of a `PackedBatch`, with its masks and row."""
     height, width = size_hw
     padded = [-(-side // MULTIPLE) * MULTIPLE for side in size_hw]
     return padded[0] * padded[1] * bytes_a_pixel + n_masks * height * -(-width // 8) + 8
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:
-    """Unpack what `numpy.packbits` packed: (..., ceil(width / 8)) to (..., width), uint8."""
+    """Undo `numpy.packbits`: (..., ceil(width / 8)) to (..., width), uint8."""
     if packed.device.type == "cpu":
         return torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=width))
     return unpack_bits(packed, width)
 
 
 def unpack_bits(packed: Tensor, width: int) -> Tensor:
-    """Unpack as `unpack` does, by arithmetic that every device has."""
+    """Unpack as `unpack` does, by arithmetic that every device supports."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     bits = packed[..., None] >> shifts & 1  # (..., ceil(width / 8), 8)
     return bits.flatten(-2)[..., :width]
 
 
 def collate(batch: Any) -> Batch:
-    """Collate what the data sets of training give: a batch."""
+    """Return the batch that a data set already collated."""
     return batch  # type: ignore[no-any-return]
 
 
 def collate_packed(batch: Any) -> PackedBatch:
-    """Collate for a way on which bytes count: out of a worker, or to a GPU."""
+    """Pack a batch for the transfer from a worker or to a GPU."""
     return collate(batch).pack()

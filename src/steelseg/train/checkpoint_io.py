@@ -1,8 +1,8 @@
-"""Nested Python values with tensors as one safetensors file, which needs no unpickling.
+"""Stores nested Python values with tensors in one safetensors file, without pickling.
 
-The tensors are stored as such, and everything around them as JSON in the file's header. It holds
-what training checkpoints are made of: dicts with string or integer keys, lists, tuples, tensors,
-and None, bool, int, float and str.
+Tensors are stored as such, and everything else as JSON in the file's header. Supported are the
+types of training checkpoints: dicts with string or integer keys, lists, tuples, tensors, and None,
+bool, int, float and str.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def save_tree(path: Path, tree: Any) -> str:
         The SHA-256 of the file.
 
     Raises:
-        TypeError: the value holds something other than the types named above.
+        TypeError: the value contains other types than those above.
         SteelsegError: the disk is full.
     """
     tensors: dict[str, Tensor] = {}
@@ -46,7 +46,7 @@ def save_tree(path: Path, tree: Any) -> str:
 
 
 def _pieces(header: str, tensors: dict[str, Tensor]) -> Iterator[Any]:
-    """Yield a safetensors file bit by bit: its own writer makes two copies of all tensors first."""
+    """Yield a safetensors file in pieces: its own writer copies all tensors twice."""
     largest_first = sorted(tensors, key=lambda name: -tensors[name].element_size())  # to align them
     entries: dict[str, Any] = {"__metadata__": {_HEADER: header}}
     end = 0

@@ -1,8 +1,8 @@
-"""Training crops and validation images from the cache, as tensors of its pixels, a batch at once.
+"""Training crops and validation images from the cache, a batch at a time.
 
-All randomness of a training sample is drawn from (seed, sample number), and the numbers of an epoch
-are a permutation drawn from (seed, epoch). So the batches depend neither on the number of workers
-nor on what came before, and training can go on from any epoch as if it had never stopped.
+All randomness of a training sample is drawn from (seed, sample number), and the order of an epoch's
+sample numbers from (seed, epoch). So batches depend neither on the number of workers nor on earlier
+epochs, and an interrupted training resumes as if it had never stopped.
 """
 
 from typing import NamedTuple
@@ -46,13 +46,13 @@ class TrainingCrops(Dataset[Batch]):
         cutmix: float = 0,
         copy_paste: float = 0,
     ) -> None:
-        """Take crops of `crop_hw` pixels (None: whole images) of the given rows of the cache.
+        """Crop `crop_hw` pixels (None: whole images) from the given rows of the cache.
 
-        Images that are smaller are padded by their last row and column, and never stretched, up to
-        the size of the crop or of the largest image.
+        Smaller images are padded by their last row and column, and never stretched, to the size of
+        the crop or of the largest image.
 
-        A crop is laid over a defect with the probability `on_defect`, if the image shows any; other
-        crops avoid a share of black pixels above `max_black`. `cutmix` and `copy_paste` are
+        A crop covers a defect with the probability `on_defect`, if the image shows any; other crops
+        avoid a share of black pixels above `max_black`. `cutmix` and `copy_paste` are the
         probabilities of mixing in a crop of another image (see `steelseg.train.mixing`).
         """
         self.cache = cache
@@ -71,7 +71,7 @@ class TrainingCrops(Dataset[Batch]):
         return len(self.rows)
 
     def __getitems__(self, numbers: list[int]) -> Batch:
-        """Return a batch at once; empty masks are written there, and not worked on before."""
+        """Return a whole batch; empty masks are filled in here and not augmented."""
         samples = [self._sample(number) for number in numbers]
         images = batch_of([pad(sample.image) for sample in samples])
         size_hw = samples[0].masks.shape[1:]
@@ -120,9 +120,9 @@ class TrainingCrops(Dataset[Batch]):
         return (pad(image[..., *window], self.frame_hw), masks), channels
 
     def _channels(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Choose the masks to work on: those that show something, but all to mix, and never none.
+        """Choose the masks to augment: non-empty ones, or all for mixing, and at least one.
 
-        Some augmentations ask for a mask.
+        Some augmentations require a mask.
         """
         if self.cutmix or self.copy_paste:
             return np.arange(self.cache.n_masks)
@@ -130,7 +130,7 @@ class TrainingCrops(Dataset[Batch]):
 
 
 def training_crops(cache: Cache, rows: Rows, config: TrainConfig, phase: Phase) -> TrainingCrops:
-    """Show rows of the cache as a phase of the training sees them."""
+    """Build the crops of some rows of the cache for a phase of the training."""
     return TrainingCrops(
         cache,
         rows,
@@ -145,7 +145,7 @@ def training_crops(cache: Cache, rows: Rows, config: TrainConfig, phase: Phase) 
 
 
 class WholeImages(Dataset[Batch]):
-    """Whole images, as they are."""
+    """Whole images, unchanged."""
 
     def __init__(self, cache: Cache, rows: Rows) -> None:
         """Show the given rows of the cache."""
@@ -156,7 +156,7 @@ class WholeImages(Dataset[Batch]):
         return len(self.rows)
 
     def __getitems__(self, numbers: list[int]) -> Batch:
-        """Return a batch of images of one size: masks are unpacked where they stay."""
+        """Return a batch of images of one size; masks are unpacked straight into the batch."""
         rows = self.rows[numbers]
         images = batch_of([pad(self.cache.image(row)) for row in rows])
         packed = np.stack([self.cache.packed_masks(row) for row in rows])

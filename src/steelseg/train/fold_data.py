@@ -1,4 +1,4 @@
-"""The loaders of one fold: training crops and validation images, shared out between processes."""
+"""The loaders of one fold: training crops and validation images, divided between processes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ AHEAD = 2  # batches that a worker prepares
 
 
 class LazyLoader(DataLoader[Any]):
-    """A loader whose workers begin when its first batch is asked for, and not at `iter`.
+    """A loader whose workers start with the first batch, and not at `iter`.
 
-    Lightning calls `iter` before it tells the sampler the epoch, and not again after that when it
-    resumes, but workers begin to draw at once: they would draw the samples of epoch 0.
+    Lightning calls `iter` before it sets the sampler's epoch, and not again when it resumes.
+    Workers that start at once would draw the samples of epoch 0.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -39,7 +39,7 @@ class LazyLoader(DataLoader[Any]):
 
 
 class FoldData(L.LightningDataModule):
-    """The loaders of one fold, shared out between the trainer's processes."""
+    """The loaders of one fold, divided between the trainer's processes."""
 
     def __init__(
         self, cache: Cache, folds: npt.NDArray[np.integer[Any]], config: TrainConfig
@@ -48,7 +48,7 @@ class FoldData(L.LightningDataModule):
         super().__init__()
         self.cache = cache
         self.config = config
-        self.false_pixels: Rows = np.zeros(len(cache), dtype=np.int64)  # of the epoch before
+        self.false_pixels: Rows = np.zeros(len(cache), dtype=np.int64)  # of the previous epoch
         self._training: tuple[Phase, DataLoader[Any]] | None = None
         rows = np.arange(len(cache))
         self.training_rows: Rows = fold_table.trained_on(folds, config.fold)
@@ -58,17 +58,17 @@ class FoldData(L.LightningDataModule):
         self._n_workers = n_workers(config, self._largest_batch())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the draws of the next epoch hang on."""
+        """Return the state that the next epoch's draws depend on."""
         return {"false_pixels": torch.from_numpy(self.false_pixels)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what an interrupted training saw."""
+        """Restore the state of an interrupted training."""
         self.false_pixels = state_dict["false_pixels"].numpy()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return this process's share of shuffled crops; an incomplete last batch is left out.
 
-        Lightning asks before every epoch where phases may differ; workers stay as long as they can.
+        Lightning reloads before every epoch if phases differ; workers are kept as long as possible.
         """
         assert self.trainer is not None
         phase = self.config.phase(self.trainer.current_epoch)
@@ -88,7 +88,7 @@ class FoldData(L.LightningDataModule):
         )
 
     def total_steps(self) -> int:
-        """Count the steps of the whole training, whose epochs may differ."""
+        """Count the steps of the whole training, whose epochs may differ in length."""
         _, size = self._rank_and_size()
         phases = [self.config.phase(epoch) for epoch in range(self.config.epochs)]
         samples = [len(self.training_rows) * phase.crops_per_image // size for phase in phases]
@@ -110,7 +110,7 @@ class FoldData(L.LightningDataModule):
         return self._loader(images, batch_sampler=batches)
 
     def on_after_batch_transfer(self, batch: Batch | PackedBatch, _: int) -> Batch:
-        """Unpack the masks on the device that trains."""
+        """Unpack the masks on the training device."""
         return batch.unpack() if isinstance(batch, PackedBatch) else batch
 
     def _draw(self, rng: np.random.Generator, n_samples: int) -> Rows:
@@ -129,7 +129,7 @@ class FoldData(L.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _largest_batch(self) -> int:
-        """Return the bytes of the largest batch that a worker sends."""
+        """Return the size in bytes of the largest batch that a worker sends."""
         config, size_hw = self.config, largest_size(self.cache.sizes_hw)
         phases = [config.phase(epoch) for epoch in (0, config.epochs - 1)]
         batches = [(phase.batch_size, phase.crop_hw or size_hw) for phase in phases]
@@ -139,7 +139,7 @@ class FoldData(L.LightningDataModule):
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         on_gpu, workers = has_gpu(), self._n_workers
-        if workers:  # they share out the cores; in a forked one, to set it hangs or crashes
+        if workers:  # workers share the cores; setting this in a forked one hangs or crashes
             cv2.setNumThreads(1)
         return LazyLoader(
             dataset,
@@ -148,20 +148,21 @@ class FoldData(L.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
             collate_fn=collate_packed if on_gpu or workers else collate,
-            # of its own, so that torch's gives dropout the same after a resume
+            # separate, so that torch's own gives the same dropout after a resume
             generator=torch.Generator(),
             **options,
         )
 
 
 def n_workers(config: TrainConfig, batch_bytes: int) -> int:
-    """Decide on the number of loader processes of a process that trains.
+    """Choose the number of loader processes per training process.
 
     Raises:
-        SteelsegError: more were asked for than there is shared memory for; torch would be killed.
+        SteelsegError: the shared memory is too small for the requested number; torch would be
+        killed.
     """
     n_batches = shared_memory() // config.devices // batch_bytes
-    fitting = max(n_batches - 1, 0) // AHEAD  # one is being trained on
+    fitting = max(n_batches - 1, 0) // AHEAD  # one is in use by the training step
     automatic = min(MOST_WORKERS, max(n_cores() // config.devices, 1)) if has_gpu() else 0
     wanted = automatic if config.num_workers == "auto" else config.num_workers
     if wanted <= fitting:
@@ -169,18 +170,18 @@ def n_workers(config: TrainConfig, batch_bytes: int) -> int:
     room = shared_memory(), config.devices * (AHEAD * wanted + 1) * batch_bytes
     free, need = (f"{n / 2**20:.0f} MiB" for n in room)
     message = (
-        f"{SHARED_MEMORY} has {free} free, but {wanted} loader processes take {need}, with batches "
-        f"of {batch_bytes / 2**20:.1f}: a container can be given more (`docker run --shm-size=2g`)"
+        f"{SHARED_MEMORY} has {free} free, but {wanted} loader processes need {need}, with batches "
+        f"of {batch_bytes / 2**20:.1f}: give a container more with `docker run --shm-size=2g`"
     )
     if config.num_workers != "auto":
         raise SteelsegError(f"{message}, or set `train.num_workers: {fitting}`")
     if is_first_process():
-        print(f"warning: {message}; {fitting} are used")  # noqa: T201 - slow, and nobody knew why
+        print(f"warning: {message}; {fitting} are used")  # noqa: T201 - explains a slow run
     return fitting
 
 
 def batches_of_one_size(sizes_hw: Sequence[Size], batch_size: int) -> list[list[int]]:
-    """Share numbers of images out to batches, in their order where all are of one size."""
+    """Group image indices into batches of one size, in order if all sizes are equal."""
     by_size: dict[Size, list[int]] = {}
     for number, size_hw in enumerate(sizes_hw):
         by_size.setdefault(size_hw, []).append(number)

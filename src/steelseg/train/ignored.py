@@ -1,8 +1,8 @@
-"""What is ignored in training images: it counts in no loss and in no metric.
+"""Ignored regions of training images: excluded from all losses and metrics.
 
-A batch has it as a last mask (B, 1, h, w) behind those of the classes. Here, and nowhere else, it
-is taken out of what is compared: such a pixel's logits become a constant, which no gradient passes,
-and no class is there.
+A batch has them as a last mask (B, 1, h, w) after those of the classes. They are removed only here,
+before the comparison: the logits of ignored pixels become a constant without gradient, and their
+class masks 0.
 """
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from steelseg.train.mixing import Blend
 
-NOWHERE = -8192.0  # a logit that finds nothing in any precision, and that half precision has too
+NOWHERE = -8192.0  # a logit of probability 0 in any precision, which half precision can represent
 
 
 def without_ignored(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Take what is ignored out of logits (B, C, h, w) and masks; both are as they were for nothing.
+    """Remove ignored pixels from logits (B, C, h, w) and masks; unchanged if there are none.
 
     Args:
         logits: of the classes.
-        masks: (B, C, h, w), or (B, C + 1, h, w) with what is ignored as the last.
+        masks: (B, C, h, w), or (B, C + 1, h, w) with the ignored pixels last.
     """
     n_classes = logits.shape[1]
     if masks.shape[1] == n_classes:
@@ -28,9 +28,9 @@ def without_ignored(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blended_masks(masks: Tensor, blend: Blend, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Return the masks that a mixup's images keep, and those of the others: (B, K, h, w) each.
+    """Return the masks of a mixup's own images and of its other images: (B, K, h, w) each.
 
-    What is ignored in either of two images is ignored in their blend: it shows both.
+    Pixels ignored in either image are ignored in the blend, which shows both.
     """
     others = masks[blend.others]
     if masks.shape[1] == n_classes:

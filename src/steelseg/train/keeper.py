@@ -1,4 +1,4 @@
-"""What is kept of a training's epochs: their history, the best weights, and checkpoints."""
+"""Keeps the history, the best weights and the checkpoints of a training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,13 +26,13 @@ Weights = dict[str, Tensor]
 class EpochKeeper(Checkpoint):
     """Keeps the history and the best weights, and writes a checkpoint after every epoch.
 
-    The best weights are part of the checkpoint, so that one atomic file is the whole state.
+    The best weights are part of the checkpoint, so that one atomic file has the whole state.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, log_epoch: LogEpoch) -> None:
-        """Write checkpoints into `folder`; `log_epoch` is told each epoch's scores.
+        """Write checkpoints into `folder`; `log_epoch` receives each epoch's scores.
 
-        It is told those of earlier epochs again when training goes on: it may have missed the last.
+        On resuming it receives earlier epochs again, since it may have missed the last one.
         """
         self.folder = folder
         self.select_by = config.select_by
@@ -44,7 +44,7 @@ class EpochKeeper(Checkpoint):
         self.kept_scores: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training needs."""
+        """Return the state that a resumed training needs."""
         return {
             "history": self.history,
             "best": self.best,
@@ -52,7 +52,7 @@ class EpochKeeper(Checkpoint):
 
     @property
     def best_epoch(self) -> int:
-        """The best epoch so far, of equals the first; -1 before there is one."""
+        """The best epoch so far, the first of equals; -1 before any."""
         return next(iter(self.best), -1)
 
     @property
@@ -61,39 +61,39 @@ class EpochKeeper(Checkpoint):
         return mean_weights(list(self.best.values()))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of an interrupted training."""
+        """Restore the state of an interrupted training."""
         self.history = state_dict["history"]
         self.best = state_dict["best"]
         self.kept_scores = validation_scores(self.history[self.best_epoch])
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """See that all processes go on from the same epoch; on several nodes a folder may lag.
+        """Check that all processes resume from the same epoch; across nodes a folder may lag.
 
         Raises:
             SteelsegError: they do not.
         """
         path = trainer.ckpt_path
         number = int(Path(path).stem.rpartition("-")[2]) if path else -1
-        device = trainer.strategy.root_device  # the module is not there yet, and nccl gathers there
+        device = trainer.strategy.root_device  # nccl gathers there; the module is not yet
         numbers = trainer.strategy.all_gather(torch.tensor(number, device=device))
         if (numbers != number).any():
             raise SteelsegError(
-                f"the processes found different checkpoints in {self.folder}: is it shared, "
-                "and does no other training work in it?"
+                f"the processes found different checkpoints in {self.folder}: is it shared "
+                "between nodes, and used by no other training?"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell of the epochs before an interruption."""
+        """Log the epochs before an interruption."""
         if trainer.is_global_zero:
             for scores in self.history:
                 self.log_epoch(scores, int(scores["epoch"]))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the scores, keep the weights if they are the best so far, and save."""
+        """Record the scores, keep the weights if they are the best so far, and save."""
         assert isinstance(pl_module, SegmentationTask)
         epoch = trainer.current_epoch
         self.history.append({"epoch": epoch, **pl_module.epoch_scores})
-        ranking = sorted([*self.best, epoch], key=self._score, reverse=True)  # of equals the first
+        ranking = sorted([*self.best, epoch], key=self._score, reverse=True)  # the first of equals
         kept = ranking[: self.average_best]
         if epoch in kept:
             weights = pl_module.judged.network.state_dict()
@@ -109,13 +109,13 @@ class EpochKeeper(Checkpoint):
 
     def _score(self, epoch: int) -> float:
         if "val_positive_dice" not in self.history[epoch]:
-            return epoch  # no validation image shows a defect to choose by: the last epoch
+            return epoch  # no validation image shows a defect: the last epoch
         value = self.history[epoch][f"val_{self.select_by}"]
         return -value if self.select_by in LOWER_IS_BETTER else value
 
 
 def mean_weights(weights: Sequence[Weights]) -> Weights:
-    """Average weights and batch-norm statistics; what is counted in integers is the first's."""
+    """Average weights and batch-norm statistics; integer buffers are taken from the first."""
     first, *others = weights
     if not others:
         return first
@@ -128,7 +128,7 @@ def mean_weights(weights: Sequence[Weights]) -> Weights:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a folder that is what was written, None if there is none."""
+    """Return the newest intact checkpoint of a folder, None if there is none."""
     for path in sorted(folder.glob("epoch-*.safetensors"), reverse=True):
         if is_sealed(path):
             return path

@@ -1,4 +1,4 @@
-"""Training of one fold with Lightning: resumable, on any number of devices."""
+"""Trains one fold with Lightning: resumable, on any number of devices."""
 
 import logging
 import sys
@@ -24,21 +24,21 @@ from steelseg.train.task import SegmentationTask
 def train(
     segmenter: Segmenter, config: TrainConfig, data: FoldData, folder: Path, log_epoch: LogEpoch
 ) -> EpochKeeper:
-    """Train a segmenter, going on from the newest sound checkpoint in `folder` if there is one.
+    """Train a segmenter, resuming from the newest intact checkpoint in `folder` if there is one.
 
     Args:
-        segmenter: trained in place; it is not left with the weights to keep.
+        segmenter: trained in place; its final weights are not the ones to keep.
         config: how to train.
         data: the loaders of one fold.
         folder: for checkpoints.
-        log_epoch: is told the number and the scores of each finished epoch, by one process alone,
-            and once more when an interrupted training goes on.
+        log_epoch: receives the number and scores of each finished epoch, in one process only, and
+            again when an interrupted training resumes.
 
     Returns:
         The history of the epochs, the weights to keep, and their scores.
 
     Raises:
-        BadInput: `deterministic` is asked of what cannot be.
+        BadInput: `deterministic` is set, but not possible.
         SteelsegError: the loss is no longer finite.
     """
     _refuse_what_cannot_repeat(config, segmenter)
@@ -52,7 +52,7 @@ def train(
     trainer = _trainer(config, keeper)
     resume = newest_checkpoint(folder)
     if resume is not None and trainer.is_global_zero:
-        print(f"resuming after {resume.stem}")  # noqa: T201 - a person waits for this
+        print(f"resuming after {resume.stem}")  # noqa: T201 - shows progress to the user
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=False)
     if config.average_best > 1:
         task.judged.network.load_state_dict(keeper.best_weights)
@@ -63,8 +63,8 @@ def train(
 
 def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
     on_gpu, on_terminal = has_gpu(), sys.stderr.isatty()
-    # batch-norm statistics are sent round before validation only: with uneven shares of the
-    # validation images, sending them in every forward pass would wait for ever
+    # batch-norm statistics are broadcast before validation only: with uneven shares of the
+    # validation images, broadcasting them in every forward pass would deadlock
     distributed = DDPStrategy(
         broadcast_buffers=False,
         find_unused_parameters=config.strategy != "auto" or config.freeze_encoder_epochs > 0,
@@ -79,7 +79,7 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
         accumulate_grad_batches=config.accumulate,
         deterministic=config.deterministic,
         benchmark=on_gpu and not config.deterministic,
-        sync_batchnorm=config.sync_batchnorm and on_gpu,  # torch has it for GPUs only
+        sync_batchnorm=config.sync_batchnorm and on_gpu,  # GPUs only, in torch
         use_distributed_sampler=False,
         reload_dataloaders_every_n_epochs=1 if config.finish else 0,
         num_sanity_val_steps=0,
@@ -92,26 +92,26 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
 
 
 def _refuse_what_cannot_repeat(config: TrainConfig, segmenter: Segmenter) -> None:
-    """Refuse what a GPU cannot compute twice alike, before the hours of work.
+    """Refuse what a GPU cannot compute reproducibly, before hours of training.
 
     Raises:
-        BadInput: `deterministic` is asked for with a loss or a network that torch has no
-            deterministic sums for.
+        BadInput: `deterministic` is set with a loss or a network for which torch has no
+            deterministic operations.
     """
     if not (config.deterministic and has_gpu()):
         return
     if "lovasz" in loss_weights(config.loss):
-        raise BadInput("`train.deterministic`: on a GPU the loss `lovasz` cannot be repeated")
+        raise BadInput("`train.deterministic`: on a GPU the loss `lovasz` is not reproducible")
     pools = [m for m in segmenter.modules() if isinstance(m, nn.AdaptiveAvgPool2d)]
     if any(pool.output_size not in {1, (1, 1)} for pool in pools):
         raise BadInput(
             "`train.deterministic`: on a GPU this `arch`, which pools into a grid (as PSPNet and "
-            "UPerNet do), cannot be repeated"
+            "UPerNet do), is not reproducible"
         )
 
 
 def _quieten() -> None:
-    """Silence what Lightning says in every run and nobody can act on."""
+    """Silence warnings that Lightning logs in every run and users cannot act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")

@@ -13,17 +13,17 @@ from steelseg.train.config import loss_weights
 from steelseg.train.ignored import NOWHERE
 
 MULTILABEL = "multilabel"
-IGNORED = -1  # stands for what a pixel shows
+IGNORED = -1  # in place of a class
 
 
 class SmoothedBce(nn.Module):
-    """Cross-entropy with smoothed masks, which costs nothing where a pixel is ignored.
+    """Cross-entropy with smoothed masks, which is 0 for ignored pixels.
 
-    The other losses need no such care: a logit of `NOWHERE` where no class is costs them nothing.
+    The other losses need no special case: a logit of `NOWHERE` and no class give a loss of 0.
     """
 
     def __init__(self, **options: Any) -> None:
-        """Pass the options on to smp."""
+        """Pass the options to smp."""
         super().__init__()
         self.bce = smp.losses.SoftBCEWithLogitsLoss(ignore_index=IGNORED, **options)
 
@@ -53,11 +53,12 @@ LOSSES: dict[str, Callable[..., nn.Module]] = {
 class WeightedLoss(nn.Module):
     """A weighted sum of losses on logits and masks, both (B, C, H, W) float; a scalar.
 
-    Pixels that are ignored (see `steelseg.train.ignored`) add nothing; `bce` and `focal` are means
-    over all pixels, so that no pixel weighs more because others are ignored.
+    Ignored pixels (see `steelseg.train.ignored`) add nothing; `bce` and `focal` are means over all
+    pixels, so that no pixel weighs more because others are ignored.
 
-    smp's Dice and Tversky take a class over the whole batch and count it as 0 when no image of the
-    batch shows it, so that only `bce`, `focal` and `lovasz` punish false alarms on clean batches.
+    smp's Dice and Tversky are computed per class over the whole batch, and are 0 for a class that
+    no image of the batch shows, so only `bce`, `focal` and `lovasz` penalise false alarms on clean
+    batches.
     """
 
     def __init__(self, weights: Mapping[str, float], **bce_options: Any) -> None:
@@ -68,7 +69,7 @@ class WeightedLoss(nn.Module):
         self.parts = nn.ModuleDict({n: _build(n, options.get(n, {})) for n in weights})
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Return the weighted sum, a scalar, in 32 bits whatever it is called under.
+        """Return the weighted sum, a scalar, in 32 bits even under autocast.
 
         In half precision Dice and Tversky are NaN, and many of focal's gradients are 0.
         """
@@ -78,8 +79,8 @@ class WeightedLoss(nn.Module):
             return torch.stack(terms).sum()
 
     def of_each(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Return the loss of each image by itself: (B,); on a GPU with the launches of one."""
-        # on a CPU, all at once would add up in another order; smp's Lovasz takes no vmap
+        """Return the loss of each image: (B,); on a GPU with the kernel launches of one."""
+        # on a CPU, a batch would be summed in another order; smp's Lovasz does not support vmap
         if logits.device.type == "cpu" or "lovasz" in self.weights:
             pairs = zip(logits, masks, strict=True)
             return torch.stack([self(one[None], mask[None]) for one, mask in pairs])
@@ -99,11 +100,11 @@ def build_loss(
 
     Args:
         loss: the name or the weights.
-        class_weights: factors of the classes' shares in `bce`, in channel order; None for 1 each.
-        label_smoothing: `bce` takes masks of 0 and 1 as this much and 1 minus this much.
+        class_weights: factors of the classes in `bce`, in channel order; None for 1 each.
+        label_smoothing: `bce` uses this value and 1 minus it as targets instead of 0 and 1.
 
     Raises:
-        BadInput: a name is unknown, there is none, or `bce` is given options but no part.
+        BadInput: a name is unknown or missing, or `bce` has options but no weight.
     """
     weights = loss_weights(loss)
     if not weights:
@@ -114,7 +115,7 @@ def build_loss(
     if label_smoothing:
         options["smooth_factor"] = label_smoothing
     if options and "bce" not in weights:
-        raise BadInput("`class_weights` and `label_smoothing` are of `bce`, which `loss` lacks")
+        raise BadInput("`class_weights` and `label_smoothing` apply to `bce`, which `loss` lacks")
     return WeightedLoss(weights, **options)
 
 

@@ -1,8 +1,8 @@
-"""Samples made of two: cutmix and copy-paste of crops, mixup of batches.
+"""Mixes two samples: cutmix and copy-paste of crops, mixup of batches.
 
-A crop is an image, (H, W) or (N, H, W) of N channels, and its masks (C, H, W); what is ignored may
-be a last mask, which goes where the pixels go. Mixup (Zhang et al. 2018) works on the device:
-images are blended, and losses by the same share.
+A crop is an image, (H, W) or (N, H, W) with N channels, and its masks (C, H, W). Ignored regions
+may be a last mask, which moves with the pixels. Mixup (Zhang et al. 2018) runs on the device: it
+blends images, and losses by the same share.
 """
 
 from typing import NamedTuple
@@ -20,17 +20,17 @@ ALPHA = 0.4  # of mixup's Beta distribution: mostly a little of another image
 
 
 class Blend(NamedTuple):
-    """A mixup: each image keeps `share` of itself, and takes the rest of another of the batch."""
+    """A mixup: each image keeps `share` of itself; the rest is from another of the batch."""
 
     share: float
     others: Tensor
 
 
 def cutmix(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
-    """Replace a rectangle by that of another sample, masks and all.
+    """Replace a rectangle by that of another sample, including the masks.
 
-    Its share of the area is drawn from 0 to 1, Beta(1, 1), as by Yun et al. (2019), and it has the
-    sample's proportions.
+    Its share of the area is drawn from Beta(1, 1), as by Yun et al. (2019), and it has the aspect
+    ratio of the sample.
     """
     side = np.sqrt(rng.random())
     window = []
@@ -45,7 +45,7 @@ def cutmix(rng: np.random.Generator, sample: Sample, other: Sample) -> Sample:
 
 
 def copy_paste(rng: np.random.Generator, sample: Sample, other: Sample, n_classes: int) -> Sample:
-    """Paste the pixels of one class of another sample, at their place; it hides what was there.
+    """Paste the pixels of one class of another sample at their position, over what was there.
 
     The class is drawn from those that the other sample shows; if it shows none, nothing is pasted.
     """
@@ -56,15 +56,15 @@ def copy_paste(rng: np.random.Generator, sample: Sample, other: Sample, n_classe
 
 
 def blend_images(images: Tensor, blend: Blend) -> Tensor:
-    """Blend a batch of images (B, N, H, W); they are float32 levels then."""
+    """Blend a batch of images (B, N, H, W) to float32 levels."""
     levels = images.float()
     return blend.share * levels + (1 - blend.share) * levels[blend.others]
 
 
 def draw_blend(rng: np.random.Generator, probability: float, n_images: int) -> Blend | None:
-    """Draw how a batch of so many images is blended, None for not at all.
+    """Draw the mixup of a batch of `n_images`, None for no mixup.
 
-    The greater share is an image's own, as it is its own masks that it is scored by.
+    An image's own share is the larger one, since it is scored by its own masks.
     """
     if rng.random() >= probability:
         return None

@@ -1,4 +1,4 @@
-"""What a training is before it begins: network, configuration and data, every `auto` resolved."""
+"""The plan of a training: network, configuration and data, with every `auto` resolved."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +18,14 @@ from steelseg.train.trial import least_batch, try_training
 
 
 class Plan(NamedTuple):
-    """All that the result depends on."""
+    """Everything that the result depends on."""
 
     network: ModelConfig
     config: TrainConfig
     data: FoldData
     folds_sha256: str
     choices: dict[str, Choice]
-    """what `auto` was resolved to, and by which rule"""
+    """the value of each `auto`, and its rule"""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the card of the model and its MLflow run say of its training."""
+        """Facts about the training for the model's card and its MLflow run."""
         return {
             "cache": self.data.cache.identity,
             "fold": self.config.fold,
@@ -45,9 +45,9 @@ class Plan(NamedTuple):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an interrupted training must agree in to be gone on with."""
+        """What must be equal to resume an interrupted training."""
         return {
-            "params": {k: v for k, v in self.params.items() if k != "num_workers"},  # no result
+            "params": {k: v for k, v in self.params.items() if k != "num_workers"},  # no effect
             "transforms": self.config.transforms,
             "cache": self.data.cache.identity,
             "folds": self.folds_sha256,
@@ -55,22 +55,22 @@ class Plan(NamedTuple):
         }
 
     def describe(self) -> Iterator[str]:
-        """Put what was chosen into lines for the terminal."""
+        """Format the choices for the terminal."""
         for name, (value, reason) in self.choices.items():
             yield f"{name}: {value} ({reason})"
 
 
 def plan(network: ModelConfig, given: TrainConfig, cache: Cache, folds_path: Path) -> Plan:
-    """Choose what `auto` stands for, and try a step of the training in small.
+    """Resolve every `auto`, and try a training step on small tensors.
 
     Args:
-        network: as params.yaml has it.
+        network: as in params.yaml.
         given: `TrainParams`.
         cache: of all annotated images.
-        folds_path: the table of folds, which must be of the same images.
+        folds_path: the table of folds of the same images.
 
     Raises:
-        BadInput: it could not be trained, or the folds are of other images.
+        BadInput: the training cannot work, or the folds are of other images.
     """
     network, pretrained = resolve_weights(network)
     folds = fold_table.fold_numbers(fold_table.read(folds_path, cache.names, cache.annotations))

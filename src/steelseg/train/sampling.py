@@ -1,4 +1,4 @@
-"""Which training images an epoch shows, and in which order."""
+"""Draws the training images of an epoch and their order."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,9 +14,9 @@ Shown = npt.NDArray[np.bool_]
 def image_weights(shown: Shown, balance: float) -> Reals:
     """Weigh images so that rare classes are drawn more often: (N,), sums to 1.
 
-    An image weighs f^-balance, where f is the share of images that show its rarest class; the clean
-    images count as a class. So 0 weighs all images alike, and with 1 classes that stand alone in
-    their images are drawn equally often.
+    An image weighs f^-balance, where f is the share of images that show its rarest class; clean
+    images count as a class. So 0 weighs all images equally, and with 1, classes that never occur
+    together are drawn equally often.
 
     Args:
         shown: (N, C), which image shows which class.
@@ -41,13 +41,13 @@ def draw(
     """Draw the images of an epoch: (n_samples,) indices.
 
     Args:
-        rng: makes the draws.
-        n_samples: how many.
+        rng: the random generator.
+        n_samples: how many to draw.
         shown: (N, C), which image shows which class.
         balance: see `image_weights`; with 0 every image is drawn equally often.
-        hard_negatives: the share of the samples of clean images that are drawn anew, in proportion
-            to what was wrongly found on them.
-        false_pixels: (N,), pixels wrongly found on each image; if on none, nothing is drawn anew.
+        hard_negatives: the share of the samples of clean images that are redrawn in proportion to
+            their false positive pixels.
+        false_pixels: (N,), false positive pixels of each image; if all are 0, nothing is redrawn.
     """
     if balance:
         images = rng.choice(len(shown), n_samples, p=image_weights(shown, balance))
@@ -62,14 +62,14 @@ def draw(
 
 
 Draw = Callable[[np.random.Generator, int], npt.NDArray[np.int64]]
-"""Chooses so many of the images, as indices."""
+"""Draws a number of image indices."""
 
 
 class EpochSampler(Sampler[int]):
-    """The sample numbers of one process in one epoch: shuffled, and shared out between processes.
+    """The sample numbers of one process in one epoch: shuffled, and divided between processes.
 
-    Every process gets the same number, so that their steps keep pace; what does not divide is left
-    out, which differs from epoch to epoch.
+    Every process gets the same number, so that their steps keep pace. The remainder is left out; it
+    differs from epoch to epoch.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class EpochSampler(Sampler[int]):
         world_size: int,
         draw: Draw | None = None,
     ) -> None:
-        """Show each of `n_images` images `repeats` times an epoch, or those that `draw` chooses."""
+        """Show each of `n_images` images `repeats` times per epoch, or those chosen by `draw`."""
         self.n_images, self.n_samples, self.draw = n_images, n_images * repeats, draw
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
@@ -98,7 +98,7 @@ class EpochSampler(Sampler[int]):
         first = self.epoch * self.n_samples
         if self.draw is None:
             numbers = first + rng.permutation(self.n_samples)
-        else:  # no number twice, in whatever epoch, as the randomness of samples hangs on it
+        else:  # numbers never repeat across epochs, since the randomness of samples depends on them
             images = self.draw(rng, self.n_samples)
             numbers = images + self.n_images * np.arange(first, first + self.n_samples)
         share = numbers[: len(self) * self.world_size][self.rank :: self.world_size]

@@ -1,4 +1,4 @@
-"""The LightningModule: one step of training, one of validation, and what an epoch amounts to."""
+"""The LightningModule: training and validation steps, and the scores of an epoch."""
 
 import math
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ from steelseg.train.losses import build_loss
 from steelseg.train.mixing import Blend, blend_images, draw_blend
 from steelseg.train.totals import EpochTotals, false_pixels, pixel_counts
 
-GPU_CHECK_EVERY = 50  # steps; asking a GPU for a loss makes it wait
-THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # the first is the one that metrics are given at
+GPU_CHECK_EVERY = 50  # steps; reading a loss from a GPU stalls it
+THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)  # metrics use the first
 
 
 def cut_back(logits: Tensor, batch: Batch) -> Tensor:
-    """Cut logits of padded images back to the size of their masks: (B, C, h, w)."""
+    """Crop logits of padded images to the size of their masks: (B, C, h, w)."""
     return logits[..., : batch.masks.shape[-2], : batch.masks.shape[-1]]
 
 
 class SegmentationTask(L.LightningModule):
-    """Trains a segmenter; `epoch_scores` holds the last epoch's metrics by name."""
+    """Trains a segmenter; `epoch_scores` has the last epoch's metrics by name."""
 
     def __init__(self, segmenter: Segmenter, config: TrainConfig, cache: Cache) -> None:
         """Train `segmenter` on images of `cache`."""
@@ -70,7 +70,7 @@ class SegmentationTask(L.LightningModule):
             steps = int(self.trainer.estimated_stepping_batches)
         match self.config.scheduler:
             case "plateau":
-                # stepped below and not by Lightning, which would save a checkpoint before the step
+                # stepped below: Lightning would save the checkpoint before the step
                 patience = self.config.plateau_patience
                 self._plateau = ReduceLROnPlateau(optimizer, factor=0.1, patience=patience)
                 return optimizer
@@ -85,19 +85,19 @@ class SegmentationTask(L.LightningModule):
 
     @property
     def judged(self) -> Segmenter:
-        """What is validated and kept: the segmenter, or its moving average."""
+        """The segmenter to validate and keep: the trained one, or its moving average."""
         if self.average is None:
             return self.segmenter
         average: Segmenter = self.average.module
         return average
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return a batch's logits, cut back to the masks' size (B, C, h, w), and its labels'."""
+        """Return pixel logits, cropped to the masks' size (B, C, h, w), and label logits."""
         logits, label_logits = self.segmenter.heads(batch.images)
         return cut_back(logits, batch), label_logits
 
     def on_train_epoch_start(self) -> None:
-        """Start counting anew, with the encoder frozen or not."""
+        """Reset the totals, and freeze or unfreeze the encoder."""
         self._training = EpochTotals()
         if self.current_epoch < self.config.freeze_encoder_epochs:
             self.segmenter.network.freeze_encoder()  # type: ignore[operator]
@@ -126,13 +126,13 @@ class SegmentationTask(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Take the step's weights into their moving average; with `accumulate`, not every batch."""
+        """Update the moving average of the weights after each step, not each accumulated batch."""
         if self.average is not None and self.trainer.global_step > self._averaged_step:
             self._averaged_step = self.trainer.global_step
             self.average.update(self.segmenter, step=self._averaged_step)
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew, with the first process's batch-norm statistics everywhere."""
+        """Reset the totals, and copy the first process's batch-norm statistics to the others."""
         self._training.stop()
         self._validation = EpochTotals()
         if dist.is_initialized():
@@ -147,11 +147,11 @@ class SegmentationTask(L.LightningModule):
         self._validation.add(losses, pixel_counts(logits, masks, THRESHOLDS), batch.rows)
 
     def on_validation_epoch_end(self) -> None:
-        """Wait for the device, so that the time is that of the work."""
+        """Wait for the device, so that the time measured is that of the work."""
         self._validation.stop()
 
     def on_train_epoch_end(self) -> None:
-        """Sum the epoch up; runs after the validation and before the checkpoint."""
+        """Summarise the epoch; runs after the validation and before the checkpoint."""
         self._refuse_lost_loss()
         gathered = self._training.gather()
         training = gathered.summarise(self.classes, self.n_pixels)
@@ -175,11 +175,11 @@ class SegmentationTask(L.LightningModule):
             checkpoint["plateau"] = self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the checkpoint's extras until training starts, when the schedulers are there."""
+        """Keep the checkpoint's extras until training starts, when the schedulers exist."""
         self._restored = checkpoint
 
     def on_train_start(self) -> None:
-        """Put back what `on_save_checkpoint` added."""
+        """Restore what `on_save_checkpoint` added."""
         restored = getattr(self, "_restored", None)
         if restored is None:
             return
@@ -198,7 +198,7 @@ class SegmentationTask(L.LightningModule):
         return loss + self.config.label_loss_weight * of_labels
 
     def _blend(self, n_images: int, batch_index: int) -> Blend | None:
-        """Draw a batch's mixup, if it has one, from the seed and the batch's place alone."""
+        """Draw the mixup of a batch, if any, from the seed and the batch's position only."""
         if not self.config.mixup:
             return None
         place = (self.config.seed, self.current_epoch, batch_index, self.global_rank)
@@ -208,7 +208,7 @@ class SegmentationTask(L.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Share the parameters out by learning rate, the one that is reported first."""
+        """Group the parameters by learning rate, the reported one first."""
         if self.config.encoder_lr_factor == 1:
             return [{"params": list(self.segmenter.parameters()), "lr": self.config.lr}]
         encoder = list(self.segmenter.network.encoder.parameters())  # type: ignore[union-attr]

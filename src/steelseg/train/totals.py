@@ -1,4 +1,4 @@
-"""What an epoch amounts to: losses, pixel counts and metrics; and the history of all epochs."""
+"""The totals of an epoch: losses, pixel counts and metrics; and the history of all epochs."""
 
 import csv
 import math
@@ -19,14 +19,14 @@ from steelseg.tune import metrics
 TIMINGS = frozenset({"train_images_per_second", "val_images_per_second"})  # differ in every run
 
 Scores = dict[str, float]
-JOIN_EVERY = 64  # batches; many small tensors that live long would keep the memory from reuse
+JOIN_EVERY = 64  # batches; many small long-lived tensors would fragment the memory
 MIN_AREA_SHARES = (0, 0.0005, 0.001, 0.002, 0.005, 0.01)  # of the image, for the tuned metric
 
 
 def pixel_counts(logits: Tensor, masks: Tensor, thresholds: Sequence[float] = (0.5,)) -> Tensor:
     """Count pixels at each of T probability thresholds: (B, C, T, 3) int64.
 
-    The last axis holds the true positive, the predicted and the true pixels, as in
+    The last axis has the true positive, the predicted and the true pixels, as in
     `steelseg.tune.metrics`.
 
     Args:
@@ -47,7 +47,7 @@ def pixel_counts(logits: Tensor, masks: Tensor, thresholds: Sequence[float] = (0
 
 
 def _pixel_counts_on_cpu(logits: Tensor, masks: Tensor, levels: Sequence[float]) -> Tensor:
-    """Count as `pixel_counts` does, some 30 times faster: torch's sums widen every pixel first."""
+    """Count as `pixel_counts` does, about 30 times faster: torch's sums widen every pixel."""
     n_images, n_classes = logits.shape[:2]
     logits_phw = logits.float().contiguous().flatten(0, 1).numpy()  # p counts the pairs, B * C
     truth_phw = masks.contiguous().flatten(0, 1).view(torch.bool).numpy()
@@ -70,7 +70,7 @@ class Gathered(NamedTuple):
     seconds: float
 
     def summarise(self, classes: Sequence[int], n_pixels: int) -> dict[str, float]:
-        """Compute all metrics; `n_pixels` is an image's size."""
+        """Compute all metrics; `n_pixels` is the size of an image."""
         scores = metrics.summarise(self.counts[:, :, 0], classes)
         if self.counts.shape[2] > 1:
             overlap, predicted, true = np.moveaxis(self.counts, -1, 0)
@@ -83,7 +83,7 @@ class Gathered(NamedTuple):
 
 
 class EpochTotals:
-    """What the steps of an epoch add up to; stays on the device until the epoch ends."""
+    """Collects the totals of an epoch on the device until the epoch ends."""
 
     def __init__(self) -> None:
         self._parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
@@ -91,23 +91,23 @@ class EpochTotals:
         self._ended: float | None = None
 
     def add(self, losses: Tensor, counts: Tensor, rows: Tensor) -> None:
-        """Note the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
+        """Add the losses (B,), counts (B, C, T, 3) and cache rows (B,) of a batch."""
         for parts, part in zip(self._parts, (losses, counts, rows), strict=True):
             parts.append(part)
             if len(parts) >= JOIN_EVERY:
                 parts[:] = [torch.cat(parts)]
 
     def stop(self) -> None:
-        """Stop the watch, when the device has done what it was given."""
+        """Stop the clock once the device has finished."""
         if self._parts[0]:
             self._parts[0][-1].cpu()  # waits
         if self._ended is None:
             self._ended = time.perf_counter()
 
     def gather(self) -> Gathered:
-        """Bring the epoch of all processes together.
+        """Gather the epoch from all processes.
 
-        Rows are sorted, so that what is computed depends on no batch size or number of workers.
+        Rows are sorted, so that results do not depend on batch size or number of workers.
         """
         self.stop()
         assert self._ended is not None
@@ -119,14 +119,14 @@ class EpochTotals:
 
 
 def false_pixels(gathered: Gathered, n_images: int) -> npt.NDArray[np.int64]:
-    """Sum the pixels that were found of classes that a crop does not show: (n_images,) by row."""
+    """Sum the predicted pixels of classes that a crop does not show: (n_images,) by row."""
     counts = gathered.counts[:, :, 0]
     wrong = np.where(counts[..., metrics.TRUE] == 0, counts[..., metrics.PREDICTED], 0).sum(axis=1)
     return np.bincount(gathered.rows, wrong, minlength=n_images).astype(np.int64)
 
 
 def write_history(path: Path, history: Sequence[Scores]) -> None:
-    """Write all scores but the timings as csv, a row an epoch; a score may be missing in a row."""
+    """Write all scores except timings as csv, one row per epoch; scores may be missing."""
     names = {name for row in history for name in row} - TIMINGS - {"epoch"}
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", *sorted(names)], extrasaction="ignore")
@@ -140,7 +140,7 @@ def validation_scores(row: Scores) -> Scores:
 
 
 def without_timings(scores: Scores) -> Scores:
-    """Leave out what differs from run to run."""
+    """Drop the scores that differ from run to run."""
     return {name: value for name, value in scores.items() if f"val_{name}" not in TIMINGS}
 
 

@@ -1,6 +1,6 @@
-"""A trial before the training, on noise: what cannot work is refused before hours have gone by.
+"""A trial on noise before the training, so that mistakes are refused before hours of work.
 
-Transforms and networks are tried and not looked up in lists, so that those of tomorrow are known.
+Transforms and networks are tried and not looked up in lists, so that new ones work too.
 """
 
 import re
@@ -24,24 +24,24 @@ from steelseg.train.augmentation import Transforms, build_augmentation, to_trans
 from steelseg.train.config import FinishConfig, TrainConfig
 from steelseg.train.losses import build_loss
 
-DRAWS = 32  # of the transforms' chances; even of two that undo each other, half show it
-STAND_IN = (256, 256)  # pixels, where the crops' size is not known yet
+DRAWS = 32  # of random transforms; if two undo each other, half of the draws still show it
+STAND_IN = (256, 256)  # pixels, if the crop size is not known yet
 
 
 class Step(NamedTuple):
-    """What one step of the training is given; the size is None where only the data tell it."""
+    """The input of a training step; the size is None if it depends on the data."""
 
     crop_hw: Size | None
     batch_size: int
 
 
 def try_params(network: ModelConfig, params: TrainConfig, channels: str = "auto") -> None:
-    """Try what params.yaml alone tells of a training: names, options, and crops of a given size.
+    """Try what params.yaml alone determines: names, options, and crops of a given size.
 
-    Where `channels` is `auto`, what works on grey or on colours may be right.
+    If `channels` is `auto`, working on either grey or colours suffices.
 
     Raises:
-        BadInput: it cannot work; the message names the parameter.
+        BadInput: the training cannot work; the message names the parameter.
         SteelsegError: pretrained weights cannot be downloaded.
     """
     weights = params.class_weights if isinstance(params.class_weights, list) else None
@@ -65,13 +65,13 @@ def try_training(
     sizes_hw: Sequence[Size] = (),
     pixels: PixelFormat = GREY,
 ) -> None:
-    """Try the augmentation on crops, and the network on crops and, in the end, on whole images.
+    """Try the augmentation on crops, and the network on crops and whole images.
 
     Args:
-        network: which network; pretrained weights make no difference.
-        params: of the training; what is `auto` is not tried.
-        sizes_hw: heights and widths of the images, where they are known.
-        pixels: what the images hold.
+        network: the network; pretrained weights make no difference.
+        params: of the training; `auto` values are not tried.
+        sizes_hw: heights and widths of the images, if known.
+        pixels: the pixel format of the images.
 
     Raises:
         BadInput: see `try_params`.
@@ -87,23 +87,23 @@ def try_training(
 
 
 def least_batch(network: ModelConfig, pixels: PixelFormat = GREY) -> int:
-    """Return how many crops a network must be given at once: 2 where one cannot be normalised."""
+    """Return the smallest batch of a network: 2 if it cannot normalise a single crop."""
     return 2 if _failure(_untrained(network, pixels), STAND_IN, 1) else 1
 
 
 def try_augmentation(
     transforms: Transforms, crop_hw: Size | None, pixels: PixelFormat = GREY
 ) -> None:
-    """Augment noise, which must stay crops of one size and its channels, and masks 0 and 1.
+    """Augment noise, which must keep its size and channels, and masks of 0 and 1.
 
     Raises:
-        BadInput: a transform is unknown, cannot work on such crops, or makes others of them.
+        BadInput: a transform is unknown, does not work on such crops, or changes their form.
     """
     steps = build_augmentation(transforms).transforms
     if crop_hw is None:
         return
     for step in steps:
-        step.p = 0.5 if 0 < step.p < 1 else step.p  # rare ones happen, and sometimes do not
+        step.p = 0.5 if 0 < step.p < 1 else step.p  # so that they are both applied and skipped
     for seed in range(DRAWS):
         _augment_once(steps, crop_hw, seed, pixels)
 
@@ -112,7 +112,7 @@ def try_step(segmenter: Segmenter, step: Step, what: str = "the network") -> Non
     """Run a network forward on a batch of crops, as in training.
 
     Raises:
-        BadInput: it cannot work on a batch of this size, or on crops of this size.
+        BadInput: it does not work on a batch or crops of this size.
     """
     crop_hw = step.crop_hw or STAND_IN
     reason = _failure(segmenter.train(), crop_hw, 2)
@@ -170,10 +170,10 @@ def _augment_once(
         name = type(step).__name__
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # such as: nothing to do on grey
+                warnings.simplefilter("error", UserWarning)  # such as for no effect on grey
                 one = A.Compose([step], seed=int(rng.integers(2**31)))
                 result = one(image=image, masks=[mask])
-        except Exception as error:  # whatever a transform raises on what it cannot take
+        except Exception as error:  # transforms raise anything on unsupported input
             reason = " ".join(str(error).split())
             raise BadInput(
                 f"`train.augment`: {name} cannot work on {kind} crops of {_by(crop_hw)} pixels: "
@@ -195,10 +195,10 @@ def _augment_once(
 
 
 def _failure(segmenter: Segmenter, crop_hw: Size, batch_size: int) -> str:
-    """Say why a network cannot run forward on a batch, which is tried without its numbers.
+    """Return why a network cannot run forward on a batch, tried on shapes only.
 
-    On the device `meta` tensors have shapes only, so that neither the size nor the network takes
-    time or memory, and no random number is drawn. Empty if it can, or if it cannot be tried so.
+    On the device `meta` tensors have shapes only, so this needs neither time nor memory, and draws
+    no random numbers. Empty if it can, or if it cannot be tried like this.
     """
     height, width = padded_size(crop_hw)
     tensors = {**dict(segmenter.named_parameters()), **dict(segmenter.named_buffers())}
@@ -209,7 +209,7 @@ def _failure(segmenter: Segmenter, crop_hw: Size, batch_size: int) -> str:
         functional_call(segmenter, shapes, (images,))
     except NotImplementedError:
         return ""
-    except Exception as error:  # whatever a network raises on what it cannot take
+    except Exception as error:  # networks raise anything on unsupported input
         reason = " ".join(str(error).split())
         return "" if "meta" in reason else reason[:200]
     return ""

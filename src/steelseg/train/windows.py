@@ -1,4 +1,4 @@
-"""Where a crop lies in its image: anywhere, over a defect, or away from the black."""
+"""Draws the window of a crop: anywhere, over a defect, or away from black areas."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ BLACK_DRAWS = 10
 def random_window(
     rng: np.random.Generator, size_hw: tuple[int, int], crop_hw: tuple[int, int]
 ) -> tuple[slice, slice]:
-    """Draw the rows and columns of a crop; an axis shorter than the crop is taken whole."""
+    """Draw the rows and columns of a crop; an axis shorter than the crop is used whole."""
     top, left = (
         int(rng.integers(max(size - crop, 0) + 1))
         for size, crop in zip(size_hw, crop_hw, strict=True)
@@ -40,7 +40,7 @@ def lit_window(
 
 
 def black_share(image: Pixels) -> float:
-    """Return the share of pixels without a plate: levels of at most 10 of 255."""
+    """Return the share of pixels outside the plate: levels of at most 10 of 255."""
     black_hw = is_black(image)
     return np.count_nonzero(black_hw) / black_hw.size
 
@@ -48,7 +48,7 @@ def black_share(image: Pixels) -> float:
 def defect_window(
     rng: np.random.Generator, mask_hw: npt.NDArray[np.uint8], crop_hw: tuple[int, int]
 ) -> tuple[slice, slice]:
-    """Draw a crop that holds a random pixel of a mask (not an empty one) at a random place."""
+    """Draw a crop that contains a random pixel of a non-empty mask at a random position."""
     pixels = np.flatnonzero(mask_hw.view(bool))  # several times as fast as on uint8
     pixel_hw = divmod(int(pixels[rng.integers(len(pixels))]), mask_hw.shape[1])
     top, left = (
@@ -61,7 +61,7 @@ def defect_window(
 def unpack_window(
     packed: npt.NDArray[np.uint8], width: int, window: tuple[slice, slice]
 ) -> npt.NDArray[np.uint8]:
-    """Unpack the pixels of a window, and hardly any others: (C, h, w) uint8 of 0 and 1.
+    """Unpack the pixels of a window, and few others: (C, h, w) uint8 of 0 and 1.
 
     Args:
         packed: (C, H, ceil(W / 8)) as `Cache.packed_masks` returns them.
