@@ -3,6 +3,8 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from steelseg.core import sealed
 from steelseg.core.files import read_metrics, sha256, write_text
 from steelseg.core.params import load
@@ -12,7 +14,7 @@ from steelseg.model.card import ModelConfig
 from steelseg.predict.ensemble import by_fold
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Model
-from steelseg.report import advice, data_figures, model_figures, page
+from steelseg.report import advice, data_figures, model_figures, page, verdict_figures
 from steelseg.report.config import ReportConfig
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
@@ -32,12 +34,18 @@ def main() -> None:
     training = TrainConfig(**model.card.training)
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
-    folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
+    split = fold_table.read(FOLDS, cache.names, cache.annotations)
+    folds = fold_table.fold_numbers(split)
     trained_on = fold_table.trained_on(folds, training.fold)
     table = outcome.read_validation(DATA / "validation.parquet")
     landscape = outcome.read_landscape(DATA / "landscape.json")
     rules, classes = model.rules.by_class, cache.class_infos
     models = by_fold(model.folders, training.fold, cache.identity, sha256(FOLDS))
+
+    verdicts, row_of = model.rules.verdicts, {name: i for i, name in enumerate(cache.names)}
+    rows = table["image"].map(row_of).to_numpy()  # one for each class of an image
+    named = dict(zip(images.names, images.groups, strict=True))
+    groups = [named[name] for name in table["image"][:: len(rules)]]
 
     predict = partial(page.out_of_fold_findings, model, models, folds, cache, inference)
     history = model_figures.read_history(Path("plots/train.csv"))
@@ -56,6 +64,14 @@ def main() -> None:
             "crops": page.crop_pictures(cache, trained_on, training, config.crops),
             "curves": model_figures.training_curves(history),
             "class_scores": page.class_scores(table, rules),
+            "confusion": verdict_figures.confusion(table, classes),
+            "verdicts": verdict_figures.verdicts(verdicts, classes) if verdicts else None,
+            "groups": verdict_figures.worst_groups(
+                table, groups, verdicts.chosen.level if verdicts else None
+            ),
+            "defects": verdict_figures.defects(
+                table, split["group"].to_numpy(dtype=np.int64)[rows], classes
+            ),
             "landscapes": model_figures.landscapes(landscape, rules, classes),
             "confidence_figures": model_figures.confidence_figures(table, classes),
             "gallery": page.gallery_pictures(cache, table, predict, config.gallery_images),

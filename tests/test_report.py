@@ -18,7 +18,8 @@ from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.data.inspection import inspect_folder
 from steelseg.predict.postprocess import ClassRule
-from steelseg.report import advice, data_figures, gallery, model_figures
+from steelseg.quality.verdicts import TRADE_OFF, Images, OperatingPoint, Verdicts, find
+from steelseg.report import advice, data_figures, gallery, model_figures, verdict_figures
 from steelseg.report import page as report_page
 from steelseg.report.config import ReportConfig
 from steelseg.report.drawing import OPACITY, draw
@@ -48,6 +49,15 @@ def pair_components(
     """One component at the only threshold, or none."""
     columns = [[0, predicted, predicted, true_positive]] if predicted else np.zeros((0, 4))
     return PairComponents(np.array(columns, dtype=np.int32).T, true, confidence)
+
+
+def judged() -> Verdicts:
+    """Verdicts of a hundred images, a third of them with one of two classes."""
+    rng = np.random.default_rng(7)
+    shown = np.arange(100)[:, None] % 6 == [0, 1]
+    scores = np.clip(rng.random((100, 2)) * 0.7 + 0.3 * shown, 0, 1)
+    images = Images(scores, shown, np.arange(100), np.arange(100) % 5)
+    return find(images, [1, 2], OperatingPoint(false_alarms=10))
 
 
 def matching(true: int, predicted: int, true_positive: int) -> Matching:
@@ -322,6 +332,10 @@ def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict
         "crops": [bad],
         "curves": model_figures.training_curves(history),
         "class_scores": report_page.class_scores(table, rules),
+        "confusion": verdict_figures.confusion(table, CLASSES),
+        "verdicts": verdict_figures.verdicts(judged(), CLASSES),
+        "groups": verdict_figures.worst_groups(table, [HOSTILE] * len(PAIRS), 0.5),
+        "defects": verdict_figures.defects(table, np.arange(len(table)) // 2, CLASSES),
         "landscapes": model_figures.landscapes(landscape, rules, CLASSES),
         "confidence_figures": model_figures.confidence_figures(table, CLASSES),
         "gallery": {"best": [bad], "worst": [], "surprising": []},
@@ -334,13 +348,65 @@ def test_a_page_escapes_what_the_data_says(sections: dict[str, Any], tiny_cache:
     page = report_page.render(tiny_cache.class_infos, sections)
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;.png") >= 10
-    assert page.count("<svg") == 5 + 3 + 2 + 3 + 1
+    assert page.count("<svg") == 5 + 3 + 2 + 3 + 1 + 1
     assert page.count("currentColor") > 20
     assert "1 training images were left out" in page
     assert "the figure to believe" in page
 
 
 CLEAN = {"pair_dice": 1.0, "all_empty_pair_dice": 1.0, "optimistic_pair_dice": 1.0}
+
+
+def test_a_limit_that_is_not_promised_is_said_to_be_none() -> None:
+    """With the reason; where it is promised there is none."""
+    section = verdict_figures.verdicts(judged(), CLASSES)
+    assert section["note"] == "with 66 clean images nothing below 45 per 1,000 can be shown"
+    promised = {row["limit"]: row["promised"] for row in section["rows"]}
+    assert promised == {limit: limit >= 50 for limit in TRADE_OFF}
+    assert "escapes at each limit" in section["figures"][0]
+    kept = judged().model_copy(update={"chosen": judged().trade_off[100]})
+    assert verdict_figures.verdicts(kept, CLASSES)["note"] == ""
+
+
+def test_defects_have_a_curve_or_a_reason() -> None:
+    """A curve where found and missed sizes overlap, and counts in any case."""
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(2, 60, (80, 2))
+    hits = [[rng.random() < first / (first + 9), True] for first, _ in sizes]
+    table = pd.DataFrame({"class_id": [1, 2] * 80, "false_components": [1, 0] * 80})
+    table["defect_sizes"] = [[size] for size in sizes.ravel()]
+    table["defects_found"] = [[hit] for hit in np.ravel(hits)]
+    section = verdict_figures.defects(table, np.arange(160) // 2, CLASSES)
+    first, second = section["rows"]
+    assert (first["n"], first["false"], second["false"]) == (80, 1, 0)
+    assert first["a50"] < first["a90"][0] < first["a90"][1]
+    assert second["reason"].startswith("all 80 defects were found")
+    assert len(section["figures"]) == 1
+    assert "probability of detection of class 1" in section["figures"][0]
+
+
+def test_what_is_found_for_what(table: pd.DataFrame) -> None:
+    """Of images that show a class, and of clean ones; rows of five images as they are drawn."""
+    table = table.assign(honest_predicted=[5, 0, 0, 0, 0, 3, 5, 0, 0, 9])
+    found = {row["class_id"]: row for row in verdict_figures.confusion(table, CLASSES)}
+    assert found[1] == {"class_id": 1, "images": 3, "found": [2 / 3, 1 / 3], "nothing": 0.0}
+    assert found[2] == {"class_id": 2, "images": 1, "found": [0.0, 1.0], "nothing": 0.0}
+    assert found[None] == {"class_id": None, "images": 2, "found": [0.0, 0.5], "nothing": 0.5}
+
+
+def test_the_worst_groups_come_first(table: pd.DataFrame) -> None:
+    """By wrong verdicts, then by Dice; images of no group are in none."""
+    groups = ["b", "a", "b", "a", ""]
+    rows = verdict_figures.worst_groups(table, groups, 0.7)
+    assert [(r["group"], r["images"], r["escapes"], r["false_alarms"]) for r in rows] == [
+        ("b", 2, 1, 0),
+        ("a", 2, 0, 0),
+    ]
+    alone = verdict_figures.worst_groups(table, [*groups[:-1], "c"], 0.7)
+    assert [r["group"] for r in alone] == ["b", "c", "a"]
+    assert alone[1]["false_alarms"] == 1
+    assert verdict_figures.worst_groups(table, [""] * 5, 0.7) == []
+    assert verdict_figures.worst_groups(table, groups, None) == []
 
 
 def test_a_test_set_that_was_held_out_stands_on_the_page(
