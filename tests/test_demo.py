@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from browsers import open_browser
+from saved_models import change_rules
 from servers import free_port, wait_until_up
 from tables import fill_table
 
@@ -28,6 +29,7 @@ from steelseg.model.card import EXPORT
 from steelseg.predict import tiles
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
+from steelseg.quality.verdicts import Images, OperatingPoint, find
 from steelseg.report.gallery import MAX_SIDE, shrink
 from steelseg.tune import outcome
 from steelseg.tune.matching import match
@@ -282,6 +284,38 @@ def test_every_runtime_answers(
     page = click(open_page(repository, model, runtime), repository, "0012.png")
     found = steelseg.Model.open(tiny_model).predict(repository_image(repository, "0012.png"))
     assert page.dataframe[0].value["pixels"].tolist() == [f.area for f in found]
+
+
+def test_false_alarms_are_traded_for_escapes(
+    repository: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The slider moves the level of the alarms, and shows the rates and the promise there."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    rng = np.random.default_rng(3)
+    shown = np.arange(100)[:, None] % 4 == [0, 1]
+    images = Images(rng.random((100, 2)), shown, np.arange(100), np.arange(100) % 5)
+    verdicts = find(images, [1, 2], OperatingPoint(false_alarms=50))
+    levels = {50: 2.0, 100: -1.0}  # which no image is above, and every image
+    choices = {
+        limit: choice.model_copy(update={"level": levels.get(limit, choice.level)})
+        for limit, choice in verdicts.trade_off.items()
+    }
+    change_rules(model, verdicts=verdicts.model_copy(update={"trade_off": choices}))
+    page = click(open_page(repository, model), repository, "0012.png")
+    said = [text.value.replace("\\", "") for text in page.sidebar.markdown]
+    value, low, high = verdicts.trade_off[50].judgement.escapes
+    assert f"Escapes: {value:.1%} (95%: {low:.1%} to {high:.1%})" in said
+    assert page.success[0].value == "In order"
+    captions = [caption.value.replace("\\", "") for caption in page.sidebar.caption]
+    assert captions == [
+        "Not promised: with 50 clean images nothing below 59 per 1,000 can be shown."
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        page.sidebar.select_slider[0].set_value(100).run()
+    assert page.error[0].value.replace("\\", "").startswith("Not in order: class 1")
+    assert page.sidebar.caption[0].value == "Promised with 95% confidence, on new groups."
 
 
 def test_a_large_image_is_answered_by_the_tuned_rules(

@@ -22,10 +22,17 @@ from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Finding, Model
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.tiles import is_large
+from steelseg.quality.intervals import Estimate
+from steelseg.quality.verdicts import Choice, Verdicts
 from steelseg.report import gallery
 from steelseg.report.drawing import draw
 
 AREA_STEP = 25  # pixels
+FALSE_ALARMS = "False alarms per 1,000 clean images"
+ALARMS_HELP = (
+    "Moves the confidence above which a class is an alarm. The rates are those of validation "
+    "images that had no part in choosing it."
+)
 COLUMNS = 3
 DARK = 200  # of red, green and blue together; white letters are read on it
 CHOSEN = "chosen"  # in the session: the path of a sample; none for the uploaded image
@@ -134,6 +141,42 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
     )
 
 
+def choose_level(verdicts: Verdicts) -> float:
+    """Show the slider of false alarms, and what escapes there; return the level of alarms."""
+    choices: dict[Any, Choice] = dict(verdicts.trade_off)
+    asked: Any = verdicts.asked.false_alarms or "as tuned"
+    if asked not in choices:
+        choices = {asked: verdicts.chosen, **choices}
+    box = st.sidebar.container(border=True)
+    chosen = box.select_slider(FALSE_ALARMS, list(choices), asked, help=ALARMS_HELP)
+    choice = choices[chosen]
+    box.markdown(plain(_rate("Escapes", choice.judgement.escapes)))
+    box.markdown(plain(_rate("False alarms seen", choice.judgement.false_alarms)))
+    if choice.is_promised:
+        box.caption(f"Promised with {verdicts.asked.confidence:.0%} confidence, on new groups.")
+    elif choice.point:
+        reason = verdicts.shortfall() if chosen in verdicts.trade_off else ""
+        box.caption(plain(f"Not promised{': ' * bool(reason)}{reason}."))
+    else:
+        box.caption("Nothing is promised.")
+    return choice.level
+
+
+def _rate(name: str, rate: Estimate | None) -> str:
+    if rate is None:
+        return f"{name}: no image to count on"
+    return f"{name}: {rate.value:.1%} (95%: {rate.low:.1%} to {rate.high:.1%})"
+
+
+def show_verdict(findings: Sequence[Finding]) -> None:
+    """Say whether the image is in order, or which classes are alarms."""
+    alarms = [f"{one.class_name} ({one.confidence:.2f})" for one in findings if one.alarm]
+    if alarms:
+        st.error(plain(f"Not in order: {', '.join(alarms)}"))
+    else:
+        st.success("In order")
+
+
 def show(
     name: str,
     image: Pixels,
@@ -183,6 +226,8 @@ def page(folder: str, runtime: str) -> None:
         st.warning(plain(f"No images to choose from: {error}"))
         samples = {}
     image = choose_image(samples, model.card.pixels)
+    verdicts = model.rules.verdicts
+    level = choose_level(verdicts) if verdicts else None
     if image is None:
         choose_rules(model, 0)
         return
@@ -197,6 +242,9 @@ def page(folder: str, runtime: str) -> None:
         st.info("The image is too large to try other rules on it: these are the tuned ones.")
     else:
         found = model.findings(found, choose_rules(model, math.prod(size_of(pixels))))
+    if level is not None:
+        found = [one._replace(alarm=one.confidence > level) for one in found]
+        show_verdict(found)
     ignored_hw = rle.decode(image.ignored, size_of(pixels)) if image.ignored else None
     show(image.name, pixels, model.class_infos, found, truth, ignored_hw)
 

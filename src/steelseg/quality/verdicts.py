@@ -25,6 +25,7 @@ from steelseg.quality.operating_point import (
     least_cost,
     limit_escapes,
     limit_false_alarms,
+    shortfall,
 )
 
 TRADE_OFF = (5, 10, 20, 50, 100, 200, 300)  # false alarms per 1,000 clean images, for the curve
@@ -102,6 +103,12 @@ class Verdicts(BaseModel, frozen=True, extra="forbid"):
     def classes(self) -> list[int]:
         """The ids of the classes, in channel order."""
         return list(self.calibrations)
+
+    def shortfall(self) -> str:
+        """Say why nothing lower can be promised; empty without clean images to say it of."""
+        points = (choice.point for choice in self.trade_off.values())
+        least = next((point.least for point in points if point), None)
+        return shortfall(least, self.n_clean, self.n_clean_groups) if least is not None else ""
 
     def confidences(self, raw: npt.ArrayLike) -> Float64:
         """Calibrate raw confidences (..., C)."""

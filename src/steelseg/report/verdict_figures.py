@@ -12,7 +12,6 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 from steelseg.core.arrays import Float64, Int64
 from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.quality.intervals import Estimate, rate
-from steelseg.quality.operating_point import shortfall
 from steelseg.quality.verdicts import Choice, Verdicts
 from steelseg.report.figures import MANY, NEUTRAL, figure, in_page_style, plain, to_svg
 from steelseg.tune import pod
@@ -29,12 +28,8 @@ def verdicts(found: Verdicts, classes: Sequence[ClassInfo]) -> dict[str, Any]:
     rows = [{"limit": limit, **_row(choice)} for limit, choice in found.trade_off.items()]
     point, note = found.chosen.point, ""
     if point and not point.is_promised:
-        is_clean = found.asked.false_alarms is not None
-        note = (
-            shortfall(point.least, found.n_clean, found.n_clean_groups)
-            if is_clean
-            else f"no limit below {np.ceil(1000 * point.least):.0f} per 1,000 can be shown"
-        )
+        note = f"no limit below {np.ceil(1000 * point.least):.0f} per 1,000 can be shown"
+        note = found.shortfall() if found.asked.false_alarms is not None else note
     return {
         "figures": [trade_off(found, classes)] if found.chosen.judgement.escapes else [],
         "rows": rows,
@@ -95,6 +90,7 @@ def defects(table: pd.DataFrame, groups: Int64, classes: Sequence[ClassInfo]) ->
         if isinstance(curve, str):
             rows.append(row | {"reason": curve})
             continue
+        row["largest"] = sizes.max()
         rows.append(row | {"a50": curve.sizes[0.5][0], "a90": curve.sizes[0.9]})
         drawn.append(pod_curve(curve, pod.recall_by_size(sizes, is_hit, of_group), one))
     return {"figures": drawn, "rows": rows}
