@@ -91,6 +91,15 @@ def test_verdicts_stand_beside_the_rules(tmp_path):
     card = SimpleNamespace(classes=[1, 7], weights_sha256="c0ffee")
     write_rules(tmp_path, rules)
     assert read_rules(tmp_path, card) == rules
+    many = list(range(1, 12))
+    found = find(
+        Images(np.tile(images.confidences, 6)[:, :11], np.tile(shown, 6)[:, :11], *images[2:]),
+        many,
+        asked,
+    )
+    write_rules(tmp_path, rules._replace(by_class=dict.fromkeys(many, ClassRule()), verdicts=found))
+    read = read_rules(tmp_path, SimpleNamespace(classes=many, weights_sha256="c0ffee")).verdicts
+    assert (read.classes, list(read.trade_off)) == (many, sorted(found.trade_off))
     write_rules(tmp_path, rules._replace(verdicts=None))
     assert read_rules(tmp_path, card).verdicts is None
     write_rules(

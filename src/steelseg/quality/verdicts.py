@@ -6,11 +6,11 @@ them: calibration and level are chosen anew without each part of the images.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from steelseg.core.arrays import Bool, Float64, Int64
 from steelseg.core.errors import BadInput
@@ -98,6 +98,11 @@ class Verdicts(BaseModel, frozen=True, extra="forbid"):
     """of each class, in channel order"""
     n_clean: int
     n_clean_groups: int
+
+    @field_validator("trade_off", "calibrations")
+    @classmethod
+    def _sort(cls, by_number: dict[int, Any]) -> dict[int, Any]:
+        return dict(sorted(by_number.items()))  # in JSON files 10 stands before 2
 
     @property
     def classes(self) -> list[int]:

@@ -114,9 +114,12 @@ def pod_curve(curve: pod.Pod, bands: Sequence[pod.Band], one: ClassInfo) -> Mark
         axes.errorbar(middle, value, error, fmt="o", color=NEUTRAL, markersize=4, linewidth=1)
     axes.set_xscale("log")
     axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 2)
+    ticks = np.geomspace(sizes[0], sizes[-1] * 2, 5)
+    axes.set_xticks(ticks.tolist(), [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="lower right")
     return to_svg(drawing, f"probability of detection of {one.name} by size")
 
 
