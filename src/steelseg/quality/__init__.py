@@ -1,1 +1,1 @@
-"""Verdicts on images: how often they err, what can be promised, and how sure that is."""
+"""Verdicts on images: their error rates, the limits they can promise, and the uncertainty."""

@@ -1,10 +1,9 @@
-"""Confidences that mean what they say: of those near 0.7, seven in ten are right.
+"""Calibrates confidences: of those near 0.7, seven in ten are right.
 
 Beta calibration (Kull, Silva Filho and Flach, AISTATS 2017): the log odds of being right are
 a ln(s) - b ln(1 - s) + c for a score s, with a and b not negative. It needs far fewer images than
-isotonic regression and keeps the order of any two scores, which isotonic regression makes equal by
-the hundred, so that a threshold can still be set between them. What is kept is a short list of
-knots to interpolate between.
+isotonic regression and keeps the order of scores, many of which isotonic regression ties, so that a
+threshold can still be set between them. The result is a short list of knots to interpolate between.
 """
 
 from typing import NamedTuple
@@ -36,7 +35,7 @@ AS_IT_IS = Calibration((0.0, 1.0), (0.0, 1.0))
 
 
 class Reliability(NamedTuple):
-    """Scores in (B,) bins: the mean of each, the share that is right, and how many there are."""
+    """Scores in (B,) bins: mean score, share that is right, and count."""
 
     confidence: Float64
     share: Float64
@@ -55,16 +54,16 @@ class Reliability(NamedTuple):
 def fit(
     scores: npt.ArrayLike, right: npt.ArrayLike, total: npt.ArrayLike | None = None
 ) -> Calibration:
-    """Fit the function that turns scores into confidences, by maximum likelihood.
+    """Fit the function from scores to confidences by maximum likelihood.
 
-    Platt's targets (1999) stand for 0 and 1, so that scores that separate perfectly do not become
-    certainties. Where nothing is right of N, no score says anything, and all confidences are
-    1 / (N + 2). Without any scores they stay as they are.
+    Platt's targets (1999) replace 0 and 1, so that perfectly separating scores do not become
+    certainties. If none of N is right, scores are uninformative, and all confidences are
+    1 / (N + 2). Without any scores the function is the identity.
 
     Args:
-        scores: (N,) in 0..1, of images; or the middles of the bins of a histogram of pixels.
-        right: (N,) whether the image shows the class; or how many of the bin's pixels do.
-        total: (N,) how many pixels there are in each bin; 1 for images.
+        scores: (N,) in 0..1, of images; or the bin centres of a histogram of pixels.
+        right: (N,) whether the image shows the class; or how many pixels of the bin do.
+        total: (N,) the pixels in each bin; 1 for images.
     """
     score = np.asarray(scores, dtype=np.float64)
     positive = np.asarray(right, dtype=np.float64)
@@ -89,7 +88,7 @@ def fit(
 
 
 def cross_fit(scores: npt.ArrayLike, right: npt.ArrayLike, parts: npt.ArrayLike) -> Float64:
-    """Return N images' confidences by functions that were fitted without the image's part."""
+    """Return the confidences of N images by functions fitted without the image's part."""
     score, truth, part = np.asarray(scores, dtype=np.float64), np.asarray(right), np.asarray(parts)
     confidences = score.copy()
     for one in np.unique(part):
@@ -103,9 +102,9 @@ def reliability(
     total: npt.ArrayLike | None = None,
     n_bins: int = 10,
 ) -> Reliability:
-    """Compare confidences with how often they are right, in bins of equal width.
+    """Compare confidences with the share that is right, in bins of equal width.
 
-    The arguments are as in `fit`. Bins that hold nothing are left out.
+    The arguments are as in `fit`. Empty bins are left out.
     """
     confidence = np.asarray(confidences, dtype=np.float64)
     count = np.ones(len(confidence)) if total is None else np.asarray(total, dtype=np.float64)
@@ -126,7 +125,7 @@ def _features(score: Float64) -> Float64:
 
 
 def _spread(score: Float64) -> Float64:
-    """Choose knots where the function bends or scores lie: even in log odds, and at quantiles."""
+    """Choose knots where the function bends or has scores: even in log odds, and at quantiles."""
     even = expit(np.linspace(-9, 9, _KNOTS))
     often = np.quantile(np.clip(score, _EDGE, 1 - _EDGE), np.linspace(0, 1, _KNOTS))
     return np.unique(np.concatenate([[0.0, 1.0], even, often]).round(7))

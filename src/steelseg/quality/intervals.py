@@ -1,9 +1,9 @@
-"""Confidence intervals where images come in groups (coils, parts, exposures of one tile).
+"""Confidence intervals for images in groups (coils, parts, exposures of one tile).
 
-Images of a group are alike, so that each says less than one of its own would. All intervals are
-about groups that nobody has seen yet, drawn like those that were; what is in no group is a group
-of its own, and then they are the textbook's. How often they cover the truth is simulated in
-tests/test_quality_intervals.py, beside what ignoring the groups does.
+Images of a group are alike, so each carries less information than an independent one. All intervals
+are about new groups, drawn like the observed ones. An image without a group is its own group; then
+the intervals are the textbook's. tests/test_quality_intervals.py simulates their coverage, and the
+effect of ignoring the groups.
 """
 
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from scipy.special import betaincinv, expit, logit, stdtrit
 from steelseg.core.arrays import Float64
 
 CONFIDENCE = 0.95
-_FEW = 5  # groups with (or without) an event, below which their variance is not to be relied on
+_FEW = 5  # groups with (or without) an event, below which their variance is unreliable
 
 
 class Estimate(NamedTuple):
-    """A figure and the interval that holds it at some confidence."""
+    """An estimate and its confidence interval."""
 
     value: float
     low: float
@@ -39,11 +39,11 @@ class Sums(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The ratio's standard error, from how the groups differ (NaN for a single group).
+        """The ratio's standard error, from the variance among groups (NaN for a single group).
 
         That of a jackknife that leaves out one group at a time, to first order: CR3 of Bell and
         McCaffrey, Survey Methodology 28 (2002). Unlike the plain sum of squares it is not too small
-        where a few groups hold most of the images.
+        where a few groups have most of the images.
         """
         n, whole = len(self.top), self.bottom.sum()
         if n < 2:
@@ -53,17 +53,16 @@ class Sums(NamedTuple):
 
     @property
     def effective(self) -> float:
-        """How many groups of one size there would be: (sum of sizes)^2 / sum of squared sizes.
+        """The equivalent number of groups of one size: (sum of sizes)^2 / sum of squared sizes.
 
-        So many independent images are what the groups are worth at the least, namely where all
-        images of a group are the same (Kish, Survey Sampling, 1965); Student's degrees of freedom
-        are one fewer.
+        The groups are worth at least so many independent images, namely if all images of a group
+        are the same (Kish, Survey Sampling, 1965). Student's degrees of freedom are one fewer.
         """
         return float(self.bottom.sum() ** 2 / np.sum(self.bottom**2))
 
 
 def sum_groups(top: npt.ArrayLike, bottom: npt.ArrayLike, groups: npt.ArrayLike) -> Sums:
-    """Sum numerators and denominators, (N,) each, by group; groups of nothing are left out."""
+    """Sum numerators and denominators, (N,) each, by group; empty groups are left out."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     n = int(group.max(initial=-1)) + 1
     tops: Float64 = np.bincount(group, np.asarray(top, np.float64), n).astype(np.float64)
@@ -72,10 +71,10 @@ def sum_groups(top: npt.ArrayLike, bottom: npt.ArrayLike, groups: npt.ArrayLike)
 
 
 def binomial(events: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the exact interval of a probability after so many events in n independent trials.
+    """Return the exact interval of a probability after some events in n independent trials.
 
-    Clopper and Pearson (1934), by quantiles of the beta distribution, so that effective numbers
-    that are not whole can be given as well. (0, 1) for no trials.
+    Clopper and Pearson (1934), by quantiles of the beta distribution, so that effective counts
+    need not be whole numbers. (0, 1) for no trials.
     """
     tail = (1 - confidence) / 2
     low = float(betaincinv(events, n - events + 1, tail)) if events > 0 else 0.0
@@ -83,7 +82,7 @@ def binomial(events: float, n: float, confidence: float = CONFIDENCE) -> tuple[f
 
 
 def upper_bound(events: float, n: float, confidence: float = CONFIDENCE) -> float:
-    """Return the probability that is not exceeded, at a (one-sided) confidence: see `binomial`.
+    """Return the one-sided upper confidence bound of a probability: see `binomial`.
 
     Without events it is 1 - (1 - confidence)^(1/n), at 95% nearly 3/n (the rule of three).
     """
@@ -93,12 +92,12 @@ def upper_bound(events: float, n: float, confidence: float = CONFIDENCE) -> floa
 def rate(
     events: npt.ArrayLike, groups: npt.ArrayLike, confidence: float = CONFIDENCE
 ) -> Estimate | None:
-    """Estimate how often something happens: the share of N images, and its interval.
+    """Estimate the rate of an event: its share of N images, and the interval.
 
-    Clopper and Pearson's with the number of independent images that would tell as much: Korn and
-    Graubard, Survey Methodology 24 (1998), which the US health statistics are published by. It is
-    the variance among groups that says how many those are, or, where fewer than five groups have
-    (or lack) an event, the number of groups. Where every image is its own group it is exact.
+    Clopper and Pearson's with the equivalent number of independent images: Korn and Graubard,
+    Survey Methodology 24 (1998), used for US health statistics. That number follows from the
+    variance among groups, or, if fewer than five groups have (or lack) an event, is the number of
+    groups. If every image is its own group, the interval is exact.
 
     Args:
         events: (N,) whether it happened in the image.
@@ -122,12 +121,12 @@ def ratio(
     groups: npt.ArrayLike,
     confidence: float = CONFIDENCE,
 ) -> Estimate | None:
-    """Estimate a ratio of sums that lies in 0..1, such as a mean Dice or a share of pixels.
+    """Estimate a ratio of sums in 0..1, such as a mean Dice or a share of pixels.
 
-    Student's interval of its logit, from the variance among groups. That covers better than the
-    percentiles of a bootstrap over groups, which are too narrow for few groups, and as well as the
-    bootstrap's corrected forms, which need a thousand times the work. Where the groups do not
-    differ, it is as in `rate` with the groups as units.
+    Student's interval of its logit, from the variance among groups. Its coverage is better than
+    that of the percentile bootstrap over groups, which is too narrow for few groups, and as good as
+    that of corrected bootstraps, which need a thousand times the work. If the groups do not differ,
+    it is as in `rate` with the groups as units.
 
     Args:
         top: (N,) numerators, such as the Dice of the images that show a defect, and 0 of others.
@@ -136,7 +135,7 @@ def ratio(
         confidence: of the interval.
 
     Returns:
-        None where the denominators are all 0.
+        None if all denominators are 0.
     """
     sums = sum_groups(top, bottom, groups)
     if not len(sums.top):
@@ -154,8 +153,8 @@ def mean(
 ) -> Estimate | None:
     """Estimate the mean of N values of any size and sign, such as paired differences.
 
-    Student's interval, from the variance among groups. Of a single group nothing is known but the
-    value: the interval is infinite. None without values.
+    Student's interval, from the variance among groups; infinite for a single group. None without
+    values.
     """
     sums = sum_groups(values, np.ones(len(np.asarray(values))), groups)
     if not len(sums.top):
@@ -166,7 +165,7 @@ def mean(
 
 
 def _effective_size(sums: Sums, confidence: float) -> float:
-    """Return between `sums.effective` and the number of images: what they are worth."""
+    """Return the equivalent independent images, from `sums.effective` to the number of images."""
     n, n_groups = float(sums.bottom.sum()), len(sums.top)
     with_events, without = np.sum(sums.top > 0), np.sum(sums.top < sums.bottom)
     if n_groups == n or min(with_events, without) < _FEW:

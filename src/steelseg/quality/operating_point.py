@@ -1,16 +1,15 @@
-"""From scores of images to alarms: the threshold that keeps a limit on images of new groups.
+"""Chooses the alarm threshold of image scores that keeps a limit on images of new groups.
 
-A limit is a promise: of those who set one and choose by these rules, at least the stated share
-(95%) will see it kept on new groups. A false alarm is a clean image with a score above the
-threshold, an escape a defective one that is not above it.
+A limit is a promise: of those who set one and use these rules, at least the stated share (95%) will
+see it kept on new groups. A false alarm is a clean image with a score above the threshold, an
+escape a defective image with a score that is not.
 
-The rule: take the upper confidence bound of the share of errors, which grows with the number of
-errors, and allow as many of them as it lets. For independent images that is the one-sided
-tolerance limit of Wilks (1941), and in general risk control by a bound: Bates et al.,
-Distribution-Free, Risk-Controlling Prediction Sets, Journal of the ACM 68 (2021). The *groups* are
-the units of the bound, since what a promise fears is a whole coil in another light: of that, a
-thousand images of few coils say no more than few images. (The share of a group's images lies in
-0..1, and no such number with a given mean is as uncertain as one that is 0 or 1.)
+The rule: allow the largest number of errors whose upper confidence bound stays within the limit.
+For independent images that is the one-sided tolerance limit of Wilks (1941), and in general risk
+control by a bound: Bates et al., Distribution-Free, Risk-Controlling Prediction Sets, Journal of
+the ACM 68 (2021). The *groups* are the units of the bound, since the risk is a whole coil in other
+light, about which a thousand images of few coils tell no more than few images. (A group's share of
+errors is in 0..1, and no such number with a given mean varies more than one that is 0 or 1.)
 """
 
 from collections.abc import Callable
@@ -22,16 +21,16 @@ import numpy.typing as npt
 from steelseg.core.arrays import Bool, Float64, Int64
 from steelseg.quality.intervals import CONFIDENCE, Estimate, rate, sum_groups, upper_bound
 
-ALWAYS = -1.0  # a threshold that every score is above
+ALWAYS = -1.0  # a threshold below every score
 
 
 class Point(NamedTuple):
-    """A threshold for a limit: an image is an alarm where its score is above it.
+    """A threshold for a limit: an image is an alarm if its score is above it.
 
-    `at_most` is what the share of errors on new groups does not exceed, at the stated confidence,
-    and `least` the smallest limit that so many images could promise. Where `is_promised` is false
-    the data are too few for the limit: it is only kept on average over new groups, and if they are
-    too few for that as well, the threshold is the highest score that should be none.
+    `at_most` bounds the share of errors on new groups, at the stated confidence, and `least` is the
+    smallest limit that this number of images could promise. If `is_promised` is false, the data are
+    too few for the limit: it is only kept on average over new groups. If they are too few even for
+    that, the threshold is the highest score that should not be an alarm.
     """
 
     threshold: float
@@ -42,10 +41,10 @@ class Point(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """How often the alarms err: false alarms among clean images, escapes among those of a class.
+    """The error rates of alarms: false alarms of clean images, escapes of those of a class.
 
-    None where there is no such image. An escape is an image that shows the class and raises no
-    alarm at all: one that is stopped for another defect has not slipped through.
+    None if there is no such image. An escape is an image that shows the class and raises no alarm
+    at all: one that is stopped for another defect has not slipped through.
     """
 
     false_alarms: Estimate | None
@@ -56,16 +55,16 @@ class Judgement(NamedTuple):
 def limit_false_alarms(
     scores: npt.ArrayLike, groups: npt.ArrayLike, limit: float, confidence: float = CONFIDENCE
 ) -> Point:
-    """Find the lowest threshold with at most so many false alarms.
+    """Find the lowest threshold that keeps a limit of false alarms.
 
     Args:
-        scores: (N,) of clean images, in 0..1, given by models that have not seen them.
+        scores: (N,) of clean images, in 0..1, by models that have not seen them.
         groups: (N,) labels.
         limit: the share of clean images that may be alarms, above 0 and below 1.
         confidence: of the promise.
 
     Raises:
-        ValueError: there are no images, or the limit is none.
+        ValueError: there are no images, or the limit is not in 0..1.
     """
     clean = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     allowed, is_promised, units = _allowed_errors(len(clean), groups, limit, confidence)
@@ -77,13 +76,13 @@ def limit_false_alarms(
 def limit_escapes(
     scores: npt.ArrayLike, groups: npt.ArrayLike, limit: float, confidence: float = CONFIDENCE
 ) -> Point:
-    """Find the highest threshold with at most so many escapes: see `limit_false_alarms`.
+    """Find the highest threshold that keeps a limit of escapes: see `limit_false_alarms`.
 
     `scores` are those of the images that show the class, or any defect.
     """
     shown = np.sort(np.asarray(scores, dtype=np.float64))
     allowed, is_promised, units = _allowed_errors(len(shown), groups, limit, confidence)
-    threshold = float(np.nextafter(shown[allowed], ALWAYS))  # which that score is above
+    threshold = float(np.nextafter(shown[allowed], ALWAYS))  # just below that score
     share = float(np.mean(shown <= threshold))
     return _point(threshold, share, is_promised, units, confidence)
 
@@ -91,9 +90,9 @@ def limit_escapes(
 def least_cost(
     scores: npt.ArrayLike, is_defective: npt.ArrayLike, costs: tuple[float, float]
 ) -> float:
-    """Find the threshold of the lowest total cost, of a false alarm and of an escape.
+    """Find the threshold with the lowest total cost of false alarms and escapes.
 
-    Of equally good ones it is the middle one. The images should be mixed as they will come.
+    Of equally good ones it is the middle one. The mix of images should be that of production.
     """
     values = np.asarray(scores, dtype=np.float64)
     defective = np.asarray(is_defective, dtype=bool)
@@ -126,7 +125,7 @@ def judge(
 
 
 def shortfall(least: float, n_images: int, n_groups: int, kind: str = "clean") -> str:
-    """Say that the data are too few for a limit that is below `least`, a share."""
+    """Explain that the data are too few for a limit below `least`, a share."""
     of = f" of {n_groups} groups" if n_groups < n_images else ""
     return (
         f"with {n_images} {kind} images{of} nothing below "
@@ -135,7 +134,7 @@ def shortfall(least: float, n_images: int, n_groups: int, kind: str = "clean") -
 
 
 def per_image(per_1000_m2: float, sizes_hw: Int64, mm_per_pixel: float) -> float:
-    """Turn a limit of alarms for each 1,000 square metres into one for each image: a share.
+    """Convert a limit of alarms per 1,000 square metres to a share of images.
 
     `sizes_hw` (N, 2) are those of the images. An image counts as one alarm at most.
     """
@@ -146,7 +145,7 @@ def per_image(per_1000_m2: float, sizes_hw: Int64, mm_per_pixel: float) -> float
 def _allowed_errors(
     n: int, groups: npt.ArrayLike, limit: float, confidence: float
 ) -> tuple[int, bool, float]:
-    """Return how many of n images may err (never all), whether that is a promise, and the units."""
+    """Return how many of n images may err (never all), whether it is a promise, and the units."""
     if not n or not 0 < limit < 1:
         raise ValueError(f"Expected images and a limit in 0..1, but got {n} and {limit}")
     units = sum_groups(np.zeros(n), np.ones(n), groups).effective
@@ -158,7 +157,7 @@ def _allowed_errors(
 
 
 def _largest(n: int, is_allowed: Callable[[int], bool]) -> int:
-    """Return the largest number in 0..n that is allowed, of which 0 always is, by bisection."""
+    """Return the largest allowed number in 0..n by bisection; 0 is always allowed."""
     low, high = 0, n + 1
     while high - low > 1:
         middle = (low + high) // 2

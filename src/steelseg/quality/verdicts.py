@@ -1,8 +1,8 @@
-"""In order or not: one level of calibrated confidence, above which an image is an alarm.
+"""Verdicts on images: one level of calibrated confidence, above which an image is an alarm.
 
-The level is the same for all classes, since calibrated confidences are comparable; so a limit, a
-cost or a slider moves a single number. It is found on validation images, and judged on others of
-them: calibration and level are chosen anew without each part of the images.
+The level is the same for all classes, since calibrated confidences are comparable, so a limit, a
+cost or a slider controls a single number. It is chosen on validation images and judged
+cross-fitted: calibration and level are chosen again without each part of the images.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from steelseg.quality.operating_point import (
 )
 
 TRADE_OFF = (5, 10, 20, 50, 100, 200, 300)  # false alarms per 1,000 clean images, for the curve
-_EVEN = 0.5  # where there is nothing to choose on: alarms are more likely right than not
+_EVEN = 0.5  # without data to choose on: alarms are more likely right than not
 _PerThousand = Annotated[float, Field(gt=0, lt=1000)]
 
 
@@ -41,16 +41,16 @@ class Costs(Config):
 
 
 class OperatingPoint(Config):
-    """What is asked of the verdicts: exactly one of false alarms, escapes and costs."""
+    """The target of the verdicts: exactly one of false alarms, escapes and costs."""
 
     false_alarms: _PerThousand | None = None
-    """at most so many of 1,000 clean images may be alarms"""
+    """the largest number of alarms per 1,000 clean images"""
     escapes: dict[int, _PerThousand] | None = None
-    """at most so many of 1,000 images that show a class may pass, for one or more classes"""
+    """the largest number of escapes per 1,000 images that show a class, for one or more classes"""
     costs: Costs | None = None
-    """the lowest total cost, on images mixed as those of the validation"""
+    """minimise the total cost, for the mix of the validation images"""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = CONFIDENCE
-    """with which the limit holds on new groups"""
+    """confidence with which the limit holds on new groups"""
 
     @model_validator(mode="after")
     def _check_one(self) -> "OperatingPoint":
@@ -59,10 +59,10 @@ class OperatingPoint(Config):
         return self
 
     def check(self, classes: Sequence[int]) -> None:
-        """Refuse limits of escapes for classes that there are not.
+        """Refuse limits of escapes for unknown classes.
 
         Raises:
-            BadInput: there are such limits.
+            BadInput: a class is unknown.
         """
         if unknown := sorted(set(self.escapes or {}) - set(classes)):
             expected = f"classes of {list(classes)}"
@@ -70,9 +70,9 @@ class OperatingPoint(Config):
 
 
 class Choice(BaseModel, frozen=True, extra="forbid"):
-    """A level, and how often verdicts by it err on images that had no part in choosing it.
+    """A level, and the error rates of its verdicts on images that were not used to choose it.
 
-    `point` is None for costs, and where there was no image to choose on.
+    `point` is None for costs, and if there was no image to choose on.
     """
 
     level: float
@@ -86,9 +86,9 @@ class Choice(BaseModel, frozen=True, extra="forbid"):
 
 
 class Verdicts(BaseModel, frozen=True, extra="forbid"):
-    """All that turns raw confidences into verdicts, and what is known about those: JSON as it is.
+    """The calibrations and level that give verdicts, and their error rates; stored as JSON.
 
-    `trade_off` has a choice for each limit of false alarms in `TRADE_OFF`.
+    `trade_off` has one choice per limit of false alarms in `TRADE_OFF`.
     """
 
     asked: OperatingPoint
@@ -120,12 +120,12 @@ class Verdicts(BaseModel, frozen=True, extra="forbid"):
         return _calibrate(np.asarray(raw), list(self.calibrations.values()))
 
     def is_alarm(self, raw: npt.ArrayLike) -> Bool:
-        """Say of raw confidences (..., C) whether each class is an alarm; an image is if any is."""
+        """Whether each class of raw confidences (..., C) is an alarm; an image is if any is."""
         return self.confidences(raw) > self.chosen.level
 
 
 class Images(NamedTuple):
-    """Validation images: raw confidences (N, C), classes truly shown (N, C), groups, parts (N,)."""
+    """Validation images: raw confidences (N, C), true classes (N, C), groups and parts (N,)."""
 
     confidences: Float64
     shown: Bool
@@ -139,10 +139,10 @@ class Images(NamedTuple):
 
 
 def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdicts:
-    """Find the level that is asked for and those of the trade-off, and judge them out of sample.
+    """Find the requested level and those of the trade-off, and judge them cross-fitted.
 
     Args:
-        images: given by models that have not seen them; a group lies in one part.
+        images: with confidences by models that have not seen them; groups are not divided by parts.
         classes: the ids of the C classes.
         asked: see `OperatingPoint.check`.
     """
@@ -176,7 +176,7 @@ def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdi
 
 
 def of_groups(images: Images) -> Images:
-    """Take each group for one image, that is as suspicious as the worst of its images."""
+    """Merge each group into one image, as suspicious as the worst of its images."""
     _, first, group = np.unique(images.groups, return_index=True, return_inverse=True)
     confidences = np.zeros((len(first), images.confidences.shape[1]))
     shown = np.zeros(confidences.shape, dtype=bool)
@@ -195,7 +195,7 @@ def _calibrate(raw: npt.NDArray[np.floating], calibrations: Sequence[Calibration
 
 
 def _scores(raw: Float64, calibrations: Sequence[Calibration]) -> Float64:
-    """Return how sure it is that an image shows a defect: (N,), that of its surest class."""
+    """Return the confidence that an image shows a defect, that of its surest class: (N,)."""
     scores: Float64 = _calibrate(raw, calibrations).max(axis=1)
     return scores
 

@@ -1,1 +1,1 @@
-"""From predictions to the csv that Kaggle asks for."""
+"""Writes predictions as the csv that Kaggle expects."""

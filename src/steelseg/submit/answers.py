@@ -1,4 +1,4 @@
-"""A sample submission's answers, as the csv that Kaggle asks for."""
+"""Answers a sample submission, as the csv that Kaggle expects."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -15,14 +15,14 @@ from steelseg.predict.predictions import PredictionRow
 
 
 class SubmitConfig(Config):
-    """Flat parameters that the stage `submit` reads."""
+    """Top-level parameters that the stage `submit` reads."""
 
     data_root: str
     dataset: str
 
 
 def ask_for_all(predictions: Iterable[PredictionRow]) -> LabelCsv:
-    """Make the sample submission that asks for all there is, in Kaggle's current layout."""
+    """Make a sample submission of all predictions, in Kaggle's current layout."""
     rows = [Row(p.image, p.class_id, "") for p in predictions]
     fields = [[row.image, str(row.class_id), row.rle] for row in rows]
     return LabelCsv([label_csv.IMAGE, label_csv.CLASS, PIXELS], rows, fields, {})
@@ -37,14 +37,14 @@ def answer(
     """Answer every row of a sample submission with its RLE, in the sample's order.
 
     Args:
-        sample: the sample submission; its placeholders do not matter.
+        sample: the sample submission; its placeholder masks are ignored.
         where: its path, for messages.
-        predictions: a row for every image and class that the sample asks for, in any order.
-        sizes_hw: of each test image by its name.
+        predictions: a row for every requested image and class, in any order.
+        sizes_hw: of each test image, by name.
 
     Raises:
-        BadInput: an (image, class) pair was not predicted, its RLE is not legal, or the sample has
-            a column that nobody knows how to answer.
+        BadInput: an (image, class) pair was not predicted, its RLE is illegal, or the sample has an
+            unknown column.
     """
     by_pair = {(name_key(row.image), row.class_id): row.rle for row in predictions}
     sizes = {name_key(name): size_hw for name, size_hw in sizes_hw.items()}
@@ -62,9 +62,9 @@ def answer(
 
 
 def write_submission(path: Path, sample: LabelCsv, answers: list[str]) -> None:
-    """Write a sample with its answers, and read it back before it takes its place.
+    """Write a sample with its answers, and read it back before moving it into place.
 
-    All other fields stay as they stand in the sample, which is what Kaggle compares.
+    All other fields are copied from the sample, since Kaggle compares them.
 
     Raises:
         BadInput: what was written does not read back as the same rows.

@@ -1,13 +1,13 @@
-"""Defects one by one: which true components are found, and which found ones are there.
+"""Matches true components to found ones.
 
-A component is 8-connected. Two rules, for two questions:
+A component is 8-connected. There are two rules, for two questions:
 
-- *one to one*, for scores: a found and a true component match where their IoU exceeds an overlap,
-  each with one other at most, and as many as possible are matched. From an overlap of 0.5 on there
-  is only one way to (Kirillov et al., Panoptic Segmentation, CVPR 2019).
-- *by touch*, for an inspector: a true component counts as found where more than a share of its
-  pixels was found, by default any; a found one is false where it holds no true pixel. So one found
-  region over two scratches finds both, and a defect found in pieces is found once.
+- *one to one*, for scores: a found and a true component match if their IoU exceeds an overlap, each
+  with at most one other, and as many as possible are matched. From an overlap of 0.5 on, the
+  matching is unique (Kirillov et al., Panoptic Segmentation, CVPR 2019).
+- *by touch*, for an inspector: a true component counts as found if more than a share of its pixels
+  was found, by default any; a found one is false if it has no true pixel. So one found region over
+  two scratches finds both, and a defect found in pieces is found once.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Matching(NamedTuple):
 
     @property
     def n_false(self) -> int:
-        """How many found components hold no true pixel."""
+        """The number of found components without a true pixel."""
         return len(self.found_areas) - len(np.unique(self.pairs[:, 1]))
 
     @property
@@ -59,7 +59,7 @@ class Scores(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """The share of found components that match; NaN if nothing was found."""
+        """The share of found components that match; NaN if there are none."""
         return _ratio(self.matched, self.matched + self.false)
 
     @property
@@ -69,25 +69,25 @@ class Scores(NamedTuple):
 
     @property
     def recognition_quality(self) -> float:
-        """RQ, which is the F1 of detection."""
+        """RQ, the F1 score of detection."""
         return _ratio(self.matched, self.matched + (self.missed + self.false) / 2)
 
     @property
     def segmentation_quality(self) -> float:
-        """SQ, the mean IoU of what matches."""
+        """SQ, the mean IoU of matches."""
         return _ratio(self.iou_sum, self.matched)
 
     @property
     def panoptic_quality(self) -> float:
-        """PQ = SQ * RQ (of an overlap of 0.5)."""
+        """PQ = SQ * RQ (for an overlap of 0.5)."""
         return _ratio(self.iou_sum, self.matched + (self.missed + self.false) / 2)
 
 
 def match(true: str, found: str, size_hw: tuple[int, int]) -> Matching:
-    """Match the components of two masks that are given as RLE.
+    """Match the components of two masks given as RLE.
 
     Raises:
-        BadInput: an RLE is not legal for the size.
+        BadInput: an RLE is illegal for the size.
     """
     regions = [_columns(rle.parse(text, size_hw), size_hw[0]) for text in (true, found)]
     labels = [label_runs([r]) if len(r.lengths) else np.zeros(0, np.int64) for r in regions]
@@ -115,12 +115,12 @@ def score(matchings: Sequence[Matching], overlap: float = 0.5) -> Scores:
 def defects(
     matchings: Sequence[Matching], groups: Sequence[int], share: float = 0.0
 ) -> tuple[Int64, Bool, Int64]:
-    """List the true components of many images, as `pod.fit` takes them, found by touch.
+    """List the true components of many images for `pod.fit`, found by touch.
 
     Args:
         matchings: of N images.
         groups: (N,) labels.
-        share: of a component's pixels; it counts as found where more were.
+        share: of a component's pixels; it counts as found if more were found.
 
     Returns:
         (D,) the longer side in pixels, whether it was found, and the group of its image.
@@ -132,7 +132,7 @@ def defects(
 
 
 def _columns(runs: Int64, height: int) -> ColumnRuns:
-    """Cut runs (R, 2) of a mask at the ends of columns, and say which touch (as `column_runs`)."""
+    """Cut runs (R, 2) of a mask at the ends of columns, and find which touch (`column_runs`)."""
     starts, stops = runs[:, 0], runs[:, 0] + runs[:, 1]
     n_columns = (stops - 1) // height - starts // height + 1
     run = np.repeat(np.arange(len(runs)), n_columns)
@@ -140,7 +140,7 @@ def _columns(runs: Int64, height: int) -> ColumnRuns:
     columns = starts[run] // height + nth
     start = np.maximum(starts[run], columns * height)
     stop = np.minimum(stops[run], (columns + 1) * height)
-    # a background pixel between columns, so that what ends one touches not what begins the next
+    # a background pixel between columns, so that runs of successive columns do not join
     padded = columns * (height + 2) + start - columns * height + 1
     padded_stop = padded + stop - start
     first = np.searchsorted(padded_stop, padded + height + 2)
@@ -153,7 +153,7 @@ def _columns(runs: Int64, height: int) -> ColumnRuns:
 def _overlaps(
     regions: Sequence[ColumnRuns], labels: Sequence[Int64], height: int, n_found: int
 ) -> tuple[Int64, Int64]:
-    """Add up the pixels that true and found components share: (P, 2) and (P,)."""
+    """Count the pixels that true and found components share: pairs (P, 2) and counts (P,)."""
     starts = [r.columns * height + r.rows for r in regions]
     stops = [start + r.lengths for start, r in zip(starts, regions, strict=True)]
     first = np.searchsorted(stops[1], starts[0], side="right")  # found runs that reach into each
@@ -180,7 +180,7 @@ def _long_sides(runs: ColumnRuns, labels: Int64) -> Int64:
 
 
 def _sum_by(labels: Int64, values: Int64) -> Int64:
-    sums: Int64 = np.bincount(labels, values).astype(np.int64)  # of floats, by its weights
+    sums: Int64 = np.bincount(labels, values).astype(np.int64)  # weighted counts are floats
     return sums
 
 

@@ -1,10 +1,10 @@
-"""The probability of detection by size, as non-destructive testing reports it.
+"""The probability of detection (POD) by size, as in non-destructive testing.
 
-Hit or miss: a logistic curve over the logarithm of the size, by maximum likelihood, from which
-a50 and a90 (the sizes that are found with 50% and 90%) and a90/95 follow: the size of which one can
-say with 95% confidence that 90% of such defects are found. MIL-HDBK-1823A (2009) and ASTM E2862
-(hit/miss; E3023 is its sister for signals that have a height) define them. The bound is that of the
-likelihood ratio, which the handbook prefers for hit/miss, one-sided; not Wald's.
+Hit/miss: a logistic curve over the logarithm of the size, by maximum likelihood. It gives a50 and
+a90 (the sizes found with 50% and 90% probability) and a90/95: the size of which 90% of defects are
+found with 95% confidence. They are defined by MIL-HDBK-1823A (2009) and ASTM E2862 (hit/miss; E3023
+is for signal amplitudes). The bound is the one-sided one of the likelihood ratio, which the
+handbook prefers for hit/miss, not Wald's.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from scipy.special import expit, logit, ndtri, stdtrit
 from steelseg.core.arrays import Bool, Float64
 from steelseg.quality.intervals import CONFIDENCE, Estimate, rate
 
-_STEPS = 100  # of Newton's method, which takes fewer than 10 where there is a maximum
-_FARTHEST = 1e4  # times the largest size: a bound beyond that says nothing
+_STEPS = 100  # of Newton's method, which needs fewer than 10 if there is a maximum
+_FARTHEST = 1e4  # times the largest size: bounds beyond that are meaningless
 
 
 class Pod(NamedTuple):
     """A curve: the log odds of being found are `intercept + slope * ln(size)`.
 
-    `sizes` maps a share to the size that is found with it, and to that of which one can say so with
-    confidence: {0.9: (a90, a90/95)}. The second is None where the data show it for no size.
+    `sizes` maps a probability to the size found with it and to its confidence bound:
+    {0.9: (a90, a90/95)}. The bound is None if the data support it for no size.
     """
 
     intercept: float
@@ -41,7 +41,7 @@ class Pod(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Defects of like size: from `low` to `high`, how many, and what share of them was found."""
+    """Defects of similar size: from `low` to `high`, their number, and the share found."""
 
     low: float
     high: float
@@ -52,7 +52,7 @@ class Band(NamedTuple):
 def recall_by_size(
     sizes: npt.ArrayLike, is_hit: npt.ArrayLike, groups: npt.ArrayLike, n_bands: int = 4
 ) -> list[Band]:
-    """Count hits in bands of about equally many defects, (D,) of each; bands are never empty."""
+    """Count hits in bands of about equally many of the (D,) defects; no band is empty."""
     size, hit, label = np.asarray(sizes), np.asarray(is_hit, dtype=bool), np.asarray(groups)
     if not size.size:
         return []
@@ -73,14 +73,14 @@ def fit(
     shares: Sequence[float] = (0.5, 0.9),
     confidence: float = CONFIDENCE,
 ) -> Pod | str:
-    """Fit the curve, or say in a sentence why there is none.
+    """Fit the curve, or return a sentence on why there is none.
 
     Args:
         sizes: (N,) of true defects, above 0: pixels or millimetres.
         is_hit: (N,) whether each was found.
-        groups: (N,) labels of images, parts or coils; None for defects that are independent. Where
-            those of a group share their luck, the likelihood ratio is divided by how much larger
-            that makes the variance at the size in question (Rao and Scott, 1984).
+        groups: (N,) labels of images, parts or coils; None for independent defects. If defects of a
+            group are correlated, the likelihood ratio is divided by the design effect at the size
+            in question (Rao and Scott, 1984).
         shares: probabilities of detection to find the sizes of.
         confidence: of the bounds, one-sided.
     """
@@ -104,7 +104,7 @@ def fit(
 
 
 def _no_curve(size: Float64, hit: Bool) -> str:
-    """Say why maximum likelihood has no answer (Albert and Anderson, 1984); empty if it has."""
+    """Return why there is no maximum (Albert and Anderson, 1984); empty if there is one."""
     if not size.size:
         return "there are no defects"
     smallest, largest = f"{size.min():.4g}", f"{size.max():.4g}"
@@ -129,7 +129,7 @@ def _newton(design: Float64, hit: Bool, offset: float = 0.0) -> Float64:
         information = design.T @ (design * (p * (1 - p))[:, None])
         step = np.linalg.solve(information, design.T @ (hit - p))
         new = _likelihood(design @ (coefficients + step) + offset, hit)
-        while new < best - 1e-9 and np.abs(step).max() > 1e-12:  # it went too far
+        while new < best - 1e-9 and np.abs(step).max() > 1e-12:  # overshot
             step = step / 2
             new = _likelihood(design @ (coefficients + step) + offset, hit)
         coefficients, gain, best = coefficients + step, new - best, new
@@ -150,7 +150,7 @@ def _bound(
     log_a: float,
     limit: float,
 ) -> float | None:
-    """Find the largest size that a curve as likely as `limit` lets be found with this share."""
+    """Find the largest size found with this probability by any curve within `limit`."""
     best = _likelihood(curve[0] + curve[1] * log_size, hit)
 
     def excess(log_bound: float) -> float:
@@ -172,7 +172,7 @@ def _limit(
     coefficients: tuple[float, float],
     confidence: float,
 ) -> float:
-    """Return what twice the loss of log likelihood may be; more where groups share their luck."""
+    """Return the limit of twice the loss of log likelihood; larger for correlated groups."""
     if groups is None:
         return float(ndtri(confidence) ** 2)
     p = expit(design @ np.array(coefficients))
