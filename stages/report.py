@@ -3,8 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from steelseg.core import sealed
 from steelseg.core.files import read_metrics, sha256, write_text
 from steelseg.core.params import load
@@ -34,16 +32,14 @@ def main() -> None:
     training = TrainConfig(**model.card.training)
     cache = Cache(DATA / "cache")
     images = image_table.read(DATA / "annotations.parquet")
-    split = fold_table.read(FOLDS, cache.names, cache.annotations)
-    folds = fold_table.fold_numbers(split)
+    folds = fold_table.fold_numbers(fold_table.read(FOLDS, cache.names, cache.annotations))
     trained_on = fold_table.trained_on(folds, training.fold)
     table = outcome.read_validation(DATA / "validation.parquet")
     landscape = outcome.read_landscape(DATA / "landscape.json")
     rules, classes = model.rules.by_class, cache.class_infos
     models = by_fold(model.folders, training.fold, cache.identity, sha256(FOLDS))
 
-    verdicts, row_of = model.rules.verdicts, {name: i for i, name in enumerate(cache.names)}
-    rows = table["image"].map(row_of).to_numpy()  # one for each class of an image
+    verdicts = model.rules.verdicts
     named = dict(zip(images.names, images.groups, strict=True))
     groups = [named[name] for name in table["image"][:: len(rules)]]
 
@@ -69,9 +65,7 @@ def main() -> None:
             "groups": verdict_figures.worst_groups(
                 table, groups, verdicts.chosen.level if verdicts else None
             ),
-            "defects": verdict_figures.defects(
-                table, split["group"].to_numpy(dtype=np.int64)[rows], classes
-            ),
+            "defects": verdict_figures.defects(table, classes),
             "landscapes": model_figures.landscapes(landscape, rules, classes),
             "confidence_figures": model_figures.confidence_figures(table, classes),
             "gallery": page.gallery_pictures(cache, table, predict, config.gallery_images),

@@ -86,15 +86,18 @@ def main() -> None:
         if len(test_rows := fold_table.rows_held_out(folds)):
             runtime = open_models(folders, inference, views, many=True)
             counts = held_out.count(cache, test_rows, runtime, rules, show("testing"))
-            groups = folds["group"].to_numpy(dtype=np.int64)[test_rows]
-            scores |= held_out.report(counts, groups, cache.classes)
+            test_groups = folds["group"].to_numpy(dtype=np.int64)[test_rows]
+            scores |= held_out.report(counts, test_groups, cache.classes)
         network = open_models(folders, inference, views).network
         probe = take_probe(probe_image(cache, validation), network)
         by_class = dict(zip(cache.classes, rules, strict=True))
         write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe, verdicts))
         write_json(Path("metrics/tune_threshold.json"), scores)
         names = [cache.names[row] for row in rows]
-        outcome.write_validation(VALIDATION, names, by_class, table, honest, sure, matchings)
+        outcome.write_validation(
+            VALIDATION, names, groups, by_class, table, honest, sure, matchings
+        )
+        tracker.artifact(VALIDATION)  # which `champion` compares models by
         outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
         log_model(tracker, folders, cache.image(rows[0]), scores)
     if note := caveat(scores, cache.class_infos):

@@ -1,12 +1,19 @@
 """Component tables and their images for tests, and the Dice they are held to."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from steelseg.core.arrays import Float32, Uint8
+from steelseg.core.sealed import write_sealed_table
 from steelseg.data import rle
 from steelseg.predict.postprocess import ClassRule, postprocess
+from steelseg.tune import outcome
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.search import TuneConfig
 
@@ -64,3 +71,30 @@ def dice(predicted_hw, true_hw):
     """Kaggle's Dice of one pair."""
     both = int(predicted_hw.sum()) + int(true_hw.sum())
     return 1.0 if both == 0 else 2 * int((predicted_hw & true_hw).sum()) / both
+
+
+def validation_table(hits: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """Table images as tune_threshold does: of each class 10 px are true and found, and some both.
+
+    Args:
+        hits: by image, how many pixels of each class are both; the Dice is a tenth of it.
+    """
+    rows = [
+        {"image": name, "group": group, "class_id": number, "honest_true_positive": n}
+        for group, (name, of_image) in enumerate(hits.items())
+        for number, n in enumerate(of_image, 1)
+    ]
+    table = pd.DataFrame(rows)
+    for column in ("true", "predicted", "honest_predicted"):
+        table[column] = 10
+    table["true_positive"] = table["honest_true_positive"]
+    table["confidence"] = table["raw_confidence"] = np.float32(0.5)
+    table["defect_sizes"], table["defects_found"] = [[5]] * len(rows), [[True]] * len(rows)
+    table["false_components"] = 0
+    return table
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write such a table to be read by `outcome.read_validation`."""
+    arrow = pa.Table.from_pandas(table, outcome._SCHEMA, preserve_index=False)
+    write_sealed_table(path, arrow.replace_schema_metadata(None))

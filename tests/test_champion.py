@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from tables import validation_table, write_table
 
 from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
@@ -13,6 +14,7 @@ from steelseg.registry import champion
 from steelseg.registry.champion import Candidate, choose
 from steelseg.tracking import mlflow_run
 from steelseg.tracking.mlflow_run import stage_run
+from steelseg.tracking.store import EXPERIMENT
 
 pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have some of their own
 
@@ -83,6 +85,16 @@ def finish(client: MlflowClient, name: str, score: float, dataset: str = "sample
                 mlflow.finalize_logged_model(model.model_id, "READY")
 
 
+def log_table(client: MlflowClient, name: str, hits: dict[str, list[int]]) -> None:
+    """Leave the table of validation images of an experiment's run."""
+    path = Path("validation.parquet")
+    write_table(path, validation_table(hits))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = client.search_runs([experiment.experiment_id])
+    (run,) = (run for run in runs if run.info.run_name == name)
+    client.log_artifact(run.info.run_id, str(path))
+
+
 def alias(client: MlflowClient) -> str:
     run_id = client.get_model_version_by_alias("steelseg", champion.ALIAS).run_id
     return str(client.get_run(run_id).info.run_name)
@@ -118,4 +130,25 @@ def test_the_alias_moves_when_told_to(client: MlflowClient, capsys: pytest.Captu
         main(["champion"])
     assert alias(client) == "first/tune_threshold"
     main(["champion", "--dataset", "severstal"])
+    assert alias(client) == "third/tune_threshold"
+
+
+def test_a_difference_within_noise_needs_a_decision(
+    client: MlflowClient, capsys: pytest.CaptureFixture
+) -> None:
+    """A run with a higher score, but not surely better, is refused; a surely better one is not."""
+    finish(client, "first", 0.7)
+    main(["champion"])
+    finish(client, "second", 0.71)
+    for name, swap in (("first", 0), ("second", 1)):
+        hits = {f"{i}.png": [4 + (i % 2 == swap), 9] for i in range(8)}
+        log_table(client, name, hits)
+    with pytest.raises(SystemExit, match=r"not surely better .* pair-Dice [+-]0.0000"):
+        main(["champion"])
+    assert alias(client) == "first/tune_threshold"
+    main(["champion", "--anyway"])
+    assert alias(client) == "second/tune_threshold"
+    finish(client, "third", 0.8)
+    log_table(client, "third", {f"{i}.png": [8, 9] for i in range(8)})
+    main(["champion"])
     assert alias(client) == "third/tune_threshold"

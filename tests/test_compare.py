@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from tables import validation_table, write_table
 
+from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
-from steelseg.experiments.compare import compare
+from steelseg.experiments.compare import compare, compare_tables
 
 
 def draw(gain, n=120, seed=0):
@@ -59,3 +61,39 @@ def test_other_images_are_refused():
     """Only the same images can be compared."""
     with pytest.raises(BadInput, match="the same 2 images"):
         compare(["a", "b"], [1], [0, 1], np.ones((2, 1)), np.ones((3, 1)))
+
+
+def test_tables_are_compared_on_the_images_of_both():
+    """By cross-fitted counts and the groups of the table; others do not count."""
+    first = validation_table({"a": [4, 9], "b": [4, 4], "c": [0, 0], "e": [0, 0]})
+    second = validation_table({"c": [5, 0], "b": [4, 4], "a": [9, 9], "d": [0, 0]})
+    found = compare_tables(first, second)
+    assert (found.n_images, found.n_groups) == (3, 3)
+    assert (found.better, found.worse) == (["c", "a"], [])
+    assert found.overall.value == pytest.approx((5 / 10 + 9 / 10 - 4 / 10) / 6)
+    assert [e.value for e in found.by_class.values()] == [pytest.approx(1 / 3), 0]
+    with pytest.raises(BadInput, match="no image was validated by both"):
+        compare_tables(first, validation_table({"z": [1, 1]}))
+    with pytest.raises(BadInput, match=r"same classes, but got \[1, 2\] and \[1\]"):
+        compare_tables(first, validation_table({"a": [1]}))
+    with pytest.raises(BadInput, match="different annotations"):
+        compare_tables(first, first.assign(true=7))
+
+
+def test_runs_are_compared_by_their_folders(tmp_path, capsys):
+    """What is printed, and what a folder without a run is told."""
+    for name, hits in {"one": 4, "two": 6}.items():
+        (tmp_path / name / "data").mkdir(parents=True)
+        table = {f"{i}.png": [hits, 9] for i in range(6)}
+        write_table(tmp_path / name / "data/validation.parquet", validation_table(table))
+    main(["compare", str(tmp_path / "one"), str(tmp_path / "two")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "validated by both: 6 images in 6 groups",
+        "pair-Dice  +0.1000 (95%: +0.1000 to +0.1000): better",
+        "  class 1  +0.2000 (95%: +0.2000 to +0.2000)",
+    ]
+    assert lines[4].startswith("6 images better, most of all 5.png, 4.png")
+    assert lines[5] == "0 images worse"
+    with pytest.raises(SystemExit, match="no such file"):
+        main(["compare", str(tmp_path), str(tmp_path / "two")])

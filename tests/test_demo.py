@@ -73,7 +73,8 @@ def repository(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     path = folder / "data" / "validation.parquet"
     sure = probabilities.max(axis=(2, 3))
     nothing = [[match("", "", (2, 2))] * 2] * len(shown)
-    outcome.write_validation(path, table.names, rules, components, honest, sure, nothing)
+    groups = np.arange(len(shown))
+    outcome.write_validation(path, table.names, groups, rules, components, honest, sure, nothing)
     return folder
 
 

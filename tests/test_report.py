@@ -80,7 +80,8 @@ def table(tmp_path: Path) -> pd.DataFrame:
     for pairs in PAIRS.values():
         components.append([pair_components(*pair) for pair in pairs])
     rules = {1: ClassRule(), 2: ClassRule()}
-    outcome.write_validation(path, list(PAIRS), rules, components, counts // 2, *found)
+    groups = np.arange(len(PAIRS))
+    outcome.write_validation(path, list(PAIRS), groups, rules, components, counts // 2, *found)
     read = outcome.read_validation(path)
     assert np.array_equal(outcome.counts_of(read), counts)
     assert np.array_equal(outcome.counts_of(read, honest=True)[..., :2], counts[..., :2] // 2)
@@ -335,7 +336,7 @@ def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict
         "confusion": verdict_figures.confusion(table, CLASSES),
         "verdicts": verdict_figures.verdicts(judged(), CLASSES),
         "groups": verdict_figures.worst_groups(table, [HOSTILE] * len(PAIRS), 0.5),
-        "defects": verdict_figures.defects(table, np.arange(len(table)) // 2, CLASSES),
+        "defects": verdict_figures.defects(table, CLASSES),
         "landscapes": model_figures.landscapes(landscape, rules, CLASSES),
         "confidence_figures": model_figures.confidence_figures(table, CLASSES),
         "gallery": {"best": [bad], "worst": [], "surprising": []},
@@ -376,7 +377,8 @@ def test_defects_have_a_curve_or_a_reason() -> None:
     table = pd.DataFrame({"class_id": [1, 2] * 80, "false_components": [1, 0] * 80})
     table["defect_sizes"] = [[size] for size in sizes.ravel()]
     table["defects_found"] = [[hit] for hit in np.ravel(hits)]
-    section = verdict_figures.defects(table, np.arange(160) // 2, CLASSES)
+    table["group"] = np.arange(160) // 2
+    section = verdict_figures.defects(table, CLASSES)
     first, second = section["rows"]
     assert (first["n"], first["false"], second["false"]) == (80, 1, 0)
     assert first["a50"] < first["a90"][0] < first["a90"][1]

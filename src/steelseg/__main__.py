@@ -16,6 +16,7 @@ from steelseg.core.errors import SteelsegError, in_words
 COMMANDS = {
     "ablation": ("experiments.ablation", "try the switches of a plan, and tabulate what they gain"),
     "champion": ("registry.champion", "name the best registered model, or another, the champion"),
+    "compare": ("experiments.compare", "test whether one of two models is better than the other"),
     "demo": ("demo.command", "try the model on images of your own, in a browser"),
     "export": ("formats.exporting", "write labels or predictions in a format of other tools"),
     "import": ("formats.importing", "turn annotated images in any format into a data set"),

@@ -1,15 +1,24 @@
-"""Comparison of two models on the same images: is the difference more than noise?"""
+"""The command `compare`: two models on the same images. Is the difference more than noise?"""
 
-from collections.abc import Sequence
+import subprocess
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from steelseg.core.arrays import Float64
 from steelseg.core.errors import BadInput
 from steelseg.quality.intervals import CONFIDENCE, Estimate, mean
+from steelseg.tune.metrics import TRUE, pair_dice
+from steelseg.tune.outcome import counts_of, read_validation
 
+VALIDATION = Path("data/validation.parquet")
+SHOWN = 5  # images that changed most
 Verdict = Literal["better", "worse", "within noise"]
 
 
@@ -21,6 +30,8 @@ class Comparison(NamedTuple):
     better: list[str]
     """images on which the second model is better, largest gain first"""
     worse: list[str]
+    n_images: int
+    n_groups: int
 
     @property
     def verdict(self) -> Verdict:
@@ -28,6 +39,98 @@ class Comparison(NamedTuple):
         if self.overall.low > 0:
             return "better"
         return "worse" if self.overall.high < 0 else "within noise"
+
+    @property
+    def difference(self) -> str:
+        """The difference of the means with its interval and the verdict, as text."""
+        return f"{_signed(self.overall)}: {self.verdict}"
+
+
+def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
+    """Add the arguments of `compare` to a parser and return the function that runs it."""
+    parser.description = (
+        "Compare the cross-fitted pair-Dice of two models on the images that both were validated "
+        "on. Prints the difference with its 95% interval, in all and by class, and the images that "
+        "changed most. Name an experiment of `dvc exp show`, a Git revision, or the folder of a "
+        "finished run (`.` for this one)."
+    )
+    parser.add_argument("first", help="the model to compare with, such as main")
+    parser.add_argument("second", help="the model that may be better, such as an experiment's name")
+    return _run
+
+
+def _run(arguments: Namespace) -> Iterator[str]:
+    first, second = (find_validation(name) for name in (arguments.first, arguments.second))
+    yield from describe(compare_tables(first, second))
+
+
+def find_validation(where: str) -> pd.DataFrame:
+    """Read data/validation.parquet of a folder, an experiment or a Git revision.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
+    """
+    if Path(where).is_dir():
+        return read_validation(Path(where) / VALIDATION)
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / VALIDATION.name
+        words = ["dvc", "get", ".", str(VALIDATION), f"--rev={where}", "--out", str(path)]
+        got = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
+        if got.returncode:
+            reason = " ".join(got.stderr.split()).removeprefix("ERROR: ")
+            raise BadInput(
+                f"{where}: expected an experiment, a Git revision or a folder with {VALIDATION}: "
+                f"{reason}"
+            )
+        return read_validation(path)
+
+
+def compare_tables(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
+    """Compare two models by what `tune.outcome.read_validation` returns for each.
+
+    Only images in both tables count.
+
+    Raises:
+        BadInput: there are none, or the tables are of other classes or annotations.
+    """
+    classes = [table["class_id"].unique().tolist() for table in (first, second)]
+    if classes[0] != classes[1]:
+        raise BadInput(
+            f"expected two models of the same classes, but got {' and '.join(map(str, classes))}"
+        )
+    counts = [counts_of(table, honest=True) for table in (first, second)]
+    n_classes = len(classes[0])
+    names = [table["image"].tolist()[::n_classes] for table in (first, second)]
+    rows = {name: row for row, name in enumerate(names[1])}
+    common = [row for row, name in enumerate(names[0]) if name in rows]
+    if not common:
+        raise BadInput("no image was validated by both models: their folds or data sets differ")
+    shared = [names[0][row] for row in common]
+    before, after = counts[0][common], counts[1][[rows[name] for name in shared]]
+    if not np.array_equal(before[..., TRUE], after[..., TRUE]):
+        raise BadInput("the two models were validated on different annotations of the same images")
+    groups = first["group"].to_numpy()[::n_classes][common]
+    return compare(shared, classes[0], groups, pair_dice(before), pair_dice(after))
+
+
+def describe(found: Comparison) -> Iterator[str]:
+    """Yield a comparison as lines."""
+    yield f"validated by both: {found.n_images} images in {found.n_groups} groups"
+    yield f"pair-Dice  {found.difference}"
+    for class_id, estimate in found.by_class.items():
+        yield f"  class {class_id}  {_signed(estimate)}"
+    for kind, names in (("better", found.better), ("worse", found.worse)):
+        most = f", most of all {', '.join(names[:SHOWN])}" if names else ""
+        yield f"{len(names)} images {kind}{most}"
+    yield (
+        "The intervals cover new images under these two models. Another seed may change the scores "
+        "by more; `python -m steelseg ablation` tries several."
+    )
+
+
+def _signed(estimate: Estimate) -> str:
+    value, low, high = estimate
+    return f"{value:+.4f} (95%: {low:+.4f} to {high:+.4f})"
 
 
 def compare(
@@ -60,6 +163,8 @@ def compare(
         dict(zip(classes, by_class, strict=True)),
         [names[i] for i in order[::-1] if of_image[i] > 0],
         [names[i] for i in order if of_image[i] < 0],
+        len(names),
+        len(np.unique(np.asarray(groups))),
     )
 
 

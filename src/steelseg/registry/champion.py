@@ -5,12 +5,18 @@ Runs are comparable if validated on the same images: same data set, fold and fol
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from steelseg.core.errors import BadInput
+from steelseg.experiments.compare import VALIDATION, compare_tables
 from steelseg.registry.log import REGISTERED, register
 from steelseg.tracking.runs import STAGE_TAG
 from steelseg.tracking.store import EXPERIMENT, open_store
+from steelseg.tune.outcome import read_validation
 
 ALIAS = "champion"
 METRIC, BASELINE = "pair_dice", "all_empty_pair_dice"
@@ -29,6 +35,8 @@ class Candidate(NamedTuple):
     folds_md5: str
     score: float
     baseline: float
+    parent_id: str = ""
+    """the experiment's run, which has the table of validation images"""
 
     @property
     def validation(self) -> tuple[str, str, str]:
@@ -46,6 +54,11 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--run", help="choose this run, by its id or name or its experiment's name")
     one.add_argument("--version", help="choose this version of the registered model")
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="replace the champion even where the difference is within noise",
+    )
     parser.add_argument("--dataset", help="compare only runs on this data set")
     parser.add_argument("--fold", help="compare only runs validated on this fold")
     return _run
@@ -109,6 +122,8 @@ def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
     chosen = choose(found, arguments.run, arguments.version)
     previous = _champion(client)
     yield from table(found, chosen, previous)
+    if not (arguments.anyway or arguments.run or arguments.version):
+        refuse_noise(client, [c for c in found if previous and c.version == previous], chosen)
     version = chosen.version or register(client, chosen.run_id, chosen.model_uri)
     if version == previous:
         yield f"{REGISTERED} version {version} remains the {ALIAS}"
@@ -117,6 +132,38 @@ def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
     instead = f", instead of version {previous}" if previous else ""
     yield f"{REGISTERED} version {version} is now the {ALIAS}{instead}"
     yield f"load or serve it as models:/{REGISTERED}@{ALIAS}"
+
+
+def refuse_noise(client: Any, champions: Sequence[Candidate], chosen: Candidate) -> None:
+    """Refuse a best run that is not surely better than the champion.
+
+    Nothing is refused if there is no champion among the comparable runs, or if a run has no table
+    of its validation images: runs of older versions have none.
+
+    Raises:
+        BadInput: the difference is within noise.
+    """
+    if not champions or champions[-1] == chosen:
+        return
+    old, new = (_validation(client, one) for one in (champions[-1], chosen))
+    if old is None or new is None:
+        return
+    found = compare_tables(old, new)
+    if found.verdict != "better":
+        raise BadInput(
+            f"{chosen.name} is not surely better than the {ALIAS}: pair-Dice {found.difference}. "
+            "Choose it with --anyway, or by its name with --run"
+        )
+
+
+def _validation(client: Any, candidate: Candidate) -> pd.DataFrame | None:
+    """Read a run's table of validation images from MLflow; None if it has none."""
+    with TemporaryDirectory() as temporary:
+        try:
+            path = client.download_artifacts(candidate.parent_id, VALIDATION.name, temporary)
+        except Exception:  # of MLflow, its store, or the file system
+            return None
+        return read_validation(Path(path))
 
 
 def finished(client: Any) -> list[Candidate]:
@@ -160,6 +207,7 @@ def _candidate(run: Any, model_uri: str, version: str | None) -> Candidate:
         tags.get(FOLDS_TAG, ""),
         metrics[METRIC],
         metrics[BASELINE],
+        tags.get("mlflow.parentRunId", ""),
     )
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
-from steelseg.core.arrays import Float64, Int64
+from steelseg.core.arrays import Float64
 from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.quality.intervals import Estimate, rate
 from steelseg.quality.verdicts import Choice, Verdicts
@@ -67,23 +67,19 @@ def trade_off(found: Verdicts, classes: Sequence[ClassInfo]) -> Markup:
     return to_svg(drawing, "escapes at each limit of false alarms, with a 95% band")
 
 
-def defects(table: pd.DataFrame, groups: Int64, classes: Sequence[ClassInfo]) -> dict[str, Any]:
+def defects(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, Any]:
     """Describe the true components by size: a curve per class, and a row of what is found.
 
-    Args:
-        table: as `tune.outcome.read_validation` returns it.
-        groups: the group of each row's image.
-        classes: in channel order.
+    `table` is as `tune.outcome.read_validation` returns it.
     """
     drawn: list[Markup] = []
     rows: list[dict[str, Any]] = []
     for one in classes:
-        of_class = (table["class_id"] == one.id).to_numpy()
-        chosen = table[of_class]
+        chosen = table[table["class_id"] == one.id]
         n = chosen["defect_sizes"].map(len).to_numpy()
         sizes = np.concatenate([np.zeros(0), *chosen["defect_sizes"]])
         is_hit = np.concatenate([np.zeros(0, bool), *chosen["defects_found"]]).astype(bool)
-        of_group = np.repeat(groups[of_class], n)
+        of_group = np.repeat(chosen["group"].to_numpy(), n)
         curve = pod.fit(sizes, is_hit, of_group, SHARES)
         row: dict[str, Any] = {"class_id": one.id, "n": len(sizes)}
         row |= {"found": rate(is_hit, of_group), "false": chosen["false_components"].mean()}

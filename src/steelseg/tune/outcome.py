@@ -30,6 +30,7 @@ def _list(of: pa.DataType) -> pa.ListType:
 _SCHEMA = pa.schema(
     [
         ("image", pa.string()),
+        ("group", pa.int64()),
         ("class_id", pa.int64()),
         ("confidence", pa.float32()),
         ("raw_confidence", pa.float32()),
@@ -56,6 +57,7 @@ class Landscape(NamedTuple):
 def write_validation(
     path: Path,
     names: Sequence[str],
+    groups: Int64,
     rules: Mapping[int, ClassRule],
     table: ComponentTable,
     honest: Int64,
@@ -67,6 +69,7 @@ def write_validation(
     Args:
         path: the file.
         names: N images.
+        groups: (N,) labels.
         rules: the tuned rule of each of C classes, in channel order.
         table: of the images.
         honest: (N, C, 3) pixels under rules chosen without the image, see `search.cross_fit`.
@@ -80,6 +83,7 @@ def write_validation(
     counts = search.count(table, list(rules.values()))
     columns = [
         np.repeat(names, len(rules)),
+        np.repeat(groups, len(rules)),
         np.tile(list(rules), len(names)),
         confidences.ravel(),
         raw.ravel(),
