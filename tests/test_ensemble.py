@@ -113,7 +113,7 @@ def test_a_member_is_what_its_name_says(models: dict[int, Path]) -> None:
         member_folders(models[0], [name])
     shutil.rmtree(own)
     shutil.copytree(models[2], own)
-    with pytest.raises(BadInput, match="holds another model than its name says"):
+    with pytest.raises(BadInput, match="contains another model than its name states"):
         member_folders(models[0], [name])
 
 

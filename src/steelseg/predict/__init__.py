@@ -1,1 +1,1 @@
-"""From images to masks and rows."""
+"""Predicts masks and rows from images."""

@@ -1,7 +1,7 @@
-"""Models that answer together: the one of the pipeline, and members collected beside it.
+"""Ensembles: the pipeline's model, and members collected next to it.
 
-A member is a copy of another model's folder, `models/members/<name>`, and its name is the beginning
-of its weights' checksum. So the parameter `ensemble` alone says exactly which models answer.
+A member is a copy of another model's folder, `models/members/<name>`, named by the first digits of
+its weights' checksum. So the parameter `ensemble` alone identifies the models.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,25 +23,25 @@ R = TypeVar("R")
 
 
 def member_folders(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Find the models that answer: `folder` itself, then the members in the order of their names.
+    """Find the models of an ensemble: `folder` itself, then the members in the order of `names`.
 
     Members are looked up in `folder`, and for experiments in temporary folders also in the models
     of the repository.
 
     Raises:
-        BadInput: the model is damaged, or a member is missing, is not what its name says, is the
+        BadInput: the model is damaged, or a member is missing, does not match its name, is the
             model itself, or is for other classes or pixels.
     """
     if (own := checked_name(folder)) in names:
-        raise BadInput(f"`ensemble`: {own} is {folder} itself, which answers without that")
+        raise BadInput(f"`ensemble`: {own} is {folder} itself, which is always included")
     return [folder, *(_find_sound(folder, name) for name in names)]
 
 
 def files_of(folders: Sequence[Path]) -> dict[str, Path]:
-    """List the files of models that answer together, by their paths in one folder for them all.
+    """List the files of an ensemble, by their paths in one common folder.
 
     Args:
-        folders: as `member_folders` finds them.
+        folders: from `member_folders`.
     """
     own, *members = folders
     listed = {name: own / name for name in (*FILES, RULES)}
@@ -53,13 +53,13 @@ def files_of(folders: Sequence[Path]) -> dict[str, Path]:
 def by_fold(
     folders: Sequence[Path], fold: int, cache: str, folds_sha256: str
 ) -> dict[int, list[Path]]:
-    """Sort models by the fold that they were validated on, none of whose images they have seen.
+    """Group models by the fold that they were validated on, whose images they have not seen.
 
     Args:
         folders: the model of the pipeline first.
-        fold: what that one was validated on.
-        cache: the identity of the cache, on which all must have been trained.
-        folds_sha256: the checksum of the table of folds, which all must have been trained by.
+        fold: the fold that it was validated on.
+        cache: the identity of the cache that all must have been trained on.
+        folds_sha256: the checksum of the table of folds that all must have been trained with.
 
     Raises:
         BadInput: a member was trained on other data or folds.
@@ -69,8 +69,8 @@ def by_fold(
         card = read_card(folder)
         if card.cache != cache or card.folds != folds_sha256 or card.fold is None:
             raise BadInput(
-                f"`ensemble`: {folder.name} was trained on other images, masks or folds, so that "
-                "no score of it here would be honest"
+                f"`ensemble`: {folder.name} was trained on other images, masks or folds, so any "
+                "score of it here would be biased"
             )
         sorted_.setdefault(card.fold, []).append(folder)
     return dict(sorted(sorted_.items()))
@@ -84,15 +84,15 @@ def out_of_fold_maps(
     views: ViewsConfig,
     finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R]]:
-    """Yield rows with what `finish` makes of their maps, by models that have not seen them.
+    """Yield rows with the result of `finish` on their maps, by models that have not seen them.
 
     Args:
         models: by the fold that they were validated on.
         rows: of each of these folds.
-        read: turns a row into an image.
+        read: loads the image of a row.
         inference: how the networks are run.
         views: the flips, turns and tiles.
-        finish: is given a row and its probability maps, see `inference.answers`.
+        finish: called with a row and its probability maps, see `inference.answers`.
     """
     for fold, folders in models.items():
         if rows.get(fold):
@@ -101,10 +101,10 @@ def out_of_fold_maps(
 
 
 def find(folder: Path, name: str) -> Path:
-    """Find the folder of a member, without a look into it.
+    """Find the folder of a member, without checking its contents.
 
     Raises:
-        BadInput: there is none.
+        BadInput: it does not exist.
     """
     places = [folder / MEMBERS / name, repository_root() / "models" / MEMBERS / name]
     for place in places:
@@ -118,7 +118,7 @@ def find(folder: Path, name: str) -> Path:
 def _find_sound(folder: Path, name: str) -> Path:
     found = find(folder, name)
     if checked_name(found) != name:
-        raise BadInput(f"`ensemble`: {found}: holds another model than its name says")
+        raise BadInput(f"`ensemble`: {found}: contains another model than its name states")
     own, other = read_card(folder), read_card(found)
     if own.classes != other.classes:
         raise BadInput(

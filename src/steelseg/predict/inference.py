@@ -1,7 +1,7 @@
-"""From images to probability maps: one code path for tune_threshold, predict and serving.
+"""Computes probability maps: one code path for tune_threshold, predict and serving.
 
 A runtime maps a batch of padded images to probabilities; `answers` feeds it from several
-threads, each of which decodes images, runs the network, and works on its answers.
+threads, each of which decodes images, runs the network, and processes its output.
 """
 
 import logging
@@ -27,37 +27,37 @@ from steelseg.model.card import CARD, EXPORT, Card, read_card
 from steelseg.predict.tiles import TILE, WHOLE, Maps, as_maps, is_large, tiled
 from steelseg.predict.views import Network, ViewsConfig, mean_of, with_flips
 
-if TYPE_CHECKING:  # seconds to import, and not needed where ONNX Runtime answers
+if TYPE_CHECKING:  # seconds to import, and not needed with ONNX Runtime
     import torch
 
     from steelseg.model.network import Segmenter
 
 T = TypeVar("T")
 R = TypeVar("R")
-CALLS = (4, 3, 2, 1)  # at once, whichever shares out the threads; each holds a batch's activations
-GPU_CALLS = 2  # so that one thread reads images while the GPU works for the other
-GPU_BATCH = 8  # below that, a GPU waits for the launches of the network's operations
+CALLS = (4, 3, 2, 1)  # concurrent calls: the first that divides the threads; limited by memory
+GPU_CALLS = 2  # one thread reads images while the GPU works for the other
+GPU_BATCH = 8  # smaller batches are bound by kernel launches
 
 
 class Runtime(NamedTuple):
-    """A network that is ready to run, and how it should be called."""
+    """A network ready to run, and how to call it."""
 
     network: Network
     calls: int
-    """threads that should call it at once"""
+    """threads that should call it concurrently"""
     batch_size: int = 1
-    """images or tiles that it should be given at once"""
+    """images or tiles per call"""
     tile: Sequence[int] | None = None
-    """height and width of overlapping tiles; None tiles only what is too large for it"""
+    """height and width of overlapping tiles; None tiles only images that are too large for it"""
     tile_overlap: float = 0.25
-    """least share of a tile that the next one covers too"""
+    """least share of a tile that overlaps with the next"""
 
     def __call__(self, images: Pixels) -> Float32:
         """Run the network: (B, N, H, W) uint8 or uint16 to (B, C, H, W) float32."""
         return self.network(images)
 
     def maps(self, images: Sequence[Pixels]) -> Iterator[Maps]:
-        """Yield the maps of images, (H, W) or (N, H, W), that are padded to one size."""
+        """Yield the maps of images, (H, W) or (N, H, W), with one padded size."""
         size_hw = padded_size(size_of(images[0]))
         tile = self.tile
         if not tile and is_large(size_hw):
@@ -65,7 +65,7 @@ class Runtime(NamedTuple):
             _say_tiled()
         if tile and any(size > side for size, side in zip(size_hw, tile, strict=True)):
             for image in images:
-                image_nhw = image if image.ndim == 3 else image[None]  # uncopied, since it is large
+                image_nhw = image if image.ndim == 3 else image[None]  # a view, not a copy
                 blocks = tiled(self.network, image_nhw, tile, self.tile_overlap, self.batch_size)
                 yield Maps(size_of(image), blocks)
             return
@@ -76,12 +76,12 @@ class Runtime(NamedTuple):
 
 
 class InferenceConfig(Config):
-    """How a trained network is run; flat parameters at the top level of params.yaml."""
+    """How a trained network is run; parameters at the top level of params.yaml."""
 
     runtime: Literal["auto", "torch", "onnx"] = "auto"
-    """`auto` is torch on a GPU, and without one ONNX Runtime if the model has an export"""
+    """`auto` is torch on a GPU, otherwise ONNX Runtime if the model has an export"""
     inference_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """images that the network is given at once; `auto` is 8 on a GPU and 1 on a CPU"""
+    """images per batch; `auto` is 8 on a GPU and 1 on a CPU"""
 
     @property
     def batch_size(self) -> int:
@@ -92,7 +92,7 @@ class InferenceConfig(Config):
 
 
 def resolve_runtime(runtime: str, folders: Sequence[Path]) -> str:
-    """Return `torch` or `onnx`: what `auto` stands for on this machine, for these models."""
+    """Return `torch` or `onnx`, with `auto` resolved for this machine and these models."""
     if runtime != "auto":
         return runtime
     return "torch" if has_gpu() or not all(map(has_export, folders)) else "onnx"
@@ -112,22 +112,22 @@ def open_models(
     threads: int | None = None,
     many: bool = False,
 ) -> Runtime:
-    """Load models that answer together, by the mean of their probabilities over all the views.
+    """Load an ensemble, which averages probabilities over all models and views.
 
     Args:
-        folders: of the models; the members that `views` names must be among them.
+        folders: of the models, including the members that `views` names.
         inference: how the networks are run.
         views: flips, turns and tiles.
-        threads: that may be used on a CPU; None for all there are.
-        many: whether it is for many images, of which several are then worked on at once by few
-            threads each: that keeps the cores busier than all threads on one image.
+        threads: to use on a CPU; None for all.
+        many: whether to process several images at once by few threads each, which keeps the cores
+            busier than all threads on one image.
 
     Raises:
         BadInput: a model is missing or damaged.
     """
     if resolve_runtime(inference.runtime, folders) == "onnx":
         opened = [open_onnx(folder, read_card(folder), threads, many=many) for folder in folders]
-    else:  # on a CPU, PyTorch's own threads share an image, however many there are
+    else:  # on a CPU, PyTorch parallelises each image itself
         opened = [open_torch(folder, threads) for folder in folders]
     network = with_flips(mean_of([one.network for one in opened]), views.tta)
     calls = opened[0].calls
@@ -140,7 +140,7 @@ def open_onnx(
     """Load a model's ONNX export into ONNX Runtime, on the CPU (see `open_models`).
 
     Raises:
-        BadInput: the file is missing or damaged, or is of other weights than those of the card.
+        BadInput: the file is missing or damaged, or was exported from other weights.
     """
     import onnxruntime
 
@@ -155,11 +155,11 @@ def open_onnx(
     options.intra_op_num_threads = threads // calls
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base of their own
+    except Exception as error:  # its exceptions have no common base class
         raise BadInput(f"{path}: cannot be loaded: {' '.join(str(error).split())}") from error
     exported = session.get_modelmeta().custom_metadata_map.get("weights_sha256")
     if exported != card.weights_sha256:
-        raise BadInput(f"{path}: was exported from other weights than {folder / CARD} says")
+        raise BadInput(f"{path}: was exported from other weights than those of {folder / CARD}")
 
     def run(images: Pixels) -> Float32:
         probabilities: Float32 = session.run(None, {"images": images})[0]
@@ -185,10 +185,10 @@ def open_torch(folder: Path, threads: int | None = None) -> Runtime:
 
 
 def half_type(training: Mapping[str, Any]) -> "torch.dtype | None":
-    """Return the type that a network may compute in on a GPU, None for 32 bits.
+    """Return the half-precision type for a network on a GPU, None for 32 bits.
 
-    It is the one that it was trained in. Another may overflow: activations over 65,504, which bf16
-    and 32 bits can hold, are infinite in 16 bits.
+    It is the type that it was trained in. Another may overflow: activations over 65,504 fit into
+    bf16 and 32 bits, but are infinite in fp16.
     """
     import torch
 
@@ -202,7 +202,7 @@ def torch_network(
 ) -> Network:
     """Return a function that runs a segmenter on a device, in half precision if `dtype` is given.
 
-    Its weights are cast once, and not in every call; the answers leave a GPU through pinned memory.
+    Weights are cast once, and not in every call; outputs leave a GPU through pinned memory.
     """
     import torch
 
@@ -220,7 +220,7 @@ def torch_network(
 
 
 def make_ready(segmenter: "Segmenter", device: "torch.device", dtype: "torch.dtype | None") -> None:
-    """Lay a segmenter's weights out, and cast them, as it is to run; batch norm keeps 32 bits."""
+    """Set the memory format and type of a segmenter's weights; batch norm keeps 32 bits."""
     import torch
     from torch import nn
 
@@ -234,9 +234,9 @@ def make_ready(segmenter: "Segmenter", device: "torch.device", dtype: "torch.dty
 def maps_on_device(
     segmenter: "Segmenter", images: "torch.Tensor", dtype: "torch.dtype | None"
 ) -> "torch.Tensor":
-    """Run a segmenter that is ready: (B, 1, H, W) uint8 to probabilities (B, C, H, W).
+    """Run a prepared segmenter: (B, 1, H, W) uint8 to probabilities (B, C, H, W).
 
-    They stay where the images are, as 32 bits; on a GPU as 16, which halves what is fetched.
+    They stay on the device of the images, in 32 bits, or 16 on a GPU, which halves the transfer.
     """
     import torch
 
@@ -252,21 +252,21 @@ def answers(
     runtime: Runtime,
     finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R | BadInput]]:
-    """Yield every item, in order, with what `finish` makes of its probability maps.
+    """Yield every item, in order, with the result of `finish` on its probability maps.
 
     Args:
-        items: what to predict; they are taken as they are needed.
-        read: turns an item into an image, (H, W) or (N, H, W). Called on other threads; what it
-            refuses by `BadInput` is yielded with that.
-        runtime: the network; asked by as many threads as it can answer at once.
-        finish: is given an item and its maps, cut back to the image's size, which come block by
-            block while it takes them; called on other threads.
+        items: what to predict; consumed lazily.
+        read: loads an item as an image, (H, W) or (N, H, W). Called on other threads; items refused
+            by `BadInput` are yielded with it.
+        runtime: the network; called by as many threads as it supports.
+        finish: called on other threads with an item and its maps, cropped to the image's size and
+            computed block by block as they are consumed.
     """
 
     def work(batch: Sequence[T]) -> list[tuple[T, R | BadInput]]:
         done: list[tuple[T, R | BadInput]] = []
         images = [(item, _try(read, item)) for item in batch]
-        # neighbours that are padded to one size share a call of the network
+        # neighbours of one padded size share a call of the network
         for size_hw, neighbours in groupby(images, lambda pair: _size_of(pair[1])):
             if size_hw is None:
                 done += ((item, error) for item, error in neighbours if isinstance(error, BadInput))
@@ -290,10 +290,10 @@ def probability_maps(
     runtime: Runtime,
     finish: Callable[[T, Maps], R],
 ) -> Iterator[tuple[T, R]]:
-    """Yield what `answers` does, for items that can all be read.
+    """Yield the results of `answers`, for items that can all be read.
 
     Raises:
-        BadInput: one cannot.
+        BadInput: an item cannot be read.
     """
     for item, answer in answers(items, read, runtime, finish):
         if isinstance(answer, BadInput):
@@ -302,7 +302,7 @@ def probability_maps(
 
 
 def ahead(items: Iterable[T], function: Callable[[T], R], n_threads: int) -> Iterator[R]:
-    """Map a function over items on other threads, which are at most one item ahead each."""
+    """Map a function over items on other threads, each at most one item ahead."""
     with ThreadPoolExecutor(n_threads) as pool:
         pending: deque[Future[R]] = deque()
         for item in items:
@@ -313,11 +313,11 @@ def ahead(items: Iterable[T], function: Callable[[T], R], n_threads: int) -> Ite
             yield pending.popleft().result()
 
 
-@cache  # once is enough
+@cache  # log once
 def _say_tiled() -> None:
     logging.getLogger(__name__).warning(
-        "images of more than %d pixels are too large for the network at once: they are predicted "
-        "by overlapping tiles of %dx%d, near whose edges it sees less of the image",
+        "images of more than %d pixels are too large for the network: they are predicted by "
+        "overlapping tiles of %dx%d, near whose edges it sees less context",
         WHOLE,
         *TILE,
     )

@@ -1,4 +1,4 @@
-"""A model as its users see it: one object, from images to findings.
+"""The model for users: one object, from images to findings.
 
 >>> import steelseg
 >>> model = steelseg.Model.open("models")
@@ -41,8 +41,8 @@ Image = Path | str | bytes | Levels
 class Finding(NamedTuple):
     """One class of one image: its mask, and how sure the model is that the image shows the class.
 
-    `rle` is empty where nothing was found; `area` is in pixels; `class_name` is `class 3` where
-    nobody has named the class. `confidence` is the calibrated probability that the image shows the
+    `rle` is empty if nothing was found; `area` is in pixels; `class_name` is `class 3` if the class
+    has no name. `confidence` is the calibrated probability that the image shows the
     class: of those near 0.7, seven in ten do. `raw_confidence` is the highest probability of any
     pixel, which the rules' `gate` is compared with. `alarm` is whether the class makes the image an
     alarm; it follows from `confidence` alone, so there are alarms without a mask and masks without
@@ -69,11 +69,11 @@ class Model:
     """A network, its card, its tuned rules and the runtime that runs it.
 
     Attributes:
-        folder: where it lies.
-        version: of the registered model, or the beginning of its weights' checksum.
+        folder: its path.
+        version: of the registered model, or the first digits of its weights' checksum.
         card: what it is and what it was trained on.
-        rules: the tuned rule of each class, and the views that they hold for.
-        folders: of all the models that answer together, its own first.
+        rules: the tuned rule of each class, and the views that they are valid for.
+        folders: of all models of the ensemble, its own first.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Model:
             where: its folder, or an address in MLflow: `models:/steelseg@champion`,
                 `models:/steelseg/3`, `runs:/<run id>/model`.
             inference: the runtime and the batch size; both are `auto` otherwise.
-            threads: that may be used on a CPU; None for all there are.
+            threads: to use on a CPU; None for all.
 
         Raises:
             BadInput: there is no model, a file is damaged, or the files are of different models.
@@ -132,17 +132,17 @@ class Model:
 
     @property
     def files(self) -> dict[str, Path]:
-        """All files that it answers by, by their paths in one folder for a copy elsewhere."""
+        """All files that it uses, by their paths in one folder for a copy elsewhere."""
         return files_of(self.folders)
 
     @property
     def identity(self) -> dict[str, str]:
-        """All that its answers depend on: the checksums of its files, and the runtime."""
+        """Everything that its answers depend on: the checksums of its files, and the runtime."""
         digests = {name: sha256(path) for name, path in self.files.items()}
         return digests | {"runtime": resolve_runtime(self._inference.runtime, self.folders)}
 
     def predict(self, image: Image) -> list[Finding]:
-        """Find the defects of an image: a finding for each class, in channel order.
+        """Find the defects of an image: one finding per class, in channel order.
 
         Raises:
             BadInput: the image cannot be read.
@@ -153,9 +153,9 @@ class Model:
         return found
 
     def predict_many(self, images: Iterable[Image]) -> Iterator[list[Finding]]:
-        """Yield what `predict` returns for each of any number of images, in their order.
+        """Yield the result of `predict` for each of any number of images, in order.
 
-        Several images are read and worked on at once, and none is kept.
+        Several images are read and processed concurrently, and none is kept.
 
         Raises:
             BadInput: an image cannot be read.
@@ -171,8 +171,8 @@ class Model:
         """Yield every item with its findings, or with the reason why it cannot be read.
 
         Args:
-            items: whatever stands for an image.
-            read: turns an item into pixels, as `read` has them; called on other threads.
+            items: of any type.
+            read: turns an item into pixels, like the method `read`; called on other threads.
             many: see `runtime`.
         """
         return answers(items, read, self.runtime(many=many), lambda _, maps: self.findings(maps))
@@ -181,7 +181,7 @@ class Model:
     def in_order(findings: Iterable[Finding]) -> bool | None:
         """Whether none of an image's findings, or of a group's images', is an alarm.
 
-        None where the model has no verdicts.
+        None if the model has no verdicts.
         """
         alarms = [one.alarm for one in findings]
         return None if None in alarms else not any(alarms)
@@ -189,7 +189,7 @@ class Model:
     def probabilities(self, image: Image) -> Float32:
         """Return an image's probability maps, (C, H, W) float32 in channel order.
 
-        All of them are held in memory, however large the image is; `predict` holds a part.
+        All of them are in memory at once, however large the image; `predict` holds only a part.
 
         Raises:
             BadInput: the image cannot be read.
@@ -201,7 +201,7 @@ class Model:
         return maps_chw
 
     def read(self, image: Image) -> Pixels:
-        """Turn an image into what the network is given; see `to_pixels`.
+        """Turn an image into the network's input; see `to_pixels`.
 
         Raises:
             BadInput: it cannot be read.
@@ -229,11 +229,11 @@ class Model:
         ]
 
     def runtime(self, *, many: bool) -> Runtime:
-        """Return the networks, which are opened when they are first asked for.
+        """Return the networks, which are opened on first use.
 
-        With `many` they are for many images, of which several are worked on at once by few threads
-        each; otherwise all threads work on one. A warning is logged where they answer differently
-        from when the rules were tuned.
+        With `many`, several images are processed concurrently by few threads each; otherwise all
+        threads work on one. A warning is logged if they answer differently from when the rules were
+        tuned.
         """
         if many not in self._runtimes:
             inference, views = self._inference, self.rules.views
@@ -245,9 +245,9 @@ class Model:
 
 
 def to_pixels(image: Image, pixels: PixelFormat) -> Pixels:
-    """Turn an image into what a network is given, (H, W) or (N, H, W) uint8 or uint16.
+    """Turn an image into the network's input, (H, W) or (N, H, W) uint8 or uint16.
 
-    Arrays hold the levels of the files, channels last. They are scaled as the files are.
+    Arrays have the levels of the files, channels last, and are scaled like the files.
 
     Raises:
         BadInput: it cannot be read, or is an array of another shape or type.

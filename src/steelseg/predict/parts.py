@@ -1,4 +1,4 @@
-"""Prediction of test images: decode, network, post-processing, in parts that survive a kill."""
+"""Predicts test images in parts, so that an interrupted prediction can resume."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,29 +22,29 @@ class PredictConfig(Config):
     data_root: str
     dataset: str
     part_images: Annotated[int, Field(ge=1)]
-    """images between two points that an interrupted prediction goes on from"""
+    """images per part; an interrupted prediction resumes at the next part"""
 
 
 def predict_images(
     folder: Path, names: Sequence[str], digests: Sequence[str], model: Model
 ) -> Iterator[PredictionRow]:
-    """Yield a row for each image and class.
+    """Yield one row per image and class.
 
     Args:
-        folder: where the images are.
+        folder: of the images.
         names: of their files in it.
-        digests: the SHA-256 that each file had when it was checked.
+        digests: the SHA-256 of each file when it was checked.
         model: the model.
 
     Raises:
-        BadInput: an image is unsound, or has changed since it was checked.
+        BadInput: an image is broken, or has changed since it was checked.
     """
 
     def read(item: tuple[str, str]) -> Pixels:
         name, digest = item
         image, found = decoding.read(folder / name, model.card.pixels)
         if found != digest:
-            raise BadInput(f"{folder / name}: has changed since pivot_csv looked at it")
+            raise BadInput(f"{folder / name}: has changed since pivot_csv read it")
         return image
 
     for (name, _), findings in model.outcomes(zip(names, digests, strict=True), read):
@@ -56,9 +56,9 @@ def predict_images(
 def predict_parts(
     work: Path, images: ImageTable, folder: Path, model: Model, part_images: int
 ) -> Iterator[list[PredictionRow]]:
-    """Yield the rows of one part of the images after the other.
+    """Yield the rows of the images, part by part.
 
-    Each part is kept in the folder `work`; parts that are there already, and sound, are read back.
+    Each part is kept in the folder `work`; existing intact parts are read back.
     """
     names, digests = images.names, images.column("sha256")
     for start in range(0, len(names), part_images):
@@ -80,7 +80,7 @@ def rows_of(image: str, findings: Iterable[Finding]) -> list[PredictionRow]:
 def report(
     rows: Sequence[PredictionRow], n_images: int, classes: Sequence[int]
 ) -> dict[str, float]:
-    """Count, per class, the images that are predicted to show it, and their share of all."""
+    """Count the images that are predicted to show each class, and their share of all."""
     shown = [row.class_id for row in rows if row.rle]
     counts = {f"images_class_{c}": shown.count(c) for c in classes}
     shares = {f"share_class_{c}": shown.count(c) / max(n_images, 1) for c in classes}

@@ -1,7 +1,7 @@
-"""From a class's probability map to its mask: threshold, small components, small masks, gate.
+"""Turns probability maps into masks: threshold, small components, small masks, gate.
 
-Maps may come in blocks, of which nothing is kept but the runs: stretches of foreground in a column.
-Those that meet where blocks do are joined, which makes them what they are in the whole map.
+Maps may come in blocks, of which only the runs are kept: stretches of foreground in a column. Runs
+that meet at block borders are joined, so the result is that of the whole map.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from steelseg.core.errors import SteelsegError
 from steelseg.data import rle
 from steelseg.predict.tiles import Block, Maps
 
-BETWEEN = 2  # pixels of background between two columns: below the one and above the other
+BETWEEN = 2  # pixels of background between two columns: below one and above the other
 
 
 class ClassRule(BaseModel, frozen=True, extra="forbid"):
@@ -33,7 +33,7 @@ class ClassRule(BaseModel, frozen=True, extra="forbid"):
     """8-connected components of fewer pixels are dropped; the well-known notebook keeps those of
     *more* than 3,500, which is 3,501 here"""
     min_area: int = Field(default=0, ge=0)
-    """the mask is emptied if fewer pixels are left in all"""
+    """the mask is emptied if fewer pixels are left in total"""
     gate: float = Field(default=0.0, ge=0, lt=1)
     """the mask is emptied unless the confidence (see `confidence`) is above this"""
 
@@ -49,8 +49,8 @@ class Prediction(NamedTuple):
 class ColumnRuns(NamedTuple):
     """The foreground of a region as (R,) int64 column-wise runs that never cross a column.
 
-    `columns` and `rows` say where a run starts. It touches the `neighbours` runs from `first` on,
-    in the next column; with those, the runs are a graph whose components are the region's.
+    `columns` and `rows` are where each run starts. It touches the `neighbours` runs from `first`
+    on, in the next column; these edges make a graph whose components are the region's.
     """
 
     columns: Int64
@@ -61,7 +61,7 @@ class ColumnRuns(NamedTuple):
 
 
 def confidence(probability_hw: Float32) -> float:
-    """How sure the model is that the class is in the image: the highest probability of any pixel.
+    """The raw confidence that the class is in the image: the highest probability of any pixel.
 
     Args:
         probability_hw: (H, W) float32 in 0..1.
@@ -80,7 +80,7 @@ def confidence(probability_hw: Float32) -> float:
 
 
 def postprocess(probability_hw: Float32, rule: ClassRule) -> Prediction:
-    """Turn a class's probability map into what a submission needs.
+    """Turn a class's probability map into a mask.
 
     Args:
         probability_hw: (H, W) float32 in 0..1.
@@ -101,7 +101,7 @@ def postprocess(probability_hw: Float32, rule: ClassRule) -> Prediction:
 
 
 def postprocess_maps(maps: Maps, rules: Sequence[ClassRule]) -> list[Prediction]:
-    """Turn an image's maps into what `postprocess` makes of each class's whole map.
+    """Apply `postprocess` to each class of an image's maps.
 
     Args:
         maps: of an image, in blocks of any number and order.
@@ -126,22 +126,22 @@ def postprocess_maps(maps: Maps, rules: Sequence[ClassRule]) -> list[Prediction]
 
 
 def is_open(confidences: npt.ArrayLike, gate: float) -> Bool:
-    """Whether a gate lets masks of these confidences through; compared as float32."""
+    """Whether a gate passes masks of these confidences; compared as float32."""
     return np.asarray(confidences, dtype=np.float32) > np.float32(gate)
 
 
 def column_runs(foreground_hw: Uint8) -> ColumnRuns:
     """Find the runs of a non-empty region, (H, W) of 0 and 1, and which of them touch.
 
-    Runs stand for pixels from here on: there are far fewer of them. Two are 8-connected where one,
-    moved to the next column, overlaps the other or meets it at a corner.
+    Runs replace pixels from here on, since there are far fewer. Two are 8-connected if one, moved
+    to the next column, overlaps the other or meets it at a corner.
     """
     height = foreground_hw.shape[0]
     return _graph(_find_runs(foreground_hw), height + BETWEEN)
 
 
 def label_runs(regions: Sequence[ColumnRuns]) -> Int64:
-    """Number the components of several regions: (R,) from 0, over all of their runs."""
+    """Number the components of several regions: (R,) from 0, for all of their runs."""
     n_runs = np.array([len(runs.lengths) for runs in regions])
     offsets = np.repeat(np.cumsum(n_runs) - n_runs, n_runs)
     first = np.concatenate([runs.first for runs in regions]) + offsets
@@ -155,7 +155,7 @@ def label_runs(regions: Sequence[ColumnRuns]) -> Int64:
 
 
 def _predict(runs: Int64, highest: float, rule: ClassRule, height: int) -> Prediction:
-    """Apply a rule to the foreground of an image of some height: runs as in `_region_runs`."""
+    """Apply a rule to the foreground of an image of this height: runs as in `_region_runs`."""
     if not is_open(highest, rule.gate):
         return Prediction("", 0, highest)
     stride = height + BETWEEN
@@ -174,11 +174,11 @@ def _predict(runs: Int64, highest: float, rule: ClassRule, height: int) -> Predi
 
 
 def _region_runs(foreground_hw: Uint8, top: int, left: int, height: int) -> Int64:
-    """Find the runs of a region that begins somewhere in an image of some height.
+    """Find the runs of a region that begins at (`top`, `left`) of an image of this height.
 
     Returns:
-        (R, 2) starts and stops, as if the image's columns stood one below the other, `BETWEEN`
-        pixels of background between each two of them, and one above the first.
+        (R, 2) starts and stops, as if the image's columns were stacked, with `BETWEEN` pixels of
+        background between them, and one above the first.
     """
     x, y, region_width, region_height = cv2.boundingRect(foreground_hw)
     runs = _find_runs(foreground_hw[y : y + region_height, x : x + region_width])

@@ -13,7 +13,7 @@ _BATCH_ROWS = 1024
 
 
 class PredictionRow(NamedTuple):
-    """One class of one image: its mask as RLE (empty for none), pixels, and how sure it is.
+    """One class of one image: its mask as RLE (empty for none), area and confidence.
 
     `confidence` and `alarm` are those of `Finding`.
     """

@@ -1,4 +1,4 @@
-"""The file postprocess.json: the tuned rule of every class, for which model and views.
+"""The file postprocess.json: the tuned rule of every class, for a model and its views.
 
 It also holds the verdicts: how sure the model must be of a defect to call an image an alarm (see
 `steelseg.quality.verdicts`), and what the model answered for a small image when it was tuned. A
@@ -26,8 +26,8 @@ from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.views import Network, ViewsConfig
 from steelseg.quality.verdicts import Verdicts
 
-PROBE_SIDE = 128  # pixels; large enough for the context of a pixel, and quick to run
-_CELLS = 8  # a side, whose mean probabilities are kept
+PROBE_SIDE = 128  # pixels; enough context for a pixel, and fast to run
+_CELLS = 8  # per side, whose mean probabilities are kept
 _TOLERANCE = 0.02  # of such a mean; float32 runtimes differ by 1e-5, half precision by 1e-3
 
 
@@ -39,9 +39,9 @@ class Probe(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """A rule for each class, in channel order, and which probabilities the rules are for.
+    """The rule of each class, in channel order, and the probabilities they are for.
 
-    Those of the model whose weights have this checksum, seen in these views.
+    They are for the model whose weights have this checksum, in these views.
     """
 
     by_class: dict[int, ClassRule]
@@ -68,7 +68,7 @@ def read_rules(folder: Path, card: Card) -> Rules:
     """Read the rules of a model's folder, which must have been tuned on the model of the card.
 
     Raises:
-        BadInput: the file is missing, is not what `write_rules` wrote, or is of another model.
+        BadInput: the file is missing, was not written by `write_rules`, or is of another model.
     """
     path = folder / RULES
     document = read_sealed_json(path)
@@ -94,12 +94,12 @@ def read_rules(folder: Path, card: Card) -> Rules:
 
 
 def take_probe(image: Pixels, network: Network) -> Probe:
-    """Note what a network answers for an image with sides of at least 8 pixels."""
+    """Record a network's answer to an image with sides of at least 8 pixels."""
     return Probe(image, _ask(network, image))
 
 
 def compare(probe: Probe, network: Network, folder: Path) -> float:
-    """Ask a network again, and log a warning if it answers differently; return the difference."""
+    """Return how much a network's answer differs from a probe; log a warning if too much."""
     difference = float(np.abs(_ask(network, probe.image) - probe.answers).max())
     if not difference <= _TOLERANCE:
         logging.getLogger(__name__).warning(
@@ -120,7 +120,7 @@ def _ask(network: Network, image: Pixels) -> Float64:
 
 
 def _encode(probe: Probe) -> dict[str, object]:
-    # channels one below the other, since a PNG may have 3 or 4 at most
+    # channels stacked vertically, since a PNG has at most 4
     png = cv2.imencode(".png", probe.image.reshape(-1, probe.image.shape[-1]))[1].tobytes()
     return {
         "image": base64.b64encode(png).decode(),

@@ -1,7 +1,7 @@
-"""Images that a network cannot take at once: overlapping tiles, blended, in blocks that are done.
+"""Predicts images that are too large for a network by blending overlapping tiles, block by block.
 
-A block is handed on as soon as no further tile reaches into it. So memory is taken for the image
-and for one row of tiles across its shorter side, however long the other one is.
+A block is yielded once no further tile reaches into it. So memory is needed for the image and for
+one row of tiles across its shorter side, however long the other side is.
 """
 
 import math
@@ -14,12 +14,12 @@ from steelseg.core.arrays import Float32, Pixels, Uint8
 from steelseg.core.sizes import Size, pad, padded_size
 from steelseg.predict.views import Network
 
-WHOLE = 2**23  # pixels, such as 2048x4096: what a network takes at once where no `tile` is set
-TILE = (2048, 2048)  # height and width of the tiles that larger images are covered with
+WHOLE = 2**23  # pixels, such as 2048x4096: the largest image predicted whole if no `tile` is set
+TILE = (2048, 2048)  # height and width of the tiles of larger images
 
 
 class Block(NamedTuple):
-    """The probability maps of a part of an image: where it begins, and (C, h, w) float32."""
+    """The probability maps of a part of an image: its top left corner, and (C, h, w) float32."""
 
     top: int
     left: int
@@ -27,13 +27,13 @@ class Block(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """An image's probability maps, as blocks that cover it once; they can be taken one time."""
+    """An image's probability maps, as blocks that cover it once; can be iterated once."""
 
     size_hw: Size
     blocks: Iterable[Block]
 
     def whole(self) -> Float32:
-        """Put the blocks together: (C, H, W) float32."""
+        """Assemble the blocks: (C, H, W) float32."""
         maps_chw: Float32 | None = None
         for top, left, block_chw in self.blocks:
             if block_chw.shape[1:] == self.size_hw:
@@ -45,7 +45,7 @@ class Maps(NamedTuple):
         return maps_chw
 
     def outside(self, ignored_hw: Uint8 | None) -> "Maps":
-        """Set probabilities to 0 where a mask (H, W) of 0 and 1 is 1: maps to be scored."""
+        """Set probabilities to 0 where a mask (H, W) of 0 and 1 is 1, for scoring."""
         if ignored_hw is None:
             return self
         return self._replace(
@@ -62,12 +62,12 @@ def _window(top: int, left: int, maps_chw: Float32) -> tuple[slice, slice]:
 
 
 def is_large(size_hw: Sequence[int]) -> bool:
-    """Whether an image is predicted by tiles even where none are asked for."""
+    """Whether an image is predicted by tiles even if `tile` is not set."""
     return math.prod(size_hw) > WHOLE
 
 
 def as_maps(maps_chw: Float32) -> Maps:
-    """Take whole maps, (C, H, W) float32, for one block."""
+    """Wrap whole maps, (C, H, W) float32, as one block."""
     _, height, width = maps_chw.shape
     return Maps((height, width), [Block(0, 0, maps_chw)])
 
@@ -75,17 +75,17 @@ def as_maps(maps_chw: Float32) -> Maps:
 def tiled(
     network: Network, image_chw: Pixels, tile: Sequence[int], overlap: float, batch_size: int = 1
 ) -> Iterator[Block]:
-    """Cover an image with overlapping tiles, and blend what the network says of each.
+    """Cover an image with overlapping tiles, and blend the network's outputs.
 
-    A tile's weight falls off linearly to its edges, where the network sees least around a pixel.
-    Where one tile stands alone, its answer is that of the network, to the last digit.
+    A tile's weight falls off linearly to its edges, where pixels have the least context. Where only
+    one tile contributes, the output is exactly that of the network.
 
     Args:
-        network: of a batch of tiles.
+        network: called with batches of tiles.
         image_chw: (C, H, W), of any size.
-        tile: height and width, multiples of 32; an axis shorter than that is taken whole.
-        overlap: least share of a tile that the next one covers too.
-        batch_size: tiles that the network may be given at once.
+        tile: height and width, multiples of 32; a shorter axis is used whole.
+        overlap: least share of a tile that overlaps with the next.
+        batch_size: the largest number of tiles per batch.
     """
     if image_chw.shape[1] <= image_chw.shape[2]:
         yield from _strips(network, image_chw, tile, overlap, batch_size)
@@ -100,8 +100,8 @@ def tiled(
 
 
 def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
-    """Spread tiles evenly over an axis: where each starts, the last one flush with the end."""
-    step = max(1, tile * (1 - overlap))  # no two tiles at one place, however large the overlap
+    """Return the starts of tiles spread evenly over an axis, the last one flush with the end."""
+    step = max(1, tile * (1 - overlap))  # no two tiles coincide, however large the overlap
     n_tiles = 1 + math.ceil((size - tile) / step)
     return [round(start) for start in np.linspace(0, size - tile, n_tiles).tolist()]
 
@@ -109,7 +109,7 @@ def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
 def _strips(
     network: Network, image_chw: Pixels, tile: Sequence[int], overlap: float, batch_size: int
 ) -> Iterator[Block]:
-    """Do as `tiled`, from left to right in blocks of full height."""
+    """Yield the blocks of `tiled`, from left to right and of full height."""
     height, width = image_chw.shape[1:]
     size_hw = padded_size((height, width))
     sides_hw = [min(side, size) for side, size in zip(tile, size_hw, strict=True)]
@@ -117,7 +117,7 @@ def _strips(
     rows, columns = (_shares(*axis) for axis in zip(size_hw, sides_hw, (tops, lefts), strict=True))
     corners = [(top, left) for left in lefts for top in tops]
     answers = _answers(network, image_chw, corners, sides_hw, batch_size)
-    strip_chw: Float32 | None = None  # of all columns that the tiles reach, from `left` on
+    strip_chw: Float32 | None = None  # all columns that the tiles cover, from `left` on
     for left, following, across in zip(lefts, [*lefts[1:], size_hw[1]], columns, strict=True):
         for top, down in zip(tops, rows, strict=True):
             seen_chw = next(answers)
@@ -127,7 +127,7 @@ def _strips(
         assert strip_chw is not None
         n_done = following - left
         done_chw = strip_chw[:, :height, : min(n_done, width - left)]
-        yield Block(0, left, np.minimum(done_chw, np.float32(1)))  # which rounding may exceed
+        yield Block(0, left, np.minimum(done_chw, np.float32(1)))  # rounding may exceed 1
         strip_chw[..., :-n_done] = strip_chw[..., n_done:]
         strip_chw[..., -n_done:] = 0
 
@@ -139,9 +139,9 @@ def _answers(
     sides_hw: Sequence[int],
     batch_size: int,
 ) -> Iterator[Float32]:
-    """Yield what the network says of each tile, (C, h, w), by the tiles' top left corners.
+    """Yield the network's output for each tile, (C, h, w), with the tile's top left corner.
 
-    Small tiles are given to it several at once.
+    Small tiles are batched.
     """
     height, width = sides_hw
     at_once = max(1, min(batch_size, math.prod(TILE) // (height * width)))
@@ -154,7 +154,7 @@ def _answers(
 
 
 def _shares(size: int, tile: int, starts: Sequence[int]) -> list[Float32]:
-    """Return how much each tile counts along an axis, (tile,): the sum is 1 at every pixel."""
+    """Return the weights of each tile along an axis, (tile,), which sum to 1 at every pixel."""
     rising = np.arange(1, tile + 1) / tile
     tent = np.minimum(rising, rising[::-1])
     total = np.zeros(size)

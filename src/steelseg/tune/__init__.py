@@ -1,1 +1,1 @@
-"""The search for rules and the honest score."""
+"""The search for rules, and its cross-fitted score."""

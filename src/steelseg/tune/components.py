@@ -1,7 +1,7 @@
-"""The components of the validation images' probability maps: all that any rule needs of them.
+"""The components of the validation images' probability maps, which are all that rules need.
 
-The maps themselves are not kept. A table is filled image by image and answers, for every threshold
-and every smallest component area, how many pixels would be kept and how many of them are correct.
+The maps themselves are not kept. A table is filled image by image and returns, for every threshold
+and every smallest component area, the kept pixels and the correct ones among them.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ class PairComponents(NamedTuple):
 class ComponentTable:
     """The components of every (image, class) pair at every threshold.
 
-    Memory grows with the components (16 bytes for each distinct area at a threshold), not with the
-    size of the images.
+    Memory grows with the number of components (16 bytes per distinct area and threshold), not with
+    the size of the images.
 
     Args:
-        thresholds: strictly increasing, in 0..1; only these can be asked for.
+        thresholds: strictly increasing, in 0..1; only these are available later.
         n_classes: number of classes.
 
     Raises:
@@ -67,7 +67,7 @@ class ComponentTable:
         self.append(measure(probability_chw, mask_chw, self.thresholds))
 
     def append(self, pairs: Sequence[PairComponents]) -> None:
-        """Add an image that was measured elsewhere, in another thread for instance."""
+        """Add an image that was measured elsewhere, for example in another thread."""
         if len(pairs) != self.n_classes:
             raise ValueError(f"Expected {self.n_classes} classes, but got {len(pairs)}")
         for of_class, pair in zip(self._pairs, pairs, strict=True):
@@ -99,7 +99,7 @@ class ComponentTable:
             [np.zeros((4, 0), dtype=np.int32), *(pair.components for pair in pairs)], axis=1
         )
         image = np.repeat(np.arange(len(pairs)), [pair.components.shape[1] for pair in pairs])
-        survived = np.searchsorted(min_component_areas, area, side="right")  # that many areas
+        survived = np.searchsorted(min_component_areas, area, side="right")  # number of areas
         cell = np.ravel_multi_index((image, level, survived), shape)
         counts = np.empty((*shape[:2], n_areas, 3), dtype=np.int64)
         for index, weights in ((TRUE_POSITIVE, true_positives), (PREDICTED, pixels)):
@@ -127,7 +127,7 @@ def measure(
 def _measure_pair(probability_hw: Float32, mask_hw: Uint8, levels: Float32) -> PairComponents:
     highest = confidence(probability_hw)
     truth_area = int(np.count_nonzero(mask_hw))
-    # (H + 1, W): how many pixels above the given one, in its column, are true
+    # (H + 1, W): the number of true pixels above each pixel in its column
     true_above_hw = np.diff(cv2.integral(mask_hw), axis=1) if truth_area else None
     if true_above_hw is not None and true_above_hw[-1].sum() != truth_area:
         raise ValueError("Expected `mask_chw` of 0 and 1, but got other values")
@@ -135,7 +135,7 @@ def _measure_pair(probability_hw: Float32, mask_hw: Uint8, levels: Float32) -> P
     true_pixels = []
     for threshold in levels[levels < highest]:
         foreground_hw = (probability_hw > threshold).view(np.uint8)
-        # the foreground of a higher threshold lies within, so the region can shrink
+        # the foreground of a higher threshold is a subset, so the region can shrink
         left, top, width, height = cv2.boundingRect(foreground_hw)
         rows, columns = slice(top, top + height), slice(left, left + width)
         probability_hw = probability_hw[rows, columns]
@@ -153,7 +153,7 @@ def _components(regions: Sequence[ColumnRuns], true_pixels: Sequence[Int32]) -> 
 
     Args:
         regions: of each level.
-        true_pixels: of the runs of each level; nothing where the truth is empty.
+        true_pixels: of the runs of each level; empty if the truth is.
     """
     if not regions:
         return np.zeros((4, 0), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""What the metrics say about defects one by one, out of sample."""
+"""Metrics of single defects, cross-fitted."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ OVERLAPS = (10, 25, 50)  # percent of IoU
 def figures(
     matchings: Sequence[Sequence[Matching]], groups: Int64, classes: Sequence[int]
 ) -> dict[str, float]:
-    """Score found components against true ones; what there is nothing of is left out.
+    """Score found components against true ones; undefined scores are left out.
 
     `panoptic_quality` (PQ) and `detection_f1_10`, `_25` and `_50`, at overlaps in percent, match
     components one to one. `defect_recall` is the share of true components that are touched, with
@@ -48,7 +48,7 @@ def figures(
 
 
 def _sizes(curve: pod.Pod | str, class_id: int) -> dict[str, float]:
-    """Name the sizes that are found with 50% and 90%, and the 90% one's bound."""
+    """Name the sizes found with 50% and 90%, and the bound of the 90% one."""
     if isinstance(curve, str):
         return {}
     (a50, _), (a90, bound) = curve.sizes[0.5], curve.sizes[0.9]

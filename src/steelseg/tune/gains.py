@@ -1,4 +1,4 @@
-"""What each rule of a grid gains over predicting nothing, summed over images without a loop."""
+"""The gain of each rule of a grid over predicting nothing, summed over images without a loop."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,9 +17,9 @@ ALL_ROWS = slice(None)
 
 
 class RuleGains(NamedTuple):
-    """What a class's rules gain over an always empty prediction, for N images.
+    """The gains of a class's rules over an always empty prediction, for N images.
 
-    An image's gain counts for the rules whose minimum area and gate let its mask through.
+    An image's gain counts for the rules whose minimum area and gate its mask passes.
     """
 
     counts: Int64  # (N, T, A, 3) true positive, predicted and true pixels
@@ -72,7 +72,7 @@ def sum_gains(gains: RuleGains, rows: Rows) -> Float64:
 
 
 def rule_counts(gains: RuleGains, cell: Cell | None) -> Int64:
-    """Count every image's pixels (N, 3) under one rule of the grid, or where none is predicted."""
+    """Count every image's pixels (N, 3) under one rule of the grid; None predicts nothing."""
     level, component, area, gate = cell or (0, 0, 0, 0)
     is_kept = (gains.n_areas_open[:, level, component] > area) & (gains.n_gates_open > gate)
     counts = gains.counts[:, level, component].copy()

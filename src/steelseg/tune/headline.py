@@ -1,6 +1,6 @@
-"""The figures that an inspector asks for, with the intervals that hold them on new groups.
+"""The headline figures for inspectors, with confidence intervals for new groups.
 
-Beside a figure's name stand `_low` and `_high`, the ends of its 95% interval.
+The ends of a figure's 95% interval have its name with `_low` and `_high`.
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ LIMITS = (10, 50, 100)  # false alarms per 1,000 clean images
 
 
 def figures(counts: Int64, groups: Int64) -> dict[str, float]:
-    """Give the headline figures of masks, each with its interval.
+    """Return the headline figures of masks, each with its interval.
 
     `pair_dice`, and `positive_dice` where there is a defect; `recall` is the share of true pixels
     that are found, `escapes` that of images with a defect in which nothing is found, and
-    `false_alarms` that of clean images in which something is. Left out is what there is nothing of.
+    `false_alarms` that of clean images in which something is. Undefined figures are left out.
 
     Args:
         counts: (N, C, 3) of cross-fitted rules, see `steelseg.tune.metrics`.
@@ -48,7 +48,7 @@ def figures(counts: Int64, groups: Int64) -> dict[str, float]:
 
 
 def images_of(table: ComponentTable, groups: Int64, n_splits: int) -> Images:
-    """Take from a table what verdicts are made of."""
+    """Return the input of verdicts from a table."""
     classes = range(table.n_classes)
     confidences = np.stack([table.confidences(c) for c in classes], axis=1).astype(np.float64)
     shown: Bool = np.stack([table.truth_areas(c) > 0 for c in classes], axis=1)
@@ -57,13 +57,13 @@ def images_of(table: ComponentTable, groups: Int64, n_splits: int) -> Images:
 
 
 def calibrated(images: Images) -> Float64:
-    """Calibrate the images' confidences (N, C), each without the part that it is in."""
+    """Calibrate the images' confidences (N, C), cross-fitted."""
     pairs = zip(images.confidences.T, images.shown.T, strict=True)
     return np.stack([calibration.cross_fit(s, t, images.parts) for s, t in pairs], axis=1)
 
 
 def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
-    """Give what verdicts by calibrated confidence achieve, on images without a part in them.
+    """Return what verdicts by calibrated confidence achieve, cross-fitted.
 
     For 10, 50 and 100 false alarms per 1,000 clean images the share of defective images that
     escape, that of clean images that are alarms, and whether the limit is promised (1 or 0);
@@ -88,12 +88,12 @@ def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
 
 
 def _any(classes: Bool) -> Bool:
-    """Say of images (N, C) whether any class is true: (N,)."""
+    """Whether any class is true in each image (N, C): (N,)."""
     return np.asarray(classes.any(axis=1))
 
 
 def named(estimates: dict[str, Estimate | None]) -> dict[str, float]:
-    """Name the ends of each interval; figures of nothing are left out."""
+    """Name the ends of each interval; undefined figures are left out."""
     scores: dict[str, float] = {}
     for name, estimate in estimates.items():
         if estimate is not None:

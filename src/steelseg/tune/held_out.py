@@ -1,6 +1,6 @@
-"""The images that were held out as a test set: scored by the finished model, and chosen by no one.
+"""Scores the finished model on the images held out as a test set.
 
-Nothing was trained, tuned or validated on them, nor on any image of their groups.
+Neither they nor any image of their groups were used for training, tuning or validation.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ def count(
 ) -> Int64:
     """Count the true positive, predicted and true pixels of every class of images: (N, C, 3).
 
-    Nothing is found where pixels are ignored.
+    Ignored pixels count as not found.
 
     Args:
         cache: of all annotated images.
         rows: of the images in it.
-        runtime: the networks, all of those that answer together.
+        runtime: the networks, averaged.
         rules: of the classes, in channel order.
-        progress: shows how many images are done.
+        progress: wraps the rows, to show the progress.
     """
 
     def compare(row: int, maps: Maps) -> Int64:
@@ -51,13 +51,13 @@ def count(
 
 
 def report(counts: Int64, groups: Int64, classes: Sequence[int]) -> dict[str, float]:
-    """Give all metrics of the images, the headline figures and each class's Dice with intervals.
+    """Return all metrics of the images, the headline figures and each class's Dice with intervals.
 
-    All names begin with `held_out_`; beside a figure's name stand `_low` and `_high`.
+    All names begin with `held_out_`; intervals end in `_low` and `_high`.
 
     Args:
         counts: (N, C, 3) of N images.
-        groups: (N,) the group of each, which is what is drawn again for the intervals.
+        groups: (N,) the group of each, the unit of the intervals.
         classes: the class ids, in channel order.
     """
     dice, shown = pair_dice(counts), counts[..., TRUE] > 0

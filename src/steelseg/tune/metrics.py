@@ -1,7 +1,7 @@
-"""Segmentation metrics as formulas on pixel counts; nothing here looks at an image.
+"""Segmentation metrics as formulas on pixel counts.
 
-Everything takes `counts` (N, C, 3) int64: for each image and class the numbers of true positive,
-predicted and true pixels. Counts are added up first and divided once.
+All functions use `counts` (N, C, 3) int64: for each image and class the numbers of true positive,
+predicted and true pixels. Counts are summed first and divided once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def pair_dice(counts: Int64) -> Float64:
 
 
 def class_iou(counts: Int64) -> Float64:
-    """IoU per class over all images' pixels together: (C,); NaN for a class that is nowhere."""
+    """IoU per class over the pixels of all images: (C,); NaN for a class that occurs nowhere."""
     total = counts.sum(axis=0)
     union = total[:, PREDICTED] + total[:, TRUE] - total[:, TRUE_POSITIVE]
     return np.where(union > 0, total[:, TRUE_POSITIVE] / np.maximum(union, 1), np.nan)
@@ -39,12 +39,12 @@ def positive_dice(counts: Int64) -> Float64:
 
 
 def notebook_scores(counts: Int64) -> dict[str, float]:
-    """What the well-known starter notebook logs, so that its logs can be compared.
+    """The scores that the well-known starter notebook logs, for comparison.
 
-    It flattens all classes of an image into one mask: `dice_pos` is the mean Dice of the images
+    It merges all classes of an image into one mask: `dice_pos` is the mean Dice of the images
     with a defect, `dice_neg` the share of clean images predicted clean, `dice` the mean over all,
     and `iou` the mean IoU of the images with a defect. It averages the IoU by batch and then over
-    batches; here every image counts the same. Float64 over no image are left out.
+    batches; here every image counts equally. Scores over no image are left out.
     """
     flat = counts.sum(axis=1)
     shown = flat[:, TRUE] > 0
@@ -56,9 +56,9 @@ def notebook_scores(counts: Int64) -> dict[str, float]:
 
 
 def summarise(counts: Int64, classes: Sequence[int]) -> dict[str, float]:
-    """All reported metrics by name; those that are undefined for want of pixels are left out.
+    """All reported metrics by name; undefined ones, without pixels, are left out.
 
-    `pair_dice` is the contest's metric, `all_empty_pair_dice` what predicting nothing would score.
+    `pair_dice` is the contest's metric, `all_empty_pair_dice` the score of empty predictions.
     """
     scores = {
         "pair_dice": float(pair_dice(counts).mean()),
@@ -76,10 +76,10 @@ def summarise(counts: Int64, classes: Sequence[int]) -> dict[str, float]:
 
 
 def caveat(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> str:
-    """Say which of the figures that `summarise` gave mean nothing, and what to do; else nothing.
+    """Return which scores of `summarise` are meaningless, and what to do; empty if none is.
 
-    Where no image shows a class, all that is scored is that nothing was found, by rules that were
-    chosen for finding nothing.
+    If no image shows a class, the scores only reward finding nothing, by rules that were chosen for
+    that.
     """
     missing = [one for one in classes if f"positive_dice_class_{one.id}" not in scores]
     if not missing:
@@ -91,10 +91,10 @@ def caveat(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> str:
     if missing == list(classes):
         return (
             "No validation image shows a defect, so a pair-Dice near 1 only means that nothing "
-            f"was found where nothing is, and the rules are no guide: {remedy}."
+            f"was found where nothing is, and the rules mean nothing: {remedy}."
         )
     several = len(missing) > 1
-    tail = "them, and their rules are no guide" if several else "it, and its rule is no guide"
+    tail = "them, and their rules mean nothing" if several else "it, and its rule means nothing"
     return (
         f"No validation image shows {enumerated(missing)}: the scores say nothing about finding "
         f"{tail}; {remedy}."
@@ -108,9 +108,9 @@ def best_pair_dice(
 
     Args:
         predicted: (N, C, T), pixels predicted at each of T thresholds.
-        true_positive: (N, C, T), those of them that are true.
+        true_positive: (N, C, T), the true ones among them.
         true: (N, C), true pixels.
-        min_areas: masks of fewer predicted pixels are emptied; tried one after another.
+        min_areas: masks of fewer predicted pixels are emptied; each value is tried.
     """
     true_everywhere = np.broadcast_to(true[..., None], predicted.shape)
     best = np.zeros(predicted.shape[1])

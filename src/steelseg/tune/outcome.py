@@ -1,4 +1,4 @@
-"""What tune_threshold found out about the validation images, for the report and for people.
+"""The results of tune_threshold on the validation images, for the report and users.
 
 `data/validation.parquet` has one row per image and class, `data/landscape.json` each class's
 score over the grid of thresholds and smallest components.
@@ -114,7 +114,7 @@ def read_validation(path: Path) -> pd.DataFrame:
 
 
 def counts_of(table: pd.DataFrame, *, honest: bool = False) -> Int64:
-    """Return the pixel counts (N, C, 3) that a table was made of."""
+    """Return the pixel counts (N, C, 3) of a table."""
     prefix = "honest_" if honest else ""
     columns = [f"{prefix}true_positive", f"{prefix}predicted", "true"]
     n_classes = table["class_id"].nunique()

@@ -1,8 +1,8 @@
-"""The search for each class's rule, and the honest score of what the search found.
+"""The search for each class's rule, and the cross-fitted score of the result.
 
 The score is Kaggle's pair-Dice: the mean over all (image, class) pairs of Dice, which is 1 where
-truth and prediction are both empty. A class's rule changes that class's pairs only, so each class
-is searched by itself.
+truth and prediction are both empty. A class's rule affects only that class's pairs, so each class
+is searched separately.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ _THRESHOLDS = [round(i / 20, 2) for i in range(1, 20)]
 _AREAS = [0, 25, 50, 75, 100, 150, 200, 300, 400, 500]
 _AREAS += [600, 800, 1000, 1250, 1500, 2000, 2500, 3000, 4000, 5000]
 _GATES = [0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99]
-_LEAST_GAIN = 1e-9  # a smaller difference between sums of Dice is rounding, and counts as a tie
+_LEAST_GAIN = 1e-9  # smaller differences between sums of Dice are rounding, and count as ties
 
 
 class TuneConfig(Config):
-    """Parameters of the stage `tune_threshold`: the grid of rules, and how one is chosen.
+    """Parameters of the stage `tune_threshold`: the grid of rules and the selection.
 
     All lists are strictly increasing.
     """
@@ -41,15 +41,15 @@ class TuneConfig(Config):
     thresholds: list[Annotated[float, Field(gt=0, lt=1)]] = _THRESHOLDS
     """probabilities above which a pixel is foreground"""
     min_component_areas: list[Annotated[int, Field(ge=0)]] = _AREAS
-    """smallest components to keep, in pixels; nearly geometric, so that the one grid serves images
-    of 200x200 as well as of 256x1600"""
+    """smallest components to keep, in pixels; nearly geometric, so that one grid suits images of
+    200x200 and of 256x1600"""
     min_areas: list[Annotated[int, Field(ge=0)]] = _AREAS
     """smallest masks to keep, in pixels"""
     gates: list[Annotated[float, Field(ge=0, lt=1)]] = _GATES
     """confidences above which a mask is kept"""
     smoothing: Annotated[float, Field(ge=0)] = 0.75
     """a rule is judged by the mean over its neighbours in the grid, weighted by a Gaussian of this
-    many steps, since a lone peak is luck; 0 takes the exact optimum"""
+    many steps, since an isolated peak is chance; 0 uses the exact optimum"""
     may_disable: bool = True
     """whether to disable a class for which predicting nothing scores better"""
     n_splits: Annotated[int, Field(ge=2)] = 5
@@ -68,15 +68,15 @@ class TuneConfig(Config):
 def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> list[ClassRule]:
     """Choose each class's rule.
 
-    With `smoothing` 0 it is the optimum over the whole product of the lists, and, with
-    `may_disable`, over disabling the class. Of equally good rules it is the least surprising:
-    enabled, then the threshold nearest to 0.5, the smallest component area, the smallest area, the
-    lowest gate. So no images at all give the rule with a threshold of 0.5 and nothing else.
+    With `smoothing` 0 it is the optimum over the product of the lists, and, with `may_disable`,
+    over disabling the class. Ties are broken by the least surprising rule: enabled, then the
+    threshold nearest to 0.5, the smallest component area, the smallest area, the lowest gate. So
+    without images the rule is just a threshold of 0.5.
 
     Args:
         table: the validation images, measured at the config's thresholds.
         config: the grid.
-        rows: which images to look at, as a mask or as indices.
+        rows: the images to use, as a mask or as indices.
 
     Raises:
         ValueError: the table was measured at other thresholds.
@@ -124,14 +124,14 @@ def cross_fit(
     """Count pixels under rules that were chosen without the image in question.
 
     Every part of the images (see `parts_of`) is counted under the rules chosen on the other parts.
-    Where there is nothing to choose on, because all images are of one group, it is the rule that
-    `search` gives for no images.
+    If all images are of one group, there is nothing to choose on, and the rule is that of `search`
+    without images.
 
     Args:
         table: the validation images, N of them, measured at the config's thresholds.
         config: the grid.
         groups: (N,) labels; near-duplicates share one.
-        seed: for the parts.
+        seed: of the parts.
 
     Raises:
         ValueError: the table was measured at other thresholds, or there are not N labels.
@@ -155,12 +155,12 @@ def report(
     honest: Int64,
     classes: Sequence[int],
 ) -> dict[str, float]:
-    """Score the search: every metric of `summarise`, cross-fitted, and two pair-Dices beside them.
+    """Score the search: every metric of `summarise`, cross-fitted, and two more pair-Dices.
 
     `honest` is what `cross_fit` counted.
 
-    `optimistic_pair_dice` is that of `rules` on the very images that they were chosen on, and
-    `untuned_pair_dice` that of the threshold nearest to 0.5 and nothing else.
+    `optimistic_pair_dice` is that of `rules` on the same images that they were chosen on, and
+    `untuned_pair_dice` that of only the threshold nearest to 0.5.
     """
     nearest = min(table.thresholds, key=lambda threshold: abs(threshold - 0.5))
     untuned = [ClassRule(threshold=nearest)] * table.n_classes
@@ -185,13 +185,13 @@ def landscape(table: ComponentTable, class_index: int, config: TuneConfig) -> Fl
 
 
 def parts_of(table: ComponentTable, n_splits: int, groups: npt.ArrayLike, seed: int = 0) -> Int8:
-    """Divide the images into at most `n_splits` parts alike in classes, groups kept together.
+    """Divide the images into at most `n_splits` parts, stratified by class, with whole groups.
 
     Args:
         table: N images.
         n_splits: the number of parts; with fewer groups there are fewer parts.
         groups: (N,) labels.
-        seed: shuffles groups that are alike.
+        seed: shuffles equivalent groups.
 
     Returns:
         (N,) index of the part.
@@ -249,7 +249,7 @@ def _rule_of(cell: Cell | None, config: TuneConfig) -> ClassRule:
 
 
 def _smooth(sums: Float64, sigma: float) -> Float64:
-    """Take Gaussian means along every axis; at the grid's edge over the neighbours there are."""
+    """Smooth by a Gaussian along every axis, at the grid's edge over existing neighbours."""
     for axis, size in enumerate(sums.shape):
         blur = partial(gaussian_filter1d, sigma=sigma, axis=axis, mode="constant", radius=size - 1)
         there = np.ones([size if other == axis else 1 for other in range(sums.ndim)])

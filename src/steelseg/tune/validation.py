@@ -1,4 +1,4 @@
-"""The validation images under the models that have not seen them: measured once, for every rule."""
+"""Measures the validation images once for all rules, by models that have not seen them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 class Validation(NamedTuple):
-    """Validation images, as rows of the cache, and what any rule would make of them."""
+    """Validation images, as rows of the cache, and their table for all rules."""
 
     rows: list[int]
     table: ComponentTable
@@ -41,8 +41,8 @@ def validate(
 ) -> Validation:
     """Predict every image of the models' folds, and measure it at all thresholds.
 
-    Both happen on the threads that run the networks, image by image; the maps are not kept. Nothing
-    is found where pixels are ignored.
+    Both happen on the threads that run the networks, image by image; the maps are not kept. Ignored
+    pixels count as not found.
 
     Args:
         models: by the fold that they were validated on.
@@ -51,7 +51,7 @@ def validate(
         thresholds: strictly increasing.
         inference: how the networks are run.
         views: the flips, turns and tiles.
-        progress: shows how many images are done.
+        progress: wraps the rows, to show the progress.
     """
 
     def look(row: int, maps: Maps) -> list[PairComponents]:
@@ -94,7 +94,7 @@ def match_defects(
 def probe_image(cache: Cache, validation: Validation) -> Pixels:
     """Cut a small image out of the validation image with the largest defect, around its middle.
 
-    There a model's answers can differ; on a clean surface any two agree.
+    There the answers of models differ; on a clean surface they all agree.
     """
     areas = [validation.table.truth_areas(c) for c in range(len(cache.classes))]
     row = validation.rows[int(np.sum(areas, axis=0).argmax())]
