@@ -1,1 +1,1 @@
-"""A page to try the model."""
+"""A web page for trying the model."""

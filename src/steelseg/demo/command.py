@@ -1,4 +1,4 @@
-"""The command `demo`: the page of `page.py` on this machine, by Streamlit (an extra)."""
+"""The command `demo`: serves `page.py` on this machine by Streamlit (an extra)."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from steelseg.core.errors import SteelsegError
 PAGE = Path(__file__).with_name("page.py")
 SETTINGS = {
     "server.address": "127.0.0.1",
-    "server.headless": "true",  # opens no browser and asks for no e-mail address
+    "server.headless": "true",  # do not open a browser or ask for an e-mail address
     "server.fileWatcherType": "none",
     "browser.gatherUsageStats": "false",
     "client.toolbarMode": "minimal",
@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Add the arguments of `demo` to a parser and return what runs it."""
+    """Add the arguments of `demo` to a parser and return the function that runs it."""
     parser.description = (
         "Serve a page at 127.0.0.1 on which to click an image of the data set or to drop one of "
         "your own, see the contours of each class, move the thresholds and least areas, and "
@@ -36,7 +36,7 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
 
 
 def _serve(arguments: Namespace) -> Iterator[str]:
-    """Replace this process by Streamlit's server."""
+    """Replace this process by the server of Streamlit."""
     if find_spec("streamlit") is None:
         raise SteelsegError("the demo needs the extra packages: `make setup-extras` installs them")
     yield f"demo: http://127.0.0.1:{arguments.port}"

@@ -34,10 +34,10 @@ ALARMS_HELP = (
     "images that had no part in choosing it."
 )
 COLUMNS = 3
-DARK = 200  # of red, green and blue together; white letters are read on it
-CHOSEN = "chosen"  # in the session: the path of a sample; none for the uploaded image
-# tall pictures fit on the screen; the button below a thumbnail reaches over it, so that a click on
-# the image is one on the button
+DARK = 200  # sum of red, green and blue, below which text is white
+CHOSEN = "chosen"  # session key of the path of a sample; unset for an uploaded image
+# tall pictures fit the screen; the button below a thumbnail covers it, so that a click on the image
+# clicks the button
 STYLE = """<style>
 .stImage img { max-height: 75vh; object-fit: contain; object-position: left; }
 [class*="st-key-sample"] img { max-height: 120px; }
@@ -61,8 +61,8 @@ class Chosen(NamedTuple):
 def predict(data: bytes, _model: Model) -> tuple[Pixels, Float32 | list[Finding]]:
     """Decode an image and run the network: (H, W) or (N, H, W), and maps (C, H, W) float32.
 
-    The maps of an image that is predicted by tiles are too large to keep: of that, what is found by
-    the tuned rules.
+    The maps of an image that is predicted by tiles are too large to keep; instead the findings by
+    the tuned rules are returned.
     """
     pixels = _model.read(data)
     large = is_large(size_of(pixels))
@@ -70,12 +70,12 @@ def predict(data: bytes, _model: Model) -> tuple[Pixels, Float32 | list[Finding]
 
 
 def plain(text: str) -> str:
-    """Escape what Markdown would take for more than text."""
+    """Escape Markdown."""
     return MARKDOWN.sub(r"\\\1", text)
 
 
 def choose_image(samples: Mapping[str, Sequence[Sample]], pixels: PixelFormat) -> Chosen | None:
-    """Show what can be chosen, and return what was: the last image clicked, or uploaded."""
+    """Show the images to choose from, and return the last one clicked or uploaded."""
     state = st.session_state
     file = st.file_uploader(
         "An image of a surface",
@@ -96,7 +96,7 @@ def choose_image(samples: Mapping[str, Sequence[Sample]], pixels: PixelFormat) -
 
 
 def _offer(column: Any, sample: Sample, pixels: PixelFormat) -> None:
-    """Show a thumbnail; a click on it chooses the image. What cannot be read is left out."""
+    """Show a thumbnail; a click on it chooses the image. Unreadable images are left out."""
     path, state = str(sample.path), st.session_state
     try:
         thumbnail = st.cache_data(show_spinner=False)(to_thumbnail)(read_bytes(sample.path), pixels)
@@ -110,7 +110,7 @@ def _offer(column: Any, sample: Sample, pixels: PixelFormat) -> None:
 
 
 def choose_rules(model: Model, n_pixels: int) -> dict[int, ClassRule]:
-    """Show the controls of each class in the sidebar, and return the rules that they stand at."""
+    """Show the controls of each class in the sidebar, and return the rules they are set to."""
     chosen = {}
     for one in model.class_infos:
         box = st.sidebar.container(border=True)
@@ -142,7 +142,7 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
 
 
 def choose_level(verdicts: Verdicts) -> float:
-    """Show the slider of false alarms, and what escapes there; return the level of alarms."""
+    """Show the slider of false alarms and the escapes there; return the level of alarms."""
     choices: dict[Any, Choice] = dict(verdicts.trade_off)
     asked: Any = verdicts.asked.false_alarms or "as tuned"
     if asked not in choices:
@@ -169,7 +169,7 @@ def _rate(name: str, rate: Estimate | None) -> str:
 
 
 def show_verdict(findings: Sequence[Finding]) -> None:
-    """Say whether the image is in order, or which classes are alarms."""
+    """Show whether the image is in order, or which classes are alarms."""
     alarms = [f"{one.class_name} ({one.confidence:.2f})" for one in findings if one.alarm]
     if alarms:
         st.error(plain(f"Not in order: {', '.join(alarms)}"))
@@ -185,7 +185,7 @@ def show(
     truth: Mapping[int, Uint8] | None,
     ignored_hw: Uint8 | None,
 ) -> None:
-    """Show the picture, a row for each class, and the button that downloads the rows."""
+    """Show the picture, one row per class, and the button that downloads the rows."""
     masks = {found.class_id: found.mask for found in findings}
     meaning = "outlined what the model finds" + ", tinted what is annotated" * (truth is not None)
     meaning += ", hatched what is ignored" * (ignored_hw is not None)
@@ -199,7 +199,7 @@ def show(
 
 
 def _coloured(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> Any:
-    """Give the cells of the classes their colours."""
+    """Colour the cells of the classes."""
     styles: dict[object, str] = {
         one.id: f"background-color:{one.color};color:{'black' if sum(one.rgb) > DARK else 'white'}"
         for one in classes

@@ -1,4 +1,4 @@
-"""Images of the data set to try a model on: the first test images, and those that surprise most."""
+"""Sample images to try a model on: the first test images, and the most surprising ones."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ THUMBNAIL = 480  # pixels of the longer side
 
 
 class DemoConfig(Config):
-    """Flat parameters that say where the raw images lie."""
+    """Top-level parameters that locate the raw images."""
 
     data_root: str
     dataset: str
 
 
 class Sample(NamedTuple):
-    """An image file, and where it is annotated the RLE of each class and of what is ignored."""
+    """An image file, and if annotated, the RLE of each class and of the ignored region."""
 
     path: Path
     truth: dict[int, str] | None = None
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 
 def find_samples(root: Path, classes: Sequence[int]) -> dict[str, list[Sample]]:
-    """Find images to choose from, by a heading for each kind; files that are gone are left out.
+    """Find images to choose from, by heading; missing files are left out.
 
     Args:
         root: the repository, or any other folder: without data nothing is found.
@@ -73,7 +73,7 @@ def find_samples(root: Path, classes: Sequence[int]) -> dict[str, list[Sample]]:
 def _annotation(
     images: image_table.ImageTable, name: str, classes: Sequence[int]
 ) -> tuple[dict[int, str] | None, str]:
-    """Return an image's RLEs, of the classes if there are any, and of what is ignored."""
+    """Return an image's RLEs, of the classes if there are any, and of the ignored region."""
     if images.classes != list(classes) or name not in images.names:
         return None, ""
     row = images.names.index(name)
@@ -87,7 +87,7 @@ def to_masks(truth: Mapping[int, str], size_hw: tuple[int, int]) -> dict[int, Ui
 
 
 def to_thumbnail(data: bytes, _pixels: PixelFormat) -> Uint8:
-    """Decode an image file and shrink it for a list; what begins with `_` Streamlit does not hash.
+    """Decode an image file to a thumbnail; Streamlit does not hash arguments that begin with `_`.
 
     Raises:
         BadInput: it cannot be read.
@@ -100,9 +100,9 @@ def table_of(
     truth: Mapping[int, Uint8] | None,
     ignored_hw: Uint8 | None = None,
 ) -> list[dict[str, int | float | str]]:
-    """Table the findings: a row for each class, with its Dice where the annotation is known.
+    """Tabulate the findings: one row per class, with its Dice if annotated.
 
-    What is found where pixels are ignored does not count in the Dice.
+    Ignored pixels do not count in the Dice.
     """
     rows = []
     for found in findings:

@@ -1,1 +1,1 @@
-"""What people look at."""
+"""The HTML report and the summary of a run."""

@@ -1,4 +1,4 @@
-"""What to try next, judged by a run's own figures."""
+"""Suggests what to try next, from the metrics of a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
@@ -10,9 +10,9 @@ from steelseg.core.classes import ClassInfo, capitalised
 from steelseg.predict.postprocess import ClassRule
 from steelseg.tune.metrics import caveat
 
-FLATTERY = 0.01  # of tuning, in pair-Dice, that is worth mentioning
-POSITIVE = "positive_dice"  # the Dice where there is a defect; there is none where there is none
-DEVIATIONS = 3  # between two shares that are worth mentioning
+FLATTERY = 0.01  # optimism of tuning, in pair-Dice, that is worth mentioning
+POSITIVE = "positive_dice"  # the Dice where there is a defect; missing if there is none
+DEVIATIONS = 3  # standard deviations between two shares that are worth mentioning
 
 
 def advise(
@@ -25,11 +25,11 @@ def advise(
     """List what to try next, the most promising first.
 
     Args:
-        metrics: what each stage reported, by its name.
+        metrics: the report of each stage, by its name.
         history: of the training, one row per epoch.
         rules: the tuned rule of each class.
-        classes: what they are called.
-        encoder_weights: what the encoder began with.
+        classes: with their names.
+        encoder_weights: the initial weights of the encoder.
     """
     scores = metrics["tune_threshold"]
     names = {one.id: capitalised(one.name) for one in classes}
@@ -37,7 +37,7 @@ def advise(
     if scores["pair_dice"] <= scores["all_empty_pair_dice"] < 1:
         advice.append(
             "It scores no better than predicting nothing: check in the crops below that the masks "
-            "lie on the defects, then train longer."
+            "match the defects, then train longer."
         )
     if encoder_weights is None:
         advice.append(
@@ -57,7 +57,7 @@ def _of_curves(losses: Sequence[float]) -> Iterator[str]:
     lowest = losses.index(min(losses))
     if lowest == len(losses) - 1:
         yield (
-            f"The validation loss still fell in the last epoch: train longer "
+            f"The validation loss was still falling in the last epoch: train longer "
             f"(`-S epochs={2 * len(losses)}`)."
         )
     elif losses[-1] > 1.1 * losses[lowest]:

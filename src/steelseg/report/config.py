@@ -1,4 +1,4 @@
-"""The parameters of the stage `report`, apart from it, so that checking them takes no time."""
+"""The parameters of the stage `report`, in a separate module that imports fast."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ class ReportConfig(Config):
 
     dataset: str
     examples_per_class: Annotated[int, Field(ge=0)]
-    """annotated images of each class, from its largest area to its smallest"""
+    """annotated images per class, from its largest area to its smallest"""
     crops: Annotated[int, Field(ge=0)]
     """the first augmented crops of the first epoch"""
     gallery_images: Annotated[int, Field(ge=0)]

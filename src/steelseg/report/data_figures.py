@@ -22,18 +22,18 @@ from steelseg.report.figures import (
     to_svg,
 )
 
-_COMMON = 12  # combinations that are shown
+_COMMON = 12  # combinations shown
 
 
 @in_page_style
 def data_figures(images: ImageTable) -> list[Markup]:
-    """Draw all figures of this module that need only the annotated images."""
+    """Draw all figures that need only the annotated images."""
     drawn = [class_counts, combination_counts, mask_areas, brightness, black_bands]
     return [draw(images) for draw in drawn]
 
 
 def class_counts(images: ImageTable) -> Markup:
-    """Draw how many images show each class."""
+    """Draw the number of images per class."""
     drawing, axes = figure("Images that show the class", "class", "images")
     for at, one in enumerate(images.class_infos):
         n_shown = sum(text is not None for text in images.rles(one.id))
@@ -45,7 +45,7 @@ def class_counts(images: ImageTable) -> Markup:
 
 
 def combination_counts(images: ImageTable) -> Markup:
-    """Draw how many images show each combination of classes, the most common first."""
+    """Draw the number of images per combination of classes, the most common first."""
     common = Counter(images.combinations()).most_common(_COMMON)
     labels = {str(one.id): plain(one.label) for one in images.class_infos}
     ids, counts = zip(*reversed(common), strict=True)
@@ -71,7 +71,7 @@ def mask_areas(images: ImageTable) -> Markup:
 
 
 def brightness(images: ImageTable) -> Markup:
-    """Draw the distribution of the images' mean grey level, of clean and of defective ones."""
+    """Draw the distribution of mean grey levels, for clean and defective images."""
     is_clean = np.array([name == CLEAN for name in images.combinations()])
     pixels = images.pixels
     means = (np.array(images.column("mean")).mean(axis=1) - pixels.low) * (255 / pixels.span)
@@ -88,7 +88,7 @@ def brightness(images: ImageTable) -> Markup:
 
 
 def black_bands(images: ImageTable) -> Markup:
-    """Draw how much of an image's width is black: the camera looked past the edge of the strip."""
+    """Draw the black share of the width, where the camera saw past the edge of the strip."""
     shares = black_shares(images.thumbnails.astype(np.float32))
     title = f"Black bands: in {np.mean(shares > 0):.0%} of the images"
     drawing, axes = figure(title, "share of the width", "images")
@@ -98,14 +98,14 @@ def black_bands(images: ImageTable) -> Markup:
 
 
 def black_shares(thumbnails: Float32) -> Float64:
-    """Measure the share of each image's width that is black, to a thumbnail's column: (N,)."""
+    """Measure the black share of each image's width, to one column of a thumbnail: (N,)."""
     share: Float64 = (thumbnails.mean(axis=1) <= BLACK).mean(axis=1)
     return share
 
 
 @in_page_style
 def submission_shares(images: ImageTable, predicted: Mapping[str, float]) -> Markup:
-    """Draw the share of the training images that show a class beside that of the submission.
+    """Draw the share of training images that show each class next to that of the submission.
 
     `predicted` are the metrics of the stage predict.
     """

@@ -1,4 +1,4 @@
-"""Masks drawn on their image, in one colour per class that colour-blind eyes tell apart too."""
+"""Draws masks on their image, in one colour per class, suited to colour-blind readers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,10 +9,10 @@ from steelseg.core.arrays import Pixels, Uint8
 from steelseg.core.classes import PALETTE, ClassInfo, Colour
 from steelseg.core.pixels import to_picture
 
-WIDTH_PER_STROKE = 800  # of an image, for each pixel of a contour's thickness
+WIDTH_PER_STROKE = 800  # image width per pixel of contour thickness
 OPACITY = 0.45
-INK = (0, 0, 0)  # of the labels, on a rim of the class's colour
-LABELLED = 5  # components of a class, where there are more classes than the palette has colours
+INK = (0, 0, 0)  # of the labels, outlined in the colour of the class
+LABELLED = 5  # components per class, if there are more classes than colours in the palette
 
 
 def draw(
@@ -24,12 +24,12 @@ def draw(
 ) -> Uint8:
     """Draw the contours of each class in its colour: (H, W, 3) uint8.
 
-    Where there are more classes than eyes tell colours apart at a glance, the largest components
-    have their class written beside them. What is ignored is hatched.
+    If there are too many classes to distinguish by colour, the largest components are labelled with
+    their class. Ignored regions are hatched.
 
     Args:
         image: (H, W) or (N, H, W) uint8 or uint16; see `to_picture`.
-        classes: whose masks they are.
+        classes: of the masks.
         masks: for each class (H, W) uint8 of 0 and 1.
         filled: further masks of the same classes, tinted below the contours.
         ignored_hw: (H, W) uint8 of 0 and 1.
@@ -51,13 +51,13 @@ def draw(
     if len(masks) > len(PALETTE):
         for one in classes:
             shown = masks[one.id] | (filled or masks)[one.id]
-            text = one.label if one.label.isascii() else str(one.id)  # OpenCV has no other letters
+            text = one.label if one.label.isascii() else str(one.id)  # OpenCV draws ASCII only
             _label(picture, shown, text, one.rgb, thickness)
     return picture
 
 
 def _hatch(picture: Uint8, mask_hw: Uint8) -> None:
-    """Draw diagonal lines over a mask, light and dark by turns, so that they show on any steel."""
+    """Draw diagonal lines over a mask, alternating light and dark to be visible on any steel."""
     height, width = mask_hw.shape
     step = max(4, width // 200)
     stripes = np.add.outer(np.arange(height), np.arange(width)) // max(1, step // 4) % 8

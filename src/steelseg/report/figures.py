@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG inside a page, in the page's own colours, light or dark."""
+"""Matplotlib figures as inline SVG, in the colours of the page, light or dark."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from steelseg.core.classes import ClassInfo
 
-_INK = "#010203"  # stands for the page's text colour
+_INK = "#010203"  # placeholder of the page's text colour
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "steelseg",
@@ -25,16 +25,16 @@ _STYLE: dict[Any, Any] = {
     **dict.fromkeys(["xtick.color", "ytick.color"], _INK),
 }
 in_page_style = mpl.rc_context(_STYLE)
-"""Decorates functions that draw: legends and labels take their colours when they are made."""
+"""Decorates drawing functions: legends and labels get their colours when they are made."""
 SIZE_INCHES = (4.2, 2.7)
-NEUTRAL = "#8a8f98"  # for what belongs to no class
-SHORT = 6  # characters of a class's name, of which several stand side by side
+NEUTRAL = "#8a8f98"  # for elements of no class
+SHORT = 6  # characters of class names that are side by side
 LONGEST = 30  # characters of a class's name in a figure
-MANY = 12  # classes; figures have no room to name more, and the page has a legend of all
+MANY = 12  # classes; figures have no room for more names, and the page has a legend of all
 
 
 def figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """Begin a figure with one set of axes; to be called `in_page_style`."""
+    """Create a figure with one set of axes; call it `in_page_style`."""
     drawing = Figure(figsize=SIZE_INCHES, layout="constrained")
     axes = drawing.add_subplot()
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
@@ -42,7 +42,7 @@ def figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def name_colours(axes: Axes, n_classes: int, **options: Any) -> None:
-    """Add a legend of the classes that were drawn, if they are not too many."""
+    """Add a legend of the drawn classes, if they are not too many."""
     if n_classes <= MANY:
         n_columns = 1 if n_classes <= MANY // 2 else 2
         axes.legend(title="class", ncols=n_columns, **options)
@@ -58,7 +58,7 @@ def name_bars(axes: Axes, classes: Sequence[ClassInfo]) -> None:
 
 
 def plain(text: str) -> str:
-    """Make a name a label: short, no formula, and not hidden, as matplotlib hides `_name`."""
+    """Turn a name into a label: short, not a formula, and not hidden like `_name`."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
     return " " * text.startswith("_") + text.replace("$", r"\$")
@@ -69,7 +69,7 @@ def to_svg(drawing: Figure, description: str) -> Markup:
 
     Args:
         drawing: the figure.
-        description: what it shows, for those who cannot see it.
+        description: its content, for screen readers.
     """
     file = io.StringIO()
     drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})

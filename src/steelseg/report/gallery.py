@@ -1,4 +1,4 @@
-"""Which images are worth looking at, and pictures of them for the page."""
+"""Chooses the images of the gallery, and makes pictures for the page."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from steelseg.data import rle
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of
 
-MAX_SIDE = 1600  # pixels; larger pictures are made smaller
+MAX_SIDE = 1600  # pixels; larger pictures are shrunk
 NEVER = -np.inf
-SURE = 0.9  # a confidence that is worth mentioning where the class is absent
+SURE = 0.9  # a confidence worth mentioning where the class is absent
 QUALITY = 80  # of the JPEG
 
 
 class Picture(NamedTuple):
-    """A picture as a `data:` address, the file that it shows, and its caption."""
+    """A picture as a `data:` URL, its file name, and its caption."""
 
     source: str
     image: str
@@ -33,7 +33,7 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
 
     Args:
         table: as `tune.outcome.read_validation` returns it.
-        n_images: how many of each kind.
+        n_images: the number of each kind.
 
     Returns:
         `best`: images with a defect that have the highest mean Dice. `worst`: images with the
@@ -62,7 +62,7 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
 
 
 def captions(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, str]:
-    """Describe what is in every image and what was found: image to text."""
+    """Describe the truth and the prediction of every image: text by image."""
     dice = pair_dice(counts_of(table)).ravel()
     texts: dict[str, list[str]] = {}
     names = {one.id: one.name for one in classes}
@@ -78,7 +78,7 @@ def captions(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, str
 
 
 def to_source(picture: Uint8) -> str:
-    """Write an (H, W, 3) uint8 RGB picture as a `data:` address of a JPEG."""
+    """Encode an (H, W, 3) uint8 RGB picture as a `data:` URL of a JPEG."""
     picture = shrink(picture)
     jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
@@ -99,7 +99,7 @@ def examples(rles: Mapping[int, list[str | None]], n_images: int) -> dict[int, l
 
     Args:
         rles: for each class the RLE of every image, None where it does not show the class.
-        n_images: how many of each class.
+        n_images: the number per class.
     """
     chosen = {}
     for class_id, texts in rles.items():

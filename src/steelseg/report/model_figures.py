@@ -34,7 +34,7 @@ _COLOURS = [NEUTRAL, "#0072b2", "#d55e00", "#4c9f70"]
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read the history of a training: a row an epoch, of which there is at least one.
+    """Read the history of a training: one row per epoch, at least one.
 
     Raises:
         BadInput: the file is missing or is something else.
@@ -44,15 +44,15 @@ def read_history(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: cannot be read as csv: {' '.join(str(error).split())}") from error
     if history.empty or not {"epoch", "val_loss"} <= set(history):
-        raise BadInput(f"{path}: expected a row for each epoch; run `dvc repro -f train`")
+        raise BadInput(f"{path}: expected one row per epoch; run `dvc repro -f train`")
     return history
 
 
 @in_page_style
 def training_curves(history: pd.DataFrame) -> list[Markup]:
-    """Draw loss, pair-Dice and IoU by epoch, one figure each; a single epoch is drawn as dots.
+    """Draw loss, pair-Dice and IoU by epoch, one figure each, with dots for a single epoch.
 
-    There is no IoU where no image shows a defect.
+    IoU is missing if no image shows a defect.
     """
     drawn = []
     for title, lines in CURVES.items():
@@ -72,7 +72,7 @@ def training_curves(history: pd.DataFrame) -> list[Markup]:
 def landscapes(
     landscape: Landscape, rules: Mapping[int, ClassRule], classes: Sequence[ClassInfo]
 ) -> list[Markup]:
-    """Draw each class's mean Dice over thresholds and component areas, and where its rule is."""
+    """Draw each class's mean Dice over thresholds and component areas, with its rule."""
     drawn = []
     for one in classes:
         scores, title = landscape.by_class[one.id], plain(capitalised(one.name))
@@ -135,6 +135,6 @@ def confidences(table: pd.DataFrame) -> Markup:
 
 
 def _tick_values(set_ticks: Callable[..., object], values: Sequence[float]) -> None:
-    """Name every third cell of a grid by its value."""
+    """Label every third cell of a grid by its value."""
     at = range(0, len(values), 3)
     set_ticks(at, [f"{values[i]:g}" for i in at])

@@ -1,4 +1,4 @@
-"""The report: one page that needs no network, put together from what the stages have written."""
+"""Builds the report, one self-contained page, from the outputs of the stages."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -45,13 +45,13 @@ def example_pictures(cache: Cache, images: ImageTable, n_images: int) -> Iterato
 def crop_pictures(
     cache: Cache, rows: Int64, config: TrainConfig, n_crops: int
 ) -> Iterator[Picture]:
-    """Draw the first crops of the first epoch, augmented, as the network is given them.
+    """Draw the first crops of the first epoch, augmented, as the network sees them.
 
     Args:
         cache: of all annotated images.
-        rows: those that are trained on.
+        rows: the training images.
         config: of the training.
-        n_crops: how many.
+        n_crops: their number.
     """
     crops = training_crops(cache, rows, config, config.phase(0))
     sampler = EpochSampler(len(rows), config.crops_per_image, config.seed, rank=0, world_size=1)
@@ -101,7 +101,7 @@ def out_of_fold_findings(
     inference: InferenceConfig,
     rows: Sequence[int],
 ) -> dict[int, list[Finding]]:
-    """Find the defects of rows of the cache by the models that have not seen them.
+    """Find the defects of rows of the cache by models that have not seen them.
 
     Args:
         model: whose rules and views hold.
@@ -121,7 +121,7 @@ def out_of_fold_findings(
 
 
 def validated_on(models: Mapping[int, Sequence[Path]], n_images: int) -> str:
-    """Say how many images of which folds were predicted, and by how many models (by fold)."""
+    """Describe how many images of which folds were predicted, and by how many models."""
     n_models = sum(map(len, models.values()))
     folds = f"fold{'s' * (len(models) > 1)} {', '.join(map(str, models))}"
     among = "" if n_models == 1 else f", each by those of {n_models} models that have not seen it"
@@ -129,7 +129,7 @@ def validated_on(models: Mapping[int, Sequence[Path]], n_images: int) -> str:
 
 
 def class_scores(table: pd.DataFrame, rules: Mapping[int, ClassRule]) -> list[dict[str, Any]]:
-    """Table each class's cross-fitted scores beside those of predicting nothing, and its rule.
+    """Tabulate each class's cross-fitted scores, those of predicting nothing, and its rule.
 
     A score that is undefined, because no validation image shows the class, is None.
     """

@@ -1,4 +1,4 @@
-"""The closing summary of a run: how good it is, where its results are, what to type next."""
+"""The command `summary`: the scores of the last run, and where its results are."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +13,10 @@ from steelseg.tune.metrics import caveat
 
 
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
-    """Describe `summary` to a parser and return what runs it."""
-    parser.description = "Print how good the last run in this folder is and where its results are."
+    """Describe `summary` to a parser and return the function that runs it."""
+    parser.description = (
+        "Print the scores of the last run in this folder and where the results are."
+    )
     return lambda _: iter([summarise(Path())])
 
 
@@ -57,7 +59,7 @@ def summarise(root: Path) -> str:
 
 
 def _held_out(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> Iterator[str]:
-    """Yield lines on the test set that was held out, if there is one."""
+    """Yield lines on the held-out test set, if there is one."""
     if "held_out_images" not in scores:
         return
     n_images, n_groups = scores["held_out_images"], scores["held_out_groups"]
@@ -75,7 +77,7 @@ def _held_out(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> Iter
 
 
 def _verdicts(scores: Mapping[str, float]) -> Iterator[str]:
-    """Say what escapes at 50 false alarms per 1,000 clean images, and whether that can be shown."""
+    """Yield the escapes at 50 false alarms per 1,000 clean images, and whether it is promised."""
     if "escapes_at_50" not in scores:
         return
     yield (
@@ -90,7 +92,7 @@ def _verdicts(scores: Mapping[str, float]) -> Iterator[str]:
 
 
 def _range(scores: Mapping[str, float], name: str, form: str) -> str:
-    """Write a figure's 95% interval; metrics of an older run have none."""
+    """Format a score's 95% interval; metrics of older runs have none."""
     if f"{name}_low" not in scores:
         return ""
     return f" (95%: {scores[f'{name}_low']:{form}} to {scores[f'{name}_high']:{form}})"

@@ -1,4 +1,4 @@
-"""What an inspector asks: escapes at a rate of false alarms, defects by size, the worst groups."""
+"""Figures for inspectors: escapes by false alarms, defects by size, the worst groups."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +18,13 @@ from steelseg.tune import pod
 from steelseg.tune.metrics import pair_dice
 from steelseg.tune.outcome import counts_of
 
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # of defects found, that a curve is drawn through
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)  # of defects found, at which curves are drawn
 CHOSEN = "#d55e00"
 WORST = 10  # groups in the table
 
 
 def verdicts(found: Verdicts, classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """Describe the trade-off: a figure, a row per limit of false alarms, and what is too few."""
+    """Describe the trade-off: a figure, a row per limit of false alarms, and a note."""
     rows = [{"limit": limit, **_row(choice)} for limit, choice in found.trade_off.items()]
     point, note = found.chosen.point, ""
     if point and not point.is_promised:
@@ -41,7 +41,7 @@ def verdicts(found: Verdicts, classes: Sequence[ClassInfo]) -> dict[str, Any]:
 
 @in_page_style
 def trade_off(found: Verdicts, classes: Sequence[ClassInfo]) -> Markup:
-    """Draw escapes over false alarms, in all and by class, with the point that was chosen."""
+    """Draw escapes over false alarms, overall and by class, with the chosen point."""
     drawing, axes = figure("Escapes", "false alarms per 1,000 clean images", "escapes")
     limits, choices = list(found.trade_off), list(found.trade_off.values())
     if len(classes) <= MANY:
@@ -68,7 +68,7 @@ def trade_off(found: Verdicts, classes: Sequence[ClassInfo]) -> Markup:
 
 
 def defects(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """Describe the true components by size: a curve per class, and a row of what is found.
+    """Describe the true components by size: a curve and a row per class.
 
     `table` is as `tune.outcome.read_validation` returns it.
     """
@@ -94,7 +94,7 @@ def defects(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, Any]
 
 @in_page_style
 def pod_curve(curve: pod.Pod, bands: Sequence[pod.Band], one: ClassInfo) -> Markup:
-    """Draw the probability of detection by size, its bound, and what was counted."""
+    """Draw the probability of detection by size, its bound, and the counts."""
     drawing, axes = figure(plain(capitalised(one.name)), "longer side in pixels", "found")
     low, high = bands[0].low, bands[-1].high
     ends = min(low, curve.sizes[0.5][0]), max(high, curve.sizes[0.9][0])
@@ -120,10 +120,10 @@ def pod_curve(curve: pod.Pod, bands: Sequence[pod.Band], one: ClassInfo) -> Mark
 
 
 def confusion(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> list[dict[str, Any]]:
-    """Table what is found in images that show a class, or none: a row for each.
+    """Tabulate what is found in images that show each class, or none: one row each.
 
-    `found` holds the share of these images in which each class has a mask, and `nothing` that in
-    which none has; the masks are cross-fitted. Rows of no image are left out.
+    `found` is the share of these images in which each class has a mask, and `nothing` that in
+    which none has; the masks are cross-fitted. Rows without images are left out.
     """
     counts = counts_of(table, honest=True)
     shown, found = counts[..., 2] > 0, counts[..., 1] > 0
@@ -146,7 +146,7 @@ def confusion(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> list[dict[st
 def worst_groups(
     table: pd.DataFrame, groups: Sequence[str], level: float | None
 ) -> list[dict[str, Any]]:
-    """Table the named groups that the model does worst: those of the most wrong verdicts first.
+    """Tabulate the named groups with the most wrong verdicts, the worst first.
 
     Args:
         table: as `tune.outcome.read_validation` returns it, N images.
@@ -183,7 +183,7 @@ def _row(choice: Choice) -> dict[str, Any]:
 
 
 def _mark(axes: Axes, found: Verdicts) -> None:
-    """Draw the chosen point with its interval, where there is a rate to draw it at."""
+    """Draw the chosen point with its interval, if its rate is known."""
     judgement = found.chosen.judgement
     at = found.asked.false_alarms or 1000 * (judgement.false_alarms or Estimate(0, 0, 0)).value
     if judgement.escapes and at:
