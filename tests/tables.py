@@ -90,7 +90,7 @@ def validation_table(hits: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     table["true_positive"] = table["honest_true_positive"]
     table["confidence"] = table["raw_confidence"] = np.float32(0.5)
     table["defect_sizes"], table["defects_found"] = [[5]] * len(rows), [[True]] * len(rows)
-    table["false_components"] = 0
+    table["false_components"], table["honest_rle"] = 0, "1 10"
     return table
 
 

@@ -6,6 +6,7 @@ from tables import validation_table, write_table
 
 from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
+from steelseg.experiments import compare as experiments_compare
 from steelseg.experiments.compare import compare, compare_tables
 
 
@@ -97,3 +98,26 @@ def test_runs_are_compared_by_their_folders(tmp_path, capsys):
     assert lines[5] == "0 images worse"
     with pytest.raises(SystemExit, match="no such file"):
         main(["compare", str(tmp_path), str(tmp_path / "two")])
+
+
+def test_images_that_changed_are_drawn_side_by_side(tiny_cache, tmp_path, capsys, monkeypatch):
+    """By both models, under a heading for better and worse; names are text, and gone ones left."""
+    kept, gone = tiny_cache.names[:2], "<b>.png"
+    tables = {"one": [4, 4], "two": [6, 2]}
+    for name, (first, second) in tables.items():
+        (tmp_path / name / "data").mkdir(parents=True)
+        table = {kept[0]: [first, 9], kept[1]: [second, 9], gone: [first, 9], "same": [5, 5]}
+        write_table(tmp_path / name / "data/validation.parquet", validation_table(table))
+    monkeypatch.setattr(experiments_compare, "CACHE", tiny_cache.folder)
+    monkeypatch.chdir(tmp_path)
+    main(["compare", "one", "two", "--page", "page.html"])
+    assert capsys.readouterr().out.endswith("page: page.html\n")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/jpeg") == 4
+    better, worse = page.split("<h2>Better</h2>")[1].split("<h2>Worse</h2>")
+    assert kept[0] in better
+    assert kept[1] in worse
+    assert "first: one: Dice 0.650" in better
+    assert "second: two: Dice 0.750" in better
+    assert "&lt;b&gt;.png" in page
+    assert "<b>" not in page

@@ -13,12 +13,16 @@ import pandas as pd
 
 from steelseg.core.arrays import Float64
 from steelseg.core.errors import BadInput
+from steelseg.core.files import write_text
+from steelseg.data.cache import Cache
 from steelseg.quality.intervals import CONFIDENCE, Estimate, mean
+from steelseg.report.comparison import render
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of, read_validation
 
 VALIDATION = Path("data/validation.parquet")
-SHOWN = 5  # images that changed most
+CACHE = Path("data/cache")
+SHOWN, DRAWN = 5, 8  # images that changed most, named and drawn
 Verdict = Literal["better", "worse", "within noise"]
 
 
@@ -56,12 +60,23 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     )
     parser.add_argument("first", help="the model to compare with, such as main")
     parser.add_argument("second", help="the model that may be better, such as an experiment's name")
+    help_ = "HTML file to write, with the images that changed most side by side; needs data/cache"
+    parser.add_argument("--page", type=Path, help=help_)
     return _run
 
 
 def _run(arguments: Namespace) -> Iterator[str]:
-    first, second = (find_validation(name) for name in (arguments.first, arguments.second))
-    yield from describe(compare_tables(first, second))
+    names = arguments.first, arguments.second
+    tables = [find_validation(name) for name in names]
+    found = compare_tables(*tables)
+    lines = list(describe(found))
+    yield from lines
+    if arguments.page:
+        images = {"Better": found.better[:DRAWN], "Worse": found.worse[:DRAWN]}
+        titles = [f"{at}: {name}" for at, name in zip(("first", "second"), names, strict=True)]
+        by_title = dict(zip(titles, tables, strict=True))
+        write_text(arguments.page, render(by_title, images, lines, Cache(CACHE)))
+        yield f"page: {arguments.page}"
 
 
 def find_validation(where: str) -> pd.DataFrame:

@@ -29,6 +29,7 @@ class Matching(NamedTuple):
     found_areas: Int64  # (F,)
     pairs: Int64  # (P, 2) true and found
     overlaps: Int64  # (P,) pixels
+    found: str = ""  # the RLE of the found mask
 
     @property
     def coverage(self) -> Float64:
@@ -93,7 +94,7 @@ def match(true: str, found: str, size_hw: tuple[int, int]) -> Matching:
     labels = [label_runs([r]) if len(r.lengths) else np.zeros(0, np.int64) for r in regions]
     areas = [_sum_by(n, r.lengths) for n, r in zip(labels, regions, strict=True)]
     pairs, overlaps = _overlaps(regions, labels, size_hw[0], len(areas[1]))
-    return Matching(areas[0], _long_sides(regions[0], labels[0]), areas[1], pairs, overlaps)
+    return Matching(areas[0], _long_sides(regions[0], labels[0]), areas[1], pairs, overlaps, found)
 
 
 def score(matchings: Sequence[Matching], overlap: float = 0.5) -> Scores:

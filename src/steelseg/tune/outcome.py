@@ -39,6 +39,7 @@ _SCHEMA = pa.schema(
         ("true_positive", pa.int64()),
         ("honest_predicted", pa.int64()),
         ("honest_true_positive", pa.int64()),
+        ("honest_rle", pa.string()),
         ("defect_sizes", _list(pa.int64())),
         ("defects_found", _list(pa.bool_())),
         ("false_components", pa.int64()),
@@ -75,8 +76,8 @@ def write_validation(
         honest: (N, C, 3) pixels under rules chosen without the image, see `search.cross_fit`.
         confidences: (N, C), calibrated without the image, see `headline.calibrated`.
         matchings: of N images, C classes each, under rules chosen without the image; what is kept
-            is the longer side of each true component in pixels, whether it was found, and how many
-            found components are false.
+            is the RLE of what was found, the longer side of each true component in pixels, whether
+            it was found, and how many found components are false.
     """
     every = [one for of_image in matchings for one in of_image]
     raw = np.stack([table.confidences(c) for c in range(len(rules))], axis=1)
@@ -92,6 +93,7 @@ def write_validation(
         counts[..., TRUE_POSITIVE].ravel(),
         honest[..., PREDICTED].ravel(),
         honest[..., TRUE_POSITIVE].ravel(),
+        [one.found for one in every],
         [one.true_sizes for one in every],
         [one.coverage > 0 for one in every],
         [one.n_false for one in every],
