@@ -154,7 +154,7 @@ def test_an_impossible_number_of_folds_is_refused(n_folds):
 
 def test_fewer_groups_than_folds_are_refused():
     """Six variants of two photographs cannot fill three folds."""
-    with pytest.raises(BadInput, match=r"at least 3 different images.* got 2"):
+    with pytest.raises(BadInput, match=r"at least 3 distinct images.* got 2"):
         assign_folds([""] * 6, np.array([7, 7, 7, 9, 9, 9]), 3, 0)
 
 
