@@ -97,7 +97,7 @@ def test_a_pasted_defect_hides_what_was_there() -> None:
     other = sample(5)
     seen = set()
     for seed in range(8):
-        image, masks = copy_paste(np.random.default_rng(seed), own, other)
+        image, masks = copy_paste(np.random.default_rng(seed), own, other, 2)
         where = image == 5
         seen.add(int(where.sum()))
         np.testing.assert_array_equal(masks[:, where], other[1][:, where])
@@ -108,7 +108,7 @@ def test_a_pasted_defect_hides_what_was_there() -> None:
 
 def test_nothing_is_pasted_of_a_clean_image() -> None:
     """The sample stays what it is."""
-    image, masks = copy_paste(np.random.default_rng(0), sample(3), sample(4))
+    image, masks = copy_paste(np.random.default_rng(0), sample(3), sample(4), 2)
     np.testing.assert_array_equal(image, sample(3)[0])
     np.testing.assert_array_equal(masks, sample(3)[1])
 
