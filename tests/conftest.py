@@ -33,8 +33,10 @@ settings.load_profile("no deadline")
 
 
 # the files that take longest, the longest first; the others take some seconds each
-LONGEST = ("pipeline", "faults", "distributed", "benchmarks", "training", "tracking", "scoring")
-LONGEST += ("training_switches", "models", "raw_data", "ui", "serving", "demo", "tuning")
+LONGEST = ("faults", "pipeline", "benchmarks", "distributed", "tracking", "scoring", "readme")
+LONGEST += ("training_switches", "fake_cuda", "ui", "demo", "training", "raw_data", "any_mill")
+LONGEST += ("trial", "serving", "models", "tracking_server", "fuzz", "ensemble")
+LONGEST += ("quality_verdicts", "synthetic", "check_params", "bad_input")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -196,7 +196,7 @@ def test_too_many_workers_for_the_shared_memory_are_refused(
     monkeypatch.setattr(fold_data, "shared_memory", lambda: 64_000)
     finish = FINISH | {"batch_size": 8}
     FoldData(tiny_cache, FOLDS, config(num_workers=2, validation_batch_size=1))
-    with pytest.raises(SteelsegError, match=r"`docker run --shm-size=2g`\), or set `train\.num_w"):
+    with pytest.raises(SteelsegError, match=r"`docker run --shm-size=2g`, or set `train\.num_w"):
         FoldData(tiny_cache, FOLDS, config(num_workers=2, validation_batch_size=1, finish=finish))
 
 
