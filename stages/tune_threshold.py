@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from steelseg.core.checkpoints import work_folder
@@ -12,18 +11,18 @@ from steelseg.data import fold_table
 from steelseg.data.cache import Cache
 from steelseg.model.card import CARD, read_card
 from steelseg.predict.ensemble import by_fold, member_folders
-from steelseg.predict.inference import InferenceConfig, open_models
-from steelseg.predict.rules import Rules, take_probe, write_rules
+from steelseg.predict.inference import InferenceConfig
+from steelseg.predict.rules import write_rules
 from steelseg.predict.views import ViewsConfig
-from steelseg.quality.verdicts import find
 from steelseg.registry.log import log_model
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.tracking.store import ui_command
-from steelseg.tune import defects, headline, held_out, outcome, search
+from steelseg.tune import outcome
 from steelseg.tune.metrics import caveat
 from steelseg.tune.search import TuneConfig
-from steelseg.tune.validation import Progress, match_defects, probe_image, validate
+from steelseg.tune.tuning import Setting, tune
+from steelseg.tune.validation import Progress
 
 MODEL, FOLDS = Path("models"), Path("data/folds.parquet")
 VALIDATION, LANDSCAPE = Path("data/validation.parquet"), Path("data/landscape.json")
@@ -52,55 +51,19 @@ def main() -> None:
     ):
         tracker.params(params)
         tracker.tag("fold", ", ".join(map(str, models)))
-        validation = validate(
-            models,
-            folds["fold"].to_numpy(),
-            cache,
-            config.thresholds,
-            inference,
-            views,
-            show("validating"),
-        )
-        rows, table = validation
-        rules = search.search(table, config)
-        groups = folds["group"].to_numpy(dtype=np.int64)[rows]
-        honest, honest_rules = search.cross_fit(table, config, groups)
-        images = headline.images_of(table, groups, config.n_splits)
-        sure = headline.calibrated(images)
-        verdicts = find(images, cache.classes, config.operating_point)
-        matchings = match_defects(
-            models,
-            folds["fold"].to_numpy(),
-            cache,
-            dict(zip(rows, honest_rules, strict=True)),
-            inference,
-            views,
-            show("matching defects"),
-        )
-        scores = {
-            **search.report(table, rules, honest, cache.classes),
-            **headline.figures(honest, groups),
-            **headline.verdict_figures(images, verdicts),
-            **defects.figures(matchings, groups, cache.classes),
-        }
-        if len(test_rows := fold_table.rows_held_out(folds)):
-            runtime = open_models(folders, inference, views, many=True)
-            counts = held_out.count(cache, test_rows, runtime, rules, show("testing"))
-            test_groups = folds["group"].to_numpy(dtype=np.int64)[test_rows]
-            scores |= held_out.report(counts, test_groups, cache.classes)
-        network = open_models(folders, inference, views).network
-        probe = take_probe(probe_image(cache, validation), network)
-        by_class = dict(zip(cache.classes, rules, strict=True))
-        write_rules(MODEL, Rules(by_class, card.weights_sha256, views, probe, verdicts))
-        write_json(Path("metrics/tune_threshold.json"), scores)
-        names = [cache.names[row] for row in rows]
-        outcome.write_validation(
-            VALIDATION, names, groups, by_class, table, honest, sure, matchings
-        )
+        setting = Setting(models, folders, cache, folds, config, inference, views)
+        tuned = tune(setting, card.weights_sha256, show)
+        write_rules(MODEL, tuned.rules)
+        write_json(Path("metrics/tune_threshold.json"), tuned.scores)
+        names = [cache.names[row] for row in tuned.rows]
+        by_class = tuned.rules.by_class
+        outcome.write_validation(VALIDATION, names, tuned.groups, by_class, *tuned.evidence)
         tracker.artifact(VALIDATION)  # which `champion` compares models by
-        outcome.write_landscape(LANDSCAPE, outcome.landscape_of(table, cache.classes, config))
-        log_model(tracker, folders, cache.image(rows[0]), scores)
-    if note := caveat(scores, cache.class_infos):
+        outcome.write_landscape(
+            LANDSCAPE, outcome.landscape_of(tuned.evidence.table, cache.classes, config)
+        )
+        log_model(tracker, folders, cache.image(tuned.rows[0]), tuned.scores)
+    if note := caveat(tuned.scores, cache.class_infos):
         print(f"warning: {note}")
     print(f"MLflow runs: {ui_command()}")
 
