@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from clones import finished
 from hypothesis import settings
+from strategies import pivoted, write_project
 
 from steelseg.core.arrays import Uint8
-from steelseg.core.classes import default_classes
 from steelseg.core.pixels import GREY
-from steelseg.data import annotations, cache_writer, ignored, label_csv, rle
+from steelseg.data import cache_writer, ignored, rle
 from steelseg.data.cache import Cache
 from steelseg.data.decoding import read
-from steelseg.data.inspection import inspect_folder
 
 REPOSITORY = Path(__file__).parents[1]
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -106,6 +105,13 @@ def experiment(once: Once) -> Path:
 
 
 @pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a sound data set, in a project that is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return write_project(tmp_path)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Compare what we compute, not how threads of a busy machine share out a sum."""
     import torch
@@ -160,9 +166,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """The cache of `tiny_dataset`, in shards of five."""
-    labels = label_csv.read(tiny_dataset / "train.csv")
-    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    table = annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
+    table, _ = pivoted(tiny_dataset)
     folder = tmp_path_factory.mktemp("cache")
     for _ in cache_writer.write(folder, tiny_dataset / "train_images", table, 5):
         pass
@@ -172,9 +176,7 @@ def tiny_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def ignored_cache(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """The cache of `tiny_dataset`, where a rectangle of every image but the last is ignored."""
-    labels = label_csv.read(tiny_dataset / "train.csv")
-    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    table = annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
+    table, inspection = pivoted(tiny_dataset)
     folder = tmp_path_factory.mktemp("ignored")
     lines, rng = ["ImageId,EncodedPixels"], np.random.default_rng(8)
     for name in table.names[:-1]:

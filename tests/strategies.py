@@ -12,6 +12,11 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from PIL import Image
 
+from steelseg.core.classes import default_classes
+from steelseg.data import annotations, label_csv
+from steelseg.data.image_table import ImageTable
+from steelseg.data.inspection import Inspection, inspect_folder
+
 SIZE_HW = (6, 8)
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a PNG's colour type and its channels
 
@@ -86,6 +91,14 @@ def write_project(root: Path) -> Path:
     """Write a folder in which the stage `pivot_csv` can run; returns that of the data set."""
     (root / "params.yaml").write_text(PIVOT_PARAMS)
     return write_dataset(root / "raw" / "tiny")
+
+
+def pivoted(root: Path, *, skip_bad: bool = False) -> tuple[ImageTable, Inspection]:
+    """Pivot a data set with the classes 1 and 2, as `pivot_csv` does."""
+    inspection = inspect_folder(root / "train_images", skip_bad=skip_bad)
+    labels = label_csv.read(root / "train.csv")
+    classes = default_classes([1, 2])
+    return annotations.build(inspection, labels, classes, root / "train.csv"), inspection
 
 
 def join_columns(csv_text: str) -> str:

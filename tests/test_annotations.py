@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from strategies import SIZE_HW, TRAIN_CSV, join_columns, noise, to_bytes, write_dataset
+from strategies import SIZE_HW, TRAIN_CSV, join_columns, noise, pivoted, to_bytes, write_dataset
 
 from steelseg.core import sealed
 from steelseg.core.classes import default_classes
@@ -28,9 +28,7 @@ def build(root: Path, csv_text: str | None = None) -> ImageTable:
     """Pivot a data set, with another text in its csv if one is given."""
     if csv_text is not None:
         (root / "train.csv").write_text(csv_text)
-    labels = label_csv.read(root / "train.csv")
-    inspection = inspect_folder(root / "train_images", skip_bad=False)
-    return annotations.build(inspection, labels, default_classes([1, 2]), root / "train.csv")
+    return pivoted(root)[0]
 
 
 def test_clean_images_come_from_the_folder(root: Path) -> None:

@@ -6,23 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from strategies import pivoted
 
-from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.core.pixels import GREY
-from steelseg.data import annotations, cache_writer, label_csv, rle
+from steelseg.data import cache_writer, label_csv, rle
 from steelseg.data.cache import MANIFEST, Cache
 from steelseg.data.decoding import read
 from steelseg.data.image_table import ImageTable
-from steelseg.data.inspection import inspect_folder
 
 
 @pytest.fixture
 def table(tiny_dataset: Path) -> ImageTable:
     """The annotations of the tiny data set."""
-    labels = label_csv.read(tiny_dataset / "train.csv")
-    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    return annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
+    return pivoted(tiny_dataset)[0]
 
 
 def test_images_and_masks_come_back(tiny_cache: Cache, tiny_dataset: Path) -> None:

@@ -18,15 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from strategies import SAMPLE_CSV, TRAIN_CSV, noise, to_bytes, write_dataset
+from strategies import SAMPLE_CSV, TRAIN_CSV, noise, pivoted, to_bytes, write_dataset
 
-from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
 from steelseg.core.pixels import GREY
-from steelseg.data import annotations, fold_table, image_table, label_csv, rle
+from steelseg.data import fold_table, image_table, label_csv, rle
 from steelseg.data.decoding import decode
 from steelseg.data.images import MAX_PIXELS
-from steelseg.data.inspection import inspect_folder
 from steelseg.model.card import RULES, read_card
 from steelseg.predict import predictions
 from steelseg.predict.postprocess import ClassRule
@@ -243,9 +241,7 @@ def test_jpegs_are_decoded_or_refused() -> None:
 def write_table(path: Path) -> None:
     """Write the annotations of a small data set."""
     root = write_dataset(path.parent / "raw")
-    inspection = inspect_folder(root / "train_images", skip_bad=False)
-    labels = label_csv.read(root / "train.csv")
-    image_table.write(path, annotations.build(inspection, labels, default_classes([1, 2]), root))
+    image_table.write(path, pivoted(root)[0])
 
 
 def write_predictions(path: Path) -> None:

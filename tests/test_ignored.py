@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import write_dataset
+from strategies import pivoted, write_dataset
 from tables import SMALL
 
 from steelseg.core.arrays import Float32
-from steelseg.core.classes import default_classes
 from steelseg.core.errors import BadInput
-from steelseg.data import annotations, ignored, label_csv, rle
+from steelseg.data import ignored, rle
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import IGNORED, ImageTable
-from steelseg.data.inspection import inspect_folder
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.tiles import Block, Maps, as_maps
@@ -40,9 +38,7 @@ def marked(root: Path, text: str | None, *, skip_bad: bool = False) -> ImageTabl
     """Mark what a text of ignored.csv says."""
     if text is not None:
         (root / ignored.FILE).write_text(f"ImageId,EncodedPixels\n{text}\n")
-    labels = label_csv.read(root / "train.csv")
-    inspection = inspect_folder(root / "train_images", skip_bad=skip_bad)
-    table = annotations.build(inspection, labels, default_classes([1, 2]), root / "train.csv")
+    table, inspection = pivoted(root, skip_bad=skip_bad)
     return ignored.mark(table, root / ignored.FILE, inspection)[0]
 
 
@@ -60,9 +56,7 @@ def test_a_region_wins_over_the_classes(root: Path) -> None:
 def test_an_image_of_which_nothing_is_left_is_unlabelled(root: Path) -> None:
     """It would count as clean and rightly found so; where all images are so, that is a fault."""
     (root / ignored.FILE).write_text("ImageId,EncodedPixels\nb.png,1 48\na.png,1 47\n")
-    labels = label_csv.read(root / "train.csv")
-    found = inspect_folder(root / "train_images", skip_bad=False)
-    table = annotations.build(found, labels, default_classes([1, 2]), root / "train.csv")
+    table, found = pivoted(root)
     table, found = ignored.mark(table, root / ignored.FILE, found)
     assert table.names == [one.image for one in found.images] == ["a.png", "c.png"]
     assert found.left_out == {"b.png": "unlabelled"}

@@ -9,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from saved_models import save_model
+from strategies import pivoted
 
-from steelseg.core.classes import default_classes
 from steelseg.core.files import sha256
 from steelseg.core.sizes import describe_sizes, pad, padded_size, typical_size
-from steelseg.data import annotations, cache_writer, label_csv, rle
+from steelseg.data import cache_writer, label_csv, rle
 from steelseg.data.cache import Cache
 from steelseg.data.cache_writer import shard_rows
 from steelseg.data.image_table import ImageTable
-from steelseg.data.inspection import inspect_folder
 from steelseg.predict import parts
 from steelseg.predict.model import Model
 from steelseg.predict.postprocess import ClassRule
@@ -51,9 +50,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(raw: Path) -> ImageTable:
     """What pivot_csv makes of them."""
-    inspection = inspect_folder(raw / "train_images", skip_bad=False)
-    labels = label_csv.read(raw / "train.csv")
-    return annotations.build(inspection, labels, default_classes([1, 2]), raw / "train.csv")
+    return pivoted(raw)[0]
 
 
 @pytest.fixture(scope="module")

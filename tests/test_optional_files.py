@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import TRAIN_CSV, noise, to_bytes, write_project
+from strategies import TRAIN_CSV, noise, to_bytes
 
 from steelseg.core.classes import ClassInfo, default_classes
 from steelseg.core.errors import BadInput
@@ -22,13 +22,6 @@ from steelseg.predict.predictions import PredictionRow
 
 ANNOTATIONS = Path("data/annotations.parquet")
 Run = Callable[[], tuple[ImageTable, list[str]]]
-
-
-@pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a sound data set, in a project that is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return write_project(tmp_path)
 
 
 @pytest.fixture

@@ -11,20 +11,13 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from PIL import ExifTags, Image
-from strategies import PIVOT_PARAMS, TRAIN_CSV, noise, to_bytes, write_project
+from strategies import PIVOT_PARAMS, TRAIN_CSV, noise, to_bytes
 
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_json
 from steelseg.data import image_table, rle
 
 Run = Callable[[], tuple[dict[str, Any], list[str]]]
-
-
-@pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a sound data set, in a project that is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return write_project(tmp_path)
 
 
 @pytest.fixture

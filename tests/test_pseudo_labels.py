@@ -5,11 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from strategies import pivoted
 
 from steelseg.__main__ import main
-from steelseg.core.classes import default_classes
-from steelseg.data import annotations, image_table, label_csv, splitting
-from steelseg.data.image_table import ImageTable
+from steelseg.data import annotations, image_table, splitting
 from steelseg.data.inspection import inspect_folder
 from steelseg.data.splitting import NO_FOLD, SplitConfig
 from steelseg.experiments import pseudo_labels
@@ -44,13 +43,6 @@ def test_an_image_must_be_sure_in_every_class() -> None:
     assert chosen["sure"] == rows[:2]
 
 
-def pivot(raw: Path) -> ImageTable:
-    labels = label_csv.read(raw / "train.csv")
-    return annotations.build(
-        inspect_folder(raw / "train_images", skip_bad=False), labels, default_classes([1, 2]), raw
-    )
-
-
 @pytest.fixture
 def predicted(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository after `predict`: 0012 is sure, 0013 is not, 0014 is a turned training image."""
@@ -67,7 +59,7 @@ def predicted(tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     cv2.imwrite(str(raw / "test_images/0014.png"), np.flipud(smooth))
     (tmp_path / "data").mkdir()
     (tmp_path / "params.yaml").write_text(PARAMS.format(root=raw.parent))
-    table = pivot(raw)
+    table = pivoted(raw)[0]
     test = inspect_folder(raw / "test_images", skip_bad=False)
     unannotated = annotations.build_unannotated(test)
     image_table.write(Path("data/annotations.parquet"), table)
@@ -87,7 +79,7 @@ def test_the_data_set_holds_what_is_sure(predicted: Path, capsys: pytest.Capture
     assert "2 of 3 test images are confident in every class, 1 of them near-duplicates" in output
     assert "-S dataset=tiny-pseudo -S 'stratified_split.never_validate=pseudo-*'" in output
     raw = Path("data/raw/tiny-pseudo")
-    before, after = pivot(predicted), pivot(raw)
+    before, after = pivoted(predicted)[0], pivoted(raw)[0]
     assert after.names == [*before.names, "pseudo-0012.png"]
     assert after.rles(1) == [*before.rles(1), "1 4"]
     assert after.rles(2) == [*before.rles(2), None]
@@ -124,7 +116,7 @@ def test_pseudo_labels_are_never_validated(predicted: Path) -> None:
         group_by=None,
         test_share=0,
     )
-    table = splitting.split(pivot(raw), config).set_index("image")["fold"]
+    table = splitting.split(pivoted(raw)[0], config).set_index("image")["fold"]
     assert table["pseudo-0012.png"] == NO_FOLD
     assert table["pseudo-twin.png"] == table["0000.png"] != NO_FOLD
     assert (table.drop(["pseudo-0012.png"]) >= 0).all()

@@ -8,15 +8,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from strategies import pivoted
 from tiny_training import config
 
 from steelseg.core.classes import Colour, default_classes, palette, perceived
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_metrics
-from steelseg.data import annotations, label_csv
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
-from steelseg.data.inspection import inspect_folder
 from steelseg.predict.postprocess import ClassRule
 from steelseg.quality.verdicts import TRADE_OFF, Images, OperatingPoint, Verdicts, find
 from steelseg.report import advice, data_figures, gallery, model_figures, verdict_figures
@@ -94,9 +93,7 @@ def table(tmp_path: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def images(tiny_dataset: Path) -> ImageTable:
-    labels = label_csv.read(tiny_dataset / "train.csv")
-    inspection = inspect_folder(tiny_dataset / "train_images", skip_bad=False)
-    return annotations.build(inspection, labels, default_classes([1, 2]), Path("train.csv"))
+    return pivoted(tiny_dataset)[0]
 
 
 def test_images_are_chosen_by_how_they_are_predicted(table: pd.DataFrame) -> None:

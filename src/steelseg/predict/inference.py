@@ -234,7 +234,7 @@ def make_ready(segmenter: "Segmenter", device: "torch.device", dtype: "torch.dty
 def maps_on_device(
     segmenter: "Segmenter", images: "torch.Tensor", dtype: "torch.dtype | None"
 ) -> "torch.Tensor":
-    """Run a prepared segmenter: (B, 1, H, W) uint8 to probabilities (B, C, H, W).
+    """Run a prepared segmenter: (B, N, H, W) to probabilities (B, C, H, W).
 
     They stay on the device of the images, in 32 bits, or 16 on a GPU, which halves the transfer.
     """
