@@ -189,6 +189,15 @@ def test_class_that_is_nowhere_scores_one():
     assert search(loud, forbidden)[0].enabled
 
 
+def test_class_shown_by_a_single_group_is_found_cross_fitted():
+    """Images without it say nothing against it, though a rule near theirs raises a false alarm."""
+    config = TuneConfig(min_component_areas=[0], min_areas=[0], gates=[0.0])
+    table = fill_from_pixels([(0.9, 1), *[(0.6, 0)] * 2, *[(0.0, 0)] * 3], config)
+    fitted = cross_fit(table, config, range(6))
+    assert all(rule.enabled for rules in fitted.rules for rule in rules)
+    assert pair_dice(fitted.counts).min() == 1.0
+
+
 def test_class_that_is_everywhere_is_found():
     """With the class in every image no area and no gate is called for."""
     config = TuneConfig()
