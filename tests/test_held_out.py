@@ -1,42 +1,64 @@
 """The test set that is held out is scored by the finished model, over its groups."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from steelseg.core.arrays import Int64
 from steelseg.core.classes import default_classes
 from steelseg.core.files import write_json
 from steelseg.data.cache import Cache
+from steelseg.data.fold_table import HELD_OUT
+from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.tiles import as_maps
+from steelseg.predict.views import ViewsConfig
 from steelseg.report import summary
-from steelseg.tune import held_out
+from steelseg.tune import held_out, tuning, validation
+from steelseg.tune.search import TuneConfig
+from steelseg.tune.tuning import Setting
 
 RULES = [ClassRule(threshold=0.5), ClassRule(threshold=0.25)]
 
 
-def by_grey(images: list[Any]) -> list[Any]:
-    """Networks that take light for a defect of either class."""
-    return [as_maps(np.stack([np.float32(image / 255)] * 2)) for image in images]
+def test_the_test_set_is_scored_where_nothing_is_ignored(
+    ignored_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all models together and the tuned rules, against thresholds and sums of our own."""
+    rows = [0, 3, 7, 9, 11]
+    asked = []
 
+    def by_grey(models: Any, rows_of: Any, read: Any, *rest: Any) -> Iterator[Any]:
+        """Networks that take light for a defect of either class."""
+        asked.append(models)
+        for row in rows_of[HELD_OUT]:
+            yield row, rest[-1](row, as_maps(np.stack([np.float32(read(row) / 255)] * 2)))
 
-def test_pixels_are_counted_where_nothing_is_ignored(ignored_cache: Cache) -> None:
-    """Against thresholds and sums of our own."""
-    rows = np.array([0, 3, 7, 9])
-    runtime = SimpleNamespace(batch_size=3, calls=2, maps=by_grey)
-    counts = held_out.count(ignored_cache, rows, runtime, RULES, lambda items, _: items)
-    assert any(ignored_cache.ignored(row) is not None for row in rows)
-    for row, found in zip(rows, counts, strict=True):
+    monkeypatch.setattr(validation, "out_of_fold_maps", by_grey)
+    folds = pd.DataFrame({"fold": [0] * 12, "group": range(12)})
+    folds.loc[rows, "fold"] = HELD_OUT
+    folders = [Path("models"), Path("member")]
+    configs = TuneConfig(), InferenceConfig(), ViewsConfig()
+    setting = Setting({0: folders[:1]}, folders, ignored_cache, folds, *configs)
+    found = tuning._score_test_set(setting, RULES, lambda _: lambda items, _: items)
+    assert asked == [{HELD_OUT: folders}]
+    counts = []
+    for row in rows:
         ignored_hw = ignored_cache.ignored(row)
         counted_hw = np.ones((48, 80), bool) if ignored_hw is None else ignored_hw == 0
-        for class_counts, mask_hw, rule in zip(found, ignored_cache.masks(row), RULES, strict=True):
+        for mask_hw, rule in zip(ignored_cache.masks(row), RULES, strict=True):
             light_hw = (ignored_cache.image(row) / 255 > rule.threshold) & counted_hw
-            both_hw = light_hw & (mask_hw == 1)
-            assert class_counts.tolist() == [both_hw.sum(), light_hw.sum(), mask_hw.sum()]
+            counts.append([(light_hw & (mask_hw == 1)).sum(), light_hw.sum(), mask_hw.sum()])
+    expected = np.array(counts).reshape(len(rows), 2, 3)
+    assert found == held_out.report(expected, np.array(rows), ignored_cache.classes)
+    assert found["held_out_images"] == len(rows)
+    folds["fold"] = 0
+    assert tuning._score_test_set(setting, RULES, lambda _: lambda items, _: items) == {}
 
 
 def counts_of(*pairs: tuple[int, int, int]) -> Int64:

@@ -18,11 +18,9 @@ from steelseg.data import ignored, rle
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import IGNORED, ImageTable
 from steelseg.predict.inference import InferenceConfig
-from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.tiles import Block, Maps, as_maps
 from steelseg.predict.views import ViewsConfig
 from steelseg.tune import outcome, search, validation
-from steelseg.tune.matching import Matching
 from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE
 
 FOLDS = np.arange(12) % 2
@@ -164,19 +162,6 @@ def tuned(cache: Cache, maps: Float32, monkeypatch: pytest.MonkeyPatch) -> valid
     return validation.validate(models, FOLDS, cache, thresholds, *configs, lambda items, _: items)
 
 
-def matched_by(
-    cache: Cache,
-    maps: Float32,
-    rules: list[list[ClassRule]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> list[list[Matching]]:
-    """Match the defects of the images of fold 0 under their rules, by maps as in `tuned`."""
-    rows = tuned(cache, maps, monkeypatch).rows
-    models, configs = {0: [Path("models")]}, (InferenceConfig(), ViewsConfig())
-    by_row = dict(zip(rows, rules, strict=True))
-    return validation.match_defects(models, FOLDS, cache, by_row, *configs, lambda items, _: items)
-
-
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1))
 def test_what_is_found_where_pixels_are_ignored_changes_no_tuning(
@@ -193,12 +178,11 @@ def test_what_is_found_where_pixels_are_ignored_changes_no_tuning(
         is_ignored[row, 0] = ignored_cache.ignored(row)
     others = np.where(is_ignored, rng.random(maps.shape, np.float32), maps)
     elsewhere = np.where(is_ignored, maps, 1 - maps)
-    first, second, third = (
-        tuned(ignored_cache, m, monkeypatch).table for m in (maps, others, elsewhere)
-    )
+    validated = [tuned(ignored_cache, m, monkeypatch) for m in (maps, others, elsewhere)]
+    first, second, third = (one.table for one in validated)
     groups = np.arange(6)
     fitted = search.cross_fit(first, SMALL, groups)
-    matched = [matched_by(ignored_cache, m, fitted.rules, monkeypatch) for m in (maps, others)]
+    matched = [validation.match_defects(one, ignored_cache, fitted.rules) for one in validated[:2]]
     for one, other in zip(*matched, strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_equal(tuple(a), tuple(b))

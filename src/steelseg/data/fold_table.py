@@ -52,11 +52,6 @@ def trained_on(folds: npt.NDArray[np.integer[Any]], fold: int) -> Int64:
     return np.flatnonzero((folds != fold) & (folds != HELD_OUT))
 
 
-def rows_held_out(table: pd.DataFrame) -> Int64:
-    """The rows of the test set; empty if nothing is held out."""
-    return np.flatnonzero(fold_numbers(table) == HELD_OUT)
-
-
 def fold_numbers(table: pd.DataFrame) -> Int64:
     """The fold of every image: (N,)."""
     return table["fold"].to_numpy(dtype=np.int64)

@@ -10,6 +10,7 @@ import pandas as pd
 from steelseg.core.arrays import Float64, Int64
 from steelseg.data import fold_table
 from steelseg.data.cache import Cache
+from steelseg.data.fold_table import HELD_OUT
 from steelseg.predict.inference import InferenceConfig, open_models
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.rules import Rules, take_probe
@@ -75,7 +76,7 @@ def tune(setting: Setting, weights_sha256: str, show: Show) -> Tuned:
         show: the progress bars.
     """
     models, folders, cache, folds, config, inference, views = setting
-    numbers = folds["fold"].to_numpy()
+    numbers = fold_table.fold_numbers(folds)
     validation = validate(
         models, numbers, cache, config.thresholds, inference, views, show("validating")
     )
@@ -85,10 +86,7 @@ def tune(setting: Setting, weights_sha256: str, show: Show) -> Tuned:
     honest, honest_rules = search.cross_fit(table, config, groups)
     images = headline.images_of(table, groups, config.n_splits)
     verdicts = find(images, cache.classes, config.operating_point)
-    by_row = dict(zip(rows, honest_rules, strict=True))
-    matchings = match_defects(
-        models, numbers, cache, by_row, inference, views, show("matching defects")
-    )
+    matchings = match_defects(validation, cache, honest_rules)
     scores = {
         **search.report(table, chosen, honest, cache.classes),
         **headline.figures(honest, groups),
@@ -106,14 +104,17 @@ def tune(setting: Setting, weights_sha256: str, show: Show) -> Tuned:
 
 
 def _score_test_set(setting: Setting, rules: Sequence[ClassRule], show: Show) -> dict[str, float]:
-    rows = fold_table.rows_held_out(setting.folds)
-    if not len(rows):
+    _, folders, cache, folds, _, inference, views = setting
+    numbers = fold_table.fold_numbers(folds)
+    if HELD_OUT not in numbers:
         return {}
-    runtime = open_models(setting.folders, setting.inference, setting.views, many=True)
-    counts = held_out.count(setting.cache, rows, runtime, rules, show("testing"))
-    return held_out.report(counts, _groups(setting.folds, rows), setting.cache.classes)
+    thresholds = sorted({rule.threshold for rule in rules})
+    rows, table = validate(
+        {HELD_OUT: folders}, numbers, cache, thresholds, inference, views, show("testing")
+    )
+    return held_out.report(search.count(table, rules), _groups(folds, rows), cache.classes)
 
 
-def _groups(folds: pd.DataFrame, rows: Sequence[int] | Int64) -> Int64:
+def _groups(folds: pd.DataFrame, rows: Sequence[int]) -> Int64:
     groups: Int64 = folds["group"].to_numpy(dtype=np.int64)[rows]
     return groups

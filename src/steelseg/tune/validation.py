@@ -1,4 +1,4 @@
-"""Measures the validation images once for all rules, by models that have not seen them."""
+"""Measures images once for all rules, by models that have not seen them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steelseg.core.arrays import Pixels
+from steelseg.core.arrays import Pixels, Uint8
 from steelseg.data import rle
 from steelseg.data.cache import Cache
 from steelseg.predict.ensemble import out_of_fold_maps
 from steelseg.predict.inference import InferenceConfig
-from steelseg.predict.postprocess import ClassRule, postprocess_maps
+from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.rules import PROBE_SIDE
 from steelseg.predict.tiles import Maps
 from steelseg.predict.views import ViewsConfig
@@ -24,7 +24,7 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 class Validation(NamedTuple):
-    """Validation images, as rows of the cache, and their table for all rules."""
+    """Images, as rows of the cache, and their table for all rules."""
 
     rows: list[int]
     table: ComponentTable
@@ -45,7 +45,7 @@ def validate(
     pixels count as not found.
 
     Args:
-        models: by the fold that they were validated on.
+        models: by the fold whose images they have not seen; all of them for the test set.
         folds: (N,) the fold of each row of the cache.
         cache: of all annotated images.
         thresholds: strictly increasing.
@@ -57,7 +57,7 @@ def validate(
     def look(row: int, maps: Maps) -> list[PairComponents]:
         return measure(maps.outside(cache.ignored(row)).whole(), cache.masks(row), thresholds)
 
-    rows_of = _rows_of(models, folds)
+    rows_of = {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
     rows = [row for of_fold in rows_of.values() for row in of_fold]
     table = ComponentTable(thresholds, len(cache.classes))
     found = out_of_fold_maps(models, rows_of, cache.image, inference, views, look)
@@ -67,28 +67,27 @@ def validate(
 
 
 def match_defects(
-    models: Mapping[int, Sequence[Path]],
-    folds: npt.NDArray[np.integer[Any]],
-    cache: Cache,
-    rules: Mapping[int, Sequence[ClassRule]],
-    inference: InferenceConfig,
-    views: ViewsConfig,
-    progress: Progress,
+    validation: Validation, cache: Cache, rules: Sequence[Sequence[ClassRule]]
 ) -> list[list[Matching]]:
-    """Predict the images once more and match what their rules find: C matchings per image.
+    """Match what rules find to the true components: C matchings for each of N images.
 
-    Which true components a rule finds cannot be told from the table, and the maps are not kept. The
-    arguments are those of `validate`, and for each row of the cache the rules of the C classes.
+    Args:
+        validation: N images of the cache.
+        cache: of all annotated images.
+        rules: (N, C), at the table's thresholds.
     """
 
-    def look(row: int, maps: Maps) -> list[Matching]:
-        found = postprocess_maps(maps.outside(cache.ignored(row)), rules[row])
-        pairs = zip(cache.masks(row), found, strict=True)
-        return [match(rle.encode(mask_hw), one.rle, maps.size_hw) for mask_hw, one in pairs]
+    def matched(image: int, class_index: int, rule: ClassRule, mask_hw: Uint8) -> Matching:
+        found = validation.table.find(image, class_index, rule, mask_hw.shape)
+        return match(rle.encode(mask_hw), found, mask_hw.shape)
 
-    rows_of = _rows_of(models, folds)
-    found = out_of_fold_maps(models, rows_of, cache.image, inference, views, look)
-    return [matchings for _, matchings in progress(found, len(rules))]
+    return [
+        [
+            matched(image, at, rule, mask_hw)
+            for at, (rule, mask_hw) in enumerate(zip(of_image, cache.masks(row), strict=True))
+        ]
+        for image, (row, of_image) in enumerate(zip(validation.rows, rules, strict=True))
+    ]
 
 
 def probe_image(cache: Cache, validation: Validation) -> Pixels:
@@ -106,9 +105,3 @@ def probe_image(cache: Cache, validation: Validation) -> Pixels:
         start = min(max(int(middle) - PROBE_SIDE // 2, 0), max(size - PROBE_SIDE, 0))
         window.append(slice(start, start + PROBE_SIDE))
     return np.ascontiguousarray(image[..., window[0], window[1]])
-
-
-def _rows_of(
-    models: Mapping[int, Sequence[Path]], folds: npt.NDArray[np.integer[Any]]
-) -> dict[int, list[int]]:
-    return {fold: np.flatnonzero(folds == fold).tolist() for fold in models}
