@@ -81,6 +81,18 @@ def test_an_image_of_an_old_path_is_found_beside_its_file(tmp_path: Path) -> Non
     assert list(records["new.png"].masks) == ["dent"]
 
 
+def test_a_missing_image_is_not_taken_from_another_folder(tmp_path: Path) -> None:
+    """Parts are photographed under the same names; a file refers to the folder it is in."""
+    for name in ("part1/1.png", "part2/1.png", "part3/2.png"):
+        put_image(tmp_path, name)
+    put_json(tmp_path, "part1/1.json", document(shape(), path="1.png"))
+    put_json(tmp_path, "part3/1.json", document(shape(), path="1.png"))
+    put_json(tmp_path, "part1/2.json", document(shape(), path="2.png"))
+    source, records = read(labelme, tmp_path)
+    assert [name for name, record in records.items() if record.labelled] == ["part1/1.png"]
+    assert list(source.left_out.values()) == ["annotations of a missing image"] * 2
+
+
 def test_images_may_be_elsewhere(tmp_path: Path) -> None:
     """In a folder that is named; what is not there either is left out."""
     put_image(tmp_path, "pictures/coil/a.png")

@@ -134,6 +134,17 @@ def test_where_images_are(tmp_path: Path, image: str) -> None:
     assert records["coil1/a b.png"].masks
 
 
+def test_a_missing_image_is_not_taken_from_another_folder(tmp_path: Path) -> None:
+    """Though one of the same name is there, which nobody has labelled."""
+    put_image(tmp_path, "part1/2.png")
+    put_image(tmp_path, "part2/1.png")
+    image = "/data/local-files/?d=media/part1/1.png"
+    put_json(tmp_path, "export.json", [task(annotation(region()), image=image)])
+    source, records = read(labelstudio, tmp_path)
+    assert not any(record.labelled for record in records.values())
+    assert source.left_out == {"task 7": "annotations of a missing image"}
+
+
 def test_names_that_begin_like_a_prefix(tmp_path: Path) -> None:
     """An image that is there under its whole name is that one."""
     put_image(tmp_path, "0a1b2c3d-a.png")

@@ -159,8 +159,9 @@ def _find_image(data: object, folder: Images) -> str | None:
     for text in texts:
         parts = urlsplit(text)
         path = unquote(parse_qs(parts.query).get("d", [parts.path])[0])
-        before, _, base = path.rpartition("/")
-        for reference in (path, f"{before}/{_UPLOAD.sub('', base)}"):
+        base = path.rpartition("/")[2]
+        uploaded = [_UPLOAD.sub("", base)] if _UPLOAD.match(base) else []
+        for reference in (path, *uploaded):
             name = folder.find_ending(reference)
             if name is not None:
                 return name

@@ -75,6 +75,7 @@ class Images:
             raise BadInput(f"{folder}: expected images in this folder; --images names another")
         self._by_key = {name_key(name): name for name in self.names}
         self._by_base: dict[str, list[str]] = {}
+        self._folders = {posixpath.dirname(key) for key in self._by_key}
         for name in self.names:
             self._by_base.setdefault(posixpath.basename(name_key(name)), []).append(name)
         self._prefix = f"{IMAGES}/" if all(n.startswith(f"{IMAGES}/") for n in self.names) else ""
@@ -91,6 +92,8 @@ class Images:
 
         It is looked up next to the document, in the folder, and in a folder `images` of these;
         else it is the only file whose path has this ending, for absolute paths a part of it.
+        It is missing if the folder that it should be in has other images: the same name in
+        another folder is probably another part.
 
         Returns:
             Its path below the folder, or None if it is missing.
@@ -106,11 +109,12 @@ class Images:
             raise BadInput(f"the path {quote(reference)} leads out of {self.folder}")
         climbs = ".." in path.parts
         starts = (beside,) if climbs else (beside, f"{beside}/{IMAGES}", ".", IMAGES)
-        for start in () if path.anchor else starts:
-            name = self._by_key.get(posixpath.normpath(f"{start}/{wanted}"))
-            if name is not None:
-                return name
-        return self._ending(wanted, shorter=bool(path.anchor))
+        if path.anchor:
+            return self._ending(wanted, shorter=True)
+        places = [posixpath.normpath(f"{start}/{wanted}") for start in starts]
+        name = next((self._by_key[place] for place in places if place in self._by_key), None)
+        is_missing = posixpath.dirname(places[0]) in self._folders
+        return name if name or is_missing else self._ending(wanted, shorter=False)
 
     def find_ending(self, reference: str) -> str | None:
         """Find the one image whose path shares the longest ending with a reference; see `find`."""
@@ -126,6 +130,9 @@ class Images:
                 raise BadInput(f"{quote(wanted)} may be {found[0]} or {found[1]}")
             if found:
                 return found[0]
+            folder = "/" + "/".join(steps[first:-1])
+            if any(folder != "/" and f"/{other}".endswith(folder) for other in self._folders):
+                return None  # it should be there
         return None
 
 
