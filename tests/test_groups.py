@@ -152,6 +152,11 @@ def test_patterns_that_cannot_be_meant_are_refused() -> None:
         config(group_by="(")
 
 
+LEADING = r"^((?:.*/)?[^/\d]*\d+)[ _(-]"
+LEADING_IN_SPLITS = r"([^/\d]*\d+)[ _(-]"
+ROBOFLOW = [
+    f"{'train valid test'.split()[i % 3]}/images/p{p}-{i}.jpg" for p in range(9) for i in range(4)
+]
 TILES = [f"MT_Free/exp{e}_num_{t * 1000 + 17 * e}.jpg" for t in range(9) for e in range(1, 7)]
 
 
@@ -161,6 +166,10 @@ TILES = [f"MT_Free/exp{e}_num_{t * 1000 + 17 * e}.jpg" for t in range(9) for e i
         ([f"coil{c}_{i:04}.png" for c in range(7) for i in range(4)], r"^(.+)[_-]\d+\."),
         ([f"part{p}/week{w}.jpg" for p in "ABCD" for w in range(9)], "^(.+)/"),
         (TILES, SERIES),
+        ([f"job/part {p} ({i}).jpg" for p in range(9) for i in range(4)], r"^(.+)[ (]+\d+\)?\."),
+        ([f"p/teil{p}_oben_x{i}.jpg" for p in range(9) for i in range(4)], LEADING),
+        (ROBOFLOW, r"([^/]+)[_-]\d+\."),
+        ([name.replace(".jpg", "_jpg.rf.0a1b.jpg") for name in ROBOFLOW], LEADING_IN_SPLITS),
     ],
 )
 def test_names_that_look_grouped_are_told_with_a_rule_that_groups_them(

@@ -20,7 +20,10 @@ from steelseg.data.listing import name_key
 STEP, NUMBER = "step", "number"
 _FEWEST_GROUPS = 3  # to suggest a rule; two could be two cameras
 _RISES = 0.5  # least share of the images of a series whose step continues the last one's
-_RULES = "^(.+)/", r"^(.+)[_-]\d+\."
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "images"})
+_RULES = "^(.+)/", r"^(.+)[_-]\d+\.", r"^(.+)[ (]+\d+\)?\.", r"^((?:.*/)?[^/\d]*\d+)[ _(-]"
+# where folders are another tool's splits, which divide parts, their names say nothing
+_RULES_IN_SPLITS = r"([^/]+)[_-]\d+\.", r"([^/]+)[ (]+\d+\)?\.", r"([^/\d]*\d+)[ _(-]"
 
 
 def merge(groups: Int64, keys: Sequence[str]) -> Int64:
@@ -80,7 +83,8 @@ def suggest_rule(names: Sequence[str], combinations: Sequence[str]) -> str:
     """
     if series := _find_series(names):
         return series
-    for rule in _RULES:
+    folders = {step for name in names for step in name.split("/")[:-1]}
+    for rule in _RULES_IN_SPLITS if folders and folders <= _SPLITS else _RULES:
         keys = [match[1] if (match := re.search(rule, name)) else "" for name in names]
         shown: dict[str, set[str]] = {}
         for key, combination in zip(keys, combinations, strict=True):
