@@ -154,9 +154,8 @@ def test_patterns_that_cannot_be_meant_are_refused() -> None:
 
 LEADING = r"^((?:.*/)?[^/\d]*\d+)[ _(-]"
 LEADING_IN_SPLITS = r"([^/\d]*\d+)[ _(-]"
-ROBOFLOW = [
-    f"{'train valid test'.split()[i % 3]}/images/p{p}-{i}.jpg" for p in range(9) for i in range(4)
-]
+SPLITS = ["train", "valid", "test"]
+ROBOFLOW = [f"{SPLITS[i % 3]}/images/p{p}-{i}.jpg" for p in range(9) for i in range(4)]
 TILES = [f"MT_Free/exp{e}_num_{t * 1000 + 17 * e}.jpg" for t in range(9) for e in range(1, 7)]
 
 

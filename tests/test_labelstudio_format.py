@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from annotated import as_rle, given_cases, put_image, put_json, read
 
+from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.data import rle
 from steelseg.formats import coco, cvat, labelme, labelstudio, outlines, yolo
@@ -143,6 +144,14 @@ def test_a_missing_image_is_not_taken_from_another_folder(tmp_path: Path) -> Non
     source, records = read(labelstudio, tmp_path)
     assert not any(record.labelled for record in records.values())
     assert source.left_out == {"task 7": "annotations of a missing image"}
+
+
+def test_an_import_without_a_mask_names_what_was_left_out(tmp_path: Path) -> None:
+    """Or nobody would see that no annotation has found its image."""
+    put_image(tmp_path, "in/b.png")
+    put_json(tmp_path, "in/export.json", [task(annotation(region()))])
+    with pytest.raises(SystemExit, match="found none; left out: 1 annotations of a missing image"):
+        main(["import", str(tmp_path / "in"), "--to", str(tmp_path / "out")])
 
 
 def test_names_that_begin_like_a_prefix(tmp_path: Path) -> None:

@@ -51,7 +51,6 @@ class Writer:
                     self.add_test(record.name, record.path)
                 elif self._take(TRAIN, record.name, record.path):
                     self._label(record, rows, ignored)
-        self._finish()
 
     def add_test(self, name: str, path: Path) -> None:
         """Add an image without labels."""
@@ -84,7 +83,8 @@ class Writer:
         files.place(path, self._folder / part / name, copy=self._copy)
         return True
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write the optional files, as far as they are needed."""
         if not self.tally.ignored:
             (self._folder / "ignored.csv").unlink()
         if any(group or not labelled for _, group, labelled in self._info):

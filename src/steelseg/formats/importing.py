@@ -87,6 +87,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
             writer.write(_shown(records), [abspath(folder) for folder in arguments.test])
             _add_tests(writer, source, arguments.test)
         _check_complete(arguments, writer)
+        writer.finish()
         if source.sample_submission and not arguments.test:
             (folder / SAMPLE).write_bytes(source.sample_submission.read_bytes())
     yield f"{arguments.to}:"
@@ -137,8 +138,10 @@ def _check_complete(arguments: Namespace, writer: Writer) -> None:
     if not writer.tally.images:
         raise BadInput(f"{arguments.source}: expected images to train on, but found none")
     if not writer.tally.shown:
+        reasons = ", ".join(f"{count} {reason}" for count, reason in writer.tally.reasons())
         raise BadInput(
             f"{arguments.source}: expected at least one mask with a defect, but found none"
+            + (reasons and f"; left out: {reasons}")
         )
 
 

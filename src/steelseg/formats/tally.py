@@ -56,22 +56,22 @@ class Tally:
             yield f"  {text:<{width}}  {images:>7}{pixels}"
         if self.test:
             yield f"{self.test} test images"
-        yield from self._left_out()
+        if self.source.left_out:
+            yield f"{len(self.source.left_out)} left out"
+        yield from (f"  {count:>7}  {reason}" for count, reason in self.reasons())
 
     def _remarks(self) -> Iterator[tuple[str, int]]:
         yield "with ignored regions", self.ignored
         yield "where an ignored region covers a class", self.overruled
         yield "with several classes at one pixel", self.overlaps
 
-    def _left_out(self) -> Iterator[str]:
+    def reasons(self) -> Iterator[tuple[int, str]]:
+        """Yield how often something was left out and why, with an example; most frequent first."""
         first: dict[str, str] = {}
         for what, reason in sorted(self.source.left_out.items()):
             first.setdefault(reason, what)
-        counts = Counter(self.source.left_out.values())
-        if counts:
-            yield f"{counts.total()} left out"
-        for reason, count in counts.most_common():
-            yield f"  {count:>7}  {reason} (such as {quote(first[reason])})"
+        for reason, count in Counter(self.source.left_out.values()).most_common():
+            yield count, f"{reason} (such as {quote(first[reason])})"
 
 
 def overlap(masks: Mapping[str, Uint8]) -> bool:
