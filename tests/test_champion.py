@@ -143,8 +143,9 @@ def test_a_difference_within_noise_needs_a_decision(
     for name, swap in (("first", 0), ("second", 1)):
         hits = {f"{i}.png": [4 + (i % 2 == swap), 9] for i in range(8)}
         log_table(client, name, hits)
-    with pytest.raises(SystemExit, match=r"not surely better .* pair-Dice [+-]0.0000"):
+    with pytest.raises(SystemExit, match=r"not surely better .* pair-Dice [+-]0.0000") as error:
         main(["champion"])
+    assert str(error.value).endswith("within noise. To choose it all the same, add --anyway")
     assert alias(client) == "first/tune_threshold"
     main(["champion", "--anyway"])
     assert alias(client) == "second/tune_threshold"
@@ -152,3 +153,36 @@ def test_a_difference_within_noise_needs_a_decision(
     log_table(client, "third", {f"{i}.png": [8, 9] for i in range(8)})
     main(["champion"])
     assert alias(client) == "third/tune_threshold"
+    finish(client, "of-an-older-version", 0.9)
+    capsys.readouterr()
+    main(["champion"])
+    assert "not compared image by image: of-an-older-version" in capsys.readouterr().out
+    assert alias(client) == "of-an-older-version/tune_threshold"
+
+
+def test_models_in_mlflow_are_named_by_their_addresses(
+    client: MlflowClient, capsys: pytest.CaptureFixture
+) -> None:
+    """To compare and to choose: by alias, version, run, and the id of a model."""
+    for name, hits in (("first", 4), ("second", 6)):
+        finish(client, name, hits / 10)
+        main(["champion", "--run", name])
+        log_table(client, name, {f"{i}.png": [hits, 9] for i in range(8)})
+    first = client.get_model_version("steelseg", "1").run_id
+    (model,) = client.search_logged_models(
+        [client.get_run(first).info.experiment_id], f"source_run_id = '{first}'"
+    )
+    for address in ("models:/steelseg/1", f"runs:/{first}/model", model.model_uri):
+        capsys.readouterr()
+        main(["compare", address, "models:/steelseg@champion"])
+        assert "pair-Dice  +0.1000 (95%: +0.1000 to +0.1000): better" in capsys.readouterr().out
+        main(["champion", "--run", address])
+        assert alias(client) == "first/tune_threshold"
+        main(["champion", "--version", "2"])
+    for address in ("models:/steelseg/9", "models:/steelseg@none", "runs:/0/model", "s3://model"):
+        with pytest.raises(SystemExit, match=f"{address}: cannot be loaded from MLflow"):
+            main(["compare", address, "models:/steelseg/2"])
+    finish(client, "bare", 0.5)
+    main(["champion", "--run", "bare"])
+    with pytest.raises(SystemExit, match=r"bare/tune_threshold: has no validation\.parquet"):
+        main(["compare", "models:/steelseg@champion", "models:/steelseg/2"])

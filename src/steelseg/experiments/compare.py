@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from steelseg.core.errors import BadInput
 from steelseg.core.files import write_text
 from steelseg.data.cache import Cache
 from steelseg.quality.intervals import CONFIDENCE, Estimate, mean
+from steelseg.registry.find import find_run, is_address
 from steelseg.report.comparison import render
+from steelseg.tracking.store import open_store
 from steelseg.tune.metrics import TRUE, pair_dice
 from steelseg.tune.outcome import counts_of, read_validation
 
@@ -55,8 +57,9 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     parser.description = (
         "Compare the cross-fitted pair-Dice of two models on the images that both were validated "
         "on. Prints the difference with its 95% interval, in all and by class, and the images that "
-        "changed most. Name an experiment of `dvc exp show`, a Git revision, or the folder of a "
-        "finished run (`.` for this one)."
+        "changed most. Name an experiment of `dvc exp show`, a Git revision, the folder of a "
+        "finished run (`.` for this one), or a model in MLflow (models:/steelseg@champion, "
+        "models:/steelseg/3, runs:/<id>/model)."
     )
     parser.add_argument("first", help="the model to compare with, such as main")
     parser.add_argument("second", help="the model that may be better, such as an experiment's name")
@@ -80,11 +83,14 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 
 def find_validation(where: str) -> pd.DataFrame:
-    """Read data/validation.parquet of a folder, an experiment or a Git revision.
+    """Read data/validation.parquet of a folder, an experiment, a Git revision or a model in MLflow.
 
     Raises:
-        BadInput: there is none, or it is damaged.
+        SteelsegError: there is none, or it is damaged.
     """
+    if is_address(where):
+        with open_store() as client:
+            return validation_of(client, find_run(client, where))
     if Path(where).is_dir():
         return read_validation(Path(where) / VALIDATION)
     with TemporaryDirectory() as temporary:
@@ -94,10 +100,25 @@ def find_validation(where: str) -> pd.DataFrame:
         if got.returncode:
             reason = " ".join(got.stderr.split()).removeprefix("ERROR: ")
             raise BadInput(
-                f"{where}: expected an experiment, a Git revision or a folder with {VALIDATION}: "
-                f"{reason}"
+                f"{where}: expected an experiment, a Git revision, a folder with {VALIDATION}, or "
+                f"an address of MLflow: {reason}"
             )
         return read_validation(path)
+
+
+def validation_of(client: Any, run: Any) -> pd.DataFrame:
+    """Read the table of validation images that a run of tune_threshold left in MLflow.
+
+    Raises:
+        BadInput: there is none, as for runs of older versions, or it is damaged.
+    """
+    experiment = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+    with TemporaryDirectory() as temporary:
+        try:
+            path = client.download_artifacts(experiment, VALIDATION.name, temporary)
+        except Exception as error:  # of MLflow, its store, or the file system
+            raise BadInput(f"{run.info.run_name}: has no {VALIDATION.name} in MLflow") from error
+        return read_validation(Path(path))
 
 
 def compare_tables(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
@@ -139,7 +160,7 @@ def describe(found: Comparison) -> Iterator[str]:
         yield f"{len(names)} images {kind}{most}"
     yield (
         "The intervals cover new images under these two models. Another seed may change the scores "
-        "by more; `python -m steelseg ablation` tries several."
+        "by more; `python -m steelseg kfold --seeds 3` shows by how much."
     )
 
 

@@ -5,18 +5,14 @@ Runs are comparable if validated on the same images: same data set, fold and fol
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from steelseg.core.errors import BadInput
-from steelseg.experiments.compare import VALIDATION, compare_tables
+from steelseg.experiments.compare import compare_tables, validation_of
+from steelseg.registry.find import find_run, is_address
 from steelseg.registry.log import REGISTERED, register
 from steelseg.tracking.runs import STAGE_TAG
 from steelseg.tracking.store import EXPERIMENT, open_store
-from steelseg.tune.outcome import read_validation
 
 ALIAS = "champion"
 METRIC, BASELINE = "pair_dice", "all_empty_pair_dice"
@@ -35,8 +31,6 @@ class Candidate(NamedTuple):
     folds_md5: str
     score: float
     baseline: float
-    parent_id: str = ""
-    """the experiment's run, which has the table of validation images"""
 
     @property
     def validation(self) -> tuple[str, str, str]:
@@ -52,7 +46,11 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         "the same images; else narrow the choice with --dataset and --fold, or name a run."
     )
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--run", help="choose this run, by its id or name or its experiment's name")
+    one.add_argument(
+        "--run",
+        help="choose this run, by its id or name, its experiment's name, or its model's address "
+        f"(models:/{REGISTERED}/3, runs:/<id>/model)",
+    )
     one.add_argument("--version", help="choose this version of the registered model")
     parser.add_argument(
         "--anyway",
@@ -119,11 +117,15 @@ def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
         for c in finished(client)
         if arguments.dataset in (None, c.dataset) and arguments.fold in (None, c.fold)
     ]
-    chosen = choose(found, arguments.run, arguments.version)
+    run = arguments.run
+    if run and is_address(run):
+        run = find_run(client, run).info.run_id
+    chosen = choose(found, run, arguments.version)
     previous = _champion(client)
     yield from table(found, chosen, previous)
     if not (arguments.anyway or arguments.run or arguments.version):
-        refuse_noise(client, [c for c in found if previous and c.version == previous], chosen)
+        champions = [c for c in found if previous and c.version == previous]
+        yield from refuse_noise(client, champions, chosen)
     version = chosen.version or register(client, chosen.run_id, chosen.model_uri)
     if version == previous:
         yield f"{REGISTERED} version {version} remains the {ALIAS}"
@@ -134,36 +136,29 @@ def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
     yield f"load or serve it as models:/{REGISTERED}@{ALIAS}"
 
 
-def refuse_noise(client: Any, champions: Sequence[Candidate], chosen: Candidate) -> None:
+def refuse_noise(client: Any, champions: Sequence[Candidate], chosen: Candidate) -> Iterator[str]:
     """Refuse a best run that is not surely better than the champion.
 
-    Nothing is refused if there is no champion among the comparable runs, or if a run has no table
-    of its validation images: runs of older versions have none.
+    Nothing is refused if there is no champion among the comparable runs. If a run has no table of
+    its validation images, as those of older versions, a line says that the test was left out.
 
     Raises:
         BadInput: the difference is within noise.
     """
     if not champions or champions[-1] == chosen:
         return
-    old, new = (_validation(client, one) for one in (champions[-1], chosen))
-    if old is None or new is None:
+    runs = [client.get_run(one.run_id) for one in (champions[-1], chosen)]
+    try:
+        old, new = (validation_of(client, run) for run in runs)
+    except BadInput as error:
+        yield f"not compared image by image: {error}"
         return
     found = compare_tables(old, new)
     if found.verdict != "better":
         raise BadInput(
-            f"{chosen.name} is not surely better than the {ALIAS}: pair-Dice {found.difference}. "
-            "Choose it with --anyway, or by its name with --run"
+            f"{chosen.name} is not surely better than the {ALIAS} {champions[-1].name}: "
+            f"pair-Dice {found.difference}. To choose it all the same, add --anyway"
         )
-
-
-def _validation(client: Any, candidate: Candidate) -> pd.DataFrame | None:
-    """Read a run's table of validation images from MLflow; None if it has none."""
-    with TemporaryDirectory() as temporary:
-        try:
-            path = client.download_artifacts(candidate.parent_id, VALIDATION.name, temporary)
-        except Exception:  # of MLflow, its store, or the file system
-            return None
-        return read_validation(Path(path))
 
 
 def finished(client: Any) -> list[Candidate]:
@@ -207,7 +202,6 @@ def _candidate(run: Any, model_uri: str, version: str | None) -> Candidate:
         tags.get(FOLDS_TAG, ""),
         metrics[METRIC],
         metrics[BASELINE],
-        tags.get("mlflow.parentRunId", ""),
     )
 
 

@@ -1,4 +1,8 @@
-"""Lookup of models: in a folder, or in MLflow's runs and registry."""
+"""Lookup of models: in a folder, or in MLflow's runs and registry.
+
+An address of MLflow is `models:/steelseg@champion`, `models:/steelseg/3`, `models:/m-<id>` or
+`runs:/<id>/model`.
+"""
 
 import os
 from pathlib import Path
@@ -23,27 +27,62 @@ def find_model(where: str | Path) -> FoundModel:
         SteelsegError: MLflow has no such model, or cannot be reached.
     """
     uri = str(where)
-    if "://" not in uri and not uri.startswith(("models:", "runs:")):
+    if not is_address(uri):
         return FoundModel(Path(where), None)
     with open_store() as client:
         return _fetch(client, uri)
 
 
+def is_address(where: str) -> bool:
+    """Whether this is an address of MLflow, not a folder or a name."""
+    return "://" in where or where.startswith(("models:", "runs:"))
+
+
+def find_run(client: Any, uri: str) -> Any:
+    """Return the MLflow run that logged a model, by the model's address.
+
+    Raises:
+        SteelsegError: MLflow has no such model or run.
+    """
+    import mlflow
+
+    try:
+        if uri.startswith("runs:"):
+            return client.get_run(uri.removeprefix("runs:").strip("/").partition("/")[0])
+        name, version = _resolve(client, uri)
+        if version is None:
+            return client.get_run(client.get_logged_model(name).source_run_id)
+        return client.get_run(client.get_model_version(name, version).run_id)
+    except mlflow.MlflowException as error:
+        raise _not_found(uri, error) from error
+
+
 def _fetch(client: Any, uri: str) -> FoundModel:
     import mlflow
-    from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per file
     try:
         version = None
         if uri.startswith("models:"):  # resolve the version first, since an alias may move
-            resolve: Any = get_model_name_and_version  # which ships no types
-            name, version = resolve(client, uri)
-            uri = f"models:/{name}/{version}"
+            name, version = _resolve(client, uri)
+            uri = f"models:/{name}/{version}" if version else uri
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         # the outermost card; those of an ensemble's members are deeper
         card = next(iter(sorted(root.rglob(CARD), key=lambda path: len(path.parts))))
     except (mlflow.MlflowException, StopIteration) as error:
-        reason = " ".join(str(error).split())[:300] or "it is not a steelseg model"
-        raise SteelsegError(f"{uri}: cannot be loaded from MLflow: {reason}") from error
-    return FoundModel(card.parent, str(version) if version is not None else None)
+        raise _not_found(uri, error) from error
+    return FoundModel(card.parent, version)
+
+
+def _resolve(client: Any, uri: str) -> tuple[str, str | None]:
+    """Return name and version of a registered model; of one that is only logged, its id."""
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    resolve: Any = get_model_name_and_version  # which ships no types
+    name, *version = resolve(client, uri)
+    return name, str(version[0]) if version else None
+
+
+def _not_found(uri: str, error: Exception) -> SteelsegError:
+    reason = " ".join(str(error).split())[:300] or "it is not a steelseg model"
+    return SteelsegError(f"{uri}: cannot be loaded from MLflow: {reason}")
