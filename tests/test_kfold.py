@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.experiments import kfold
 from steelseg.experiments.queue import named
@@ -62,3 +63,46 @@ def test_the_table_has_mean_and_spread() -> None:
     assert lines[1].split() == ["0", "0.8000", "0.6000"]
     assert lines[3].startswith("mean   0.8500 ± 0.0707")
     assert lines[4].startswith("all    0.8600")
+
+
+def test_another_seed_changes_nothing_but_the_training() -> None:
+    """It replaces the seed that was given, and the split stays."""
+    planned = kfold.plan(2, ["seed=5", "stratified_split.seed=4"], 6)
+    assert planned[1].overrides == ("stratified_split.seed=4", "ensemble=[]", "seed=6", "fold=1")
+
+
+def test_the_table_of_seeds_says_what_is_luck() -> None:
+    """Two seeds whose means differ by 0.02: 12.706 times the root of 2 times their deviation."""
+    lines = list(kfold.seed_table({69: [0.80, 0.90], 70: [0.84, 0.90]}))
+    assert [line.split()[:2] for line in lines[1:3]] == [["69", "0.8500"], ["70", "0.8700"]]
+    assert lines[3].startswith("mean   0.8600 ± 0.0141")
+    mean, alone = 12.7062 * 0.02, 4.30265 * 0.04 / 2**0.5  # of one fold: two degrees of freedom
+    assert f"the mean by up to {mean:.4f}" in lines[4]
+    assert f"one fold by up to {alone:.4f}" in lines[4]
+
+
+def test_all_seeds_are_trained_and_the_first_predicts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first seed's experiments are those of a run without --seeds, and are not repeated."""
+    split = "{n_folds: 2, seed: 4, never_validate: null, group_by: null, test_share: 0}"
+    Path("params.yaml").write_text(f"seed: 69\nfold: 0\nstratified_split: {split}\n")
+    first, second = kfold.plan(2, []), kfold.plan(2, [], 70)
+    done, collected, together = [*first], [], []
+    score = {"pair_dice": 0.8, "all_empty_pair_dice": 0.6}
+    monkeypatch.setattr(kfold, "_scores", lambda e: score if e in done else None)
+    monkeypatch.setattr(kfold, "run_queued", lambda missing, *_: done.extend(missing))
+    monkeypatch.setattr(kfold, "_collect", lambda e: collected.append(e) or "0123456789ab")
+    monkeypatch.setattr(kfold, "run_here", lambda e: together.append(e))
+    monkeypatch.setattr(kfold, "read_json", lambda _: score)
+    with pytest.raises(SystemExit, match=r"--seeds 0.*expected 1 or more"):
+        main(["kfold", "--seeds", "0"])
+    main(["kfold", "--seeds", "2"])
+    assert done == [*first, *second]
+    assert collected == first[1:]
+    assert together[0].overrides == ("ensemble=[0123456789ab]", "fold=0")
+    said = capsys.readouterr().out
+    assert said.startswith("2 of 4 folds are trained")
+    assert "69     0.8000\n70     0.8000\n" in said
+    main(["kfold"])
+    assert "seed" not in capsys.readouterr().out
