@@ -17,7 +17,7 @@ from steelseg.report.config import ReportConfig
 from steelseg.tracking.mlflow_run import stage_run
 from steelseg.tracking.stage import run
 from steelseg.train.config import TrainConfig
-from steelseg.tune import outcome
+from steelseg.tune import headline, outcome
 
 DATA, MODEL, OUT = Path("data"), Path("models"), Path("reports/index.html")
 FOLDS = DATA / "folds.parquet"
@@ -52,6 +52,7 @@ def main() -> None:
             "network": network,
             "validated": page.validated_on(models, len(table) // len(rules)),
             "metrics": metrics,
+            "headlines": list(headline.readable(metrics["tune_threshold"])),
             "advice": advice.advise(metrics, history, rules, classes, model.card.pretrained),
             "facts": data_figures.class_facts(images),
             "data_figures": data_figures.data_figures(images),

@@ -19,7 +19,7 @@ from steelseg.model.card import CARD, read_card
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.predictions import PredictionRow
-from steelseg.registry.log import describe_classes
+from steelseg.registry.log import describe
 from steelseg.report import advice, gallery, model_figures, summary
 from steelseg.report.drawing import draw
 from steelseg.score.store import ScoreStore, place
@@ -149,8 +149,11 @@ def test_what_is_ignored_does_not_count_in_the_demo() -> None:
 
 def test_mlflow_is_told_what_the_numbers_mean() -> None:
     """In a description, since metrics have none; where nobody has named a class, nothing."""
-    assert describe_classes(MIXED) == "- class 7: pit"
-    assert describe_classes(default_classes([1, 2])) == ""
+    assert describe({}, MIXED) == "- class 7: pit"
+    assert describe({}, default_classes([1, 2])) == ""
+    text = describe({"recall": 0.5, "recall_low": 0.25, "recall_high": 0.75, "lr": 1}, MIXED)
+    assert text.endswith(" that are found | 50.0% | 25.0% to 75.0% |\n\n- class 7: pit")
+    assert "lr" not in text
 
 
 def test_the_summary_names_the_classes(tiny_model: Path, tmp_path: Path) -> None:

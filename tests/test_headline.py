@@ -59,6 +59,14 @@ def test_what_there_is_none_of_is_left_out():
     }
 
 
+def test_what_people_read():
+    """Each figure that is defined with its interval, or without one if it has none."""
+    scores = {"pair_dice": 0.89844, "pair_dice_low": 0.8677, "pair_dice_high": 0.92266, "lr": 1}
+    first, second = headline.readable(scores | {"escapes": 0.125})
+    assert (first.value, first.interval) == ("0.8984", "0.8677 to 0.9227")
+    assert (second.value, second.interval) == ("12.5%", "")
+
+
 def test_verdicts_of_a_table():
     """From probability maps to escapes at a limit, and to the sentence of the summary."""
     rng = np.random.default_rng(2)
@@ -74,6 +82,8 @@ def test_verdicts_of_a_table():
     assert scores["promised_at_50"] == 0
     assert 0 < scores["escapes_at_50_low"] <= scores["escapes_at_50"] < scores["escapes_at_50_high"]
     assert scores["calibration_error"] < scores["raw_calibration_error"]
+    for name in ("calibration_error", "raw_calibration_error"):
+        assert scores[f"{name}_low"] <= scores[name] <= scores[f"{name}_high"]
     first, second = _verdicts(scores)
     assert first.startswith("Verdicts at 50 false alarms per 1,000 clean images")
     assert second.strip().startswith("that limit is not promised: with 25 clean images nothing")

@@ -38,6 +38,15 @@ def test_a_published_example():
     assert (pod.n_hits, pod.n_misses) == (sum(KILLED), sum(BEETLES) - sum(KILLED))
 
 
+def test_the_bound_of_another_package():
+    """The a90/95 of statsmodels 0.15: its GLM with an offset, profiled over a90 to 1.6449 squared.
+
+    Wald's bounds, from the same package by the delta method, are smaller: 70.149 and 98.907.
+    """
+    assert fit(*bliss()).sizes[0.9] == pytest.approx((68.5228563, 70.2702202), rel=1e-8)
+    assert fit(*draw()).sizes[0.9] == pytest.approx((74.3838050, 101.9744426), rel=1e-8)
+
+
 def test_an_independent_implementation():
     """scikit-learn's logistic regression without a penalty finds the same curve."""
     sizes, hits = draw()

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steelseg.quality.calibration import AS_IT_IS, Calibration, cross_fit, fit, reliability
+from steelseg.quality.calibration import (
+    AS_IT_IS,
+    Calibration,
+    calibration_error,
+    cross_fit,
+    fit,
+    reliability,
+)
 
 
 def draw(seed, n):
@@ -103,3 +110,39 @@ def test_reliability_by_hand():
     assert found.total.tolist() == [2, 2]
     assert found.error == pytest.approx((0.3 + 0.1) / 2)
     assert reliability([1.0], [1]).error == 0
+
+
+@pytest.mark.parametrize("power", [1, 1.8])
+@pytest.mark.parametrize("copies", [1, 4])
+def test_the_interval_holds_the_calibration_error(power, copies):
+    """Of perfect and of overconfident scores, in coils of copies; its percentiles alone would not.
+
+    Of perfect scores the error itself is far from 0, and ever farther the fewer the coils are.
+    """
+    rng = np.random.default_rng(2)
+    many = rng.beta(0.5, 0.8, 200_000)
+    bins = np.minimum(many * 10, 9).astype(int)
+    truth = np.abs(np.bincount(bins, many - many**power)).sum() / len(many)
+    held, above = 0, 0
+    for _ in range(150):
+        scores = np.repeat(rng.beta(0.5, 0.8, 60), copies)
+        right = np.repeat(rng.random(60), copies) < scores**power
+        value, low, high = calibration_error(scores, right, np.repeat(np.arange(60), copies))
+        assert low <= value == reliability(scores, right).error <= high
+        held += low <= truth <= high
+        above += value > truth
+    assert held >= 0.93 * 150
+    assert above > 100
+    alone = calibration_error(scores, right, np.zeros(len(scores)))
+    assert alone[1:] == (0, 1)
+
+
+def test_copies_tell_nothing_new_about_calibration():
+    """Told that images are copies the interval stays as it is; not told, it shrinks."""
+    scores, right, _ = draw(3, 80)
+    alone = calibration_error(scores, right, np.arange(80))
+    copies = np.repeat(np.arange(80), 4)
+    told = calibration_error(scores[copies], right[copies], copies)
+    naive = calibration_error(scores[copies], right[copies], np.arange(320))
+    assert told == pytest.approx(alone)
+    assert naive.high - naive.low < 0.7 * (told.high - told.low)

@@ -23,7 +23,7 @@ from steelseg.report import page as report_page
 from steelseg.report.config import ReportConfig
 from steelseg.report.drawing import OPACITY, draw
 from steelseg.report.gallery import Picture
-from steelseg.tune import outcome
+from steelseg.tune import headline, outcome
 from steelseg.tune.components import ComponentTable, PairComponents
 from steelseg.tune.matching import Matching
 from steelseg.tune.outcome import Landscape
@@ -322,6 +322,7 @@ def sections(table: pd.DataFrame, images: ImageTable, tiny_cache: Cache) -> dict
         "network": {"arch": "Unet", "encoder": "resnet18"},
         "validated": report_page.validated_on({0: [Path("models")]}, 5),
         "metrics": metrics,
+        "headlines": list(headline.readable(metrics["tune_threshold"])),
         "advice": [HOSTILE, f"`{HOSTILE}`"],
         "facts": data_figures.class_facts(images),
         "data_figures": data_figures.data_figures(images),

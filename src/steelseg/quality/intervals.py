@@ -48,8 +48,13 @@ class Sums(NamedTuple):
         n, whole = len(self.top), self.bottom.sum()
         if n < 2:
             return float("nan")
-        residuals = (self.top - self.ratio * self.bottom) / (1 - self.bottom / whole)
-        return float(np.sqrt((n - 1) / n * np.sum(residuals**2)) / whole)
+        return float(np.sqrt((n - 1) / n * np.sum(self.residuals**2)) / whole)
+
+    @property
+    def residuals(self) -> Float64:
+        """How far each of the groups, two or more, is from the ratio, as `error` counts it."""
+        whole = self.bottom.sum()
+        return np.asarray((self.top - self.ratio * self.bottom) / (1 - self.bottom / whole))
 
     @property
     def effective(self) -> float:

@@ -26,6 +26,7 @@ from steelseg.model.card import read_card
 from steelseg.predict.ensemble import files_of
 from steelseg.predict.inference import has_export
 from steelseg.tracking.tracker import MlflowTracker, Tracker, survived
+from steelseg.tune.headline import readable
 
 if TYPE_CHECKING:  # MLflow runs it, so it is a dependency of code that logs it
     from steelseg.registry import served  # noqa: F401
@@ -56,8 +57,8 @@ def log_model(
     logged: Any = None
     with survived("did not get the model"):
         logged = _log(tracker.run_id, folders, example)
-    text = describe_classes(read_card(folders[0]).named_classes)
-    with survived("did not get the names of the classes"):
+    text = describe(scores, read_card(folders[0]).named_classes)
+    with survived("did not get its description"):
         if text and NOTE not in tracker.client.get_run(tracker.parent_id).data.tags:
             tracker.client.set_tag(tracker.parent_id, NOTE, text)
     # only now: MLflow copies a run's earlier scores to the model, but without their data
@@ -122,12 +123,15 @@ def _gather(folders: Sequence[Path], target: Path) -> Path:
     return target
 
 
-def describe_classes(classes: Sequence[ClassInfo]) -> str:
-    """Return the names of the classes as Markdown; empty if they have none.
+def describe(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> str:
+    """Return the headline figures and the names of classes, if they have any, as Markdown.
 
-    They explain the ids in the names of metrics, for which MLflow has no descriptions.
+    MLflow's lists of metrics show neither an interval beside its figure nor what an id stands for.
     """
-    return "\n".join(f"- class {one.id}: {one.name}" for one in classes if one.is_named)
+    head = ["| on validation images | | 95% interval |", "|---|---|---|"]
+    rows = [f"| {one.label} | {one.value} | {one.interval} |" for one in readable(scores)]
+    names = [f"- class {one.id}: {one.name}" for one in classes if one.is_named]
+    return "\n\n".join("\n".join(part) for part in (rows and head + rows, names) if part)
 
 
 def register(client: Any, run_id: str, uri: str, description: str = "") -> str:

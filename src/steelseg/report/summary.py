@@ -9,6 +9,7 @@ from steelseg.core.files import read_metrics
 from steelseg.model.card import read_card
 from steelseg.quality.operating_point import shortfall
 from steelseg.tracking.store import ui_command
+from steelseg.tune.headline import interval, readable
 from steelseg.tune.metrics import caveat
 
 
@@ -37,6 +38,11 @@ def summarise(root: Path) -> str:
     notes = [caveat(scores, classes), *_verdicts(scores)]
     fitted, optimistic = scores["pair_dice"], scores["optimistic_pair_dice"]
     baseline = scores["all_empty_pair_dice"]
+    others = [
+        f"  {one.value:<8} {one.label}{_bracketed(one.interval)}"
+        for one in readable(scores)
+        if one.name != "pair_dice"
+    ]
     return "\n".join(
         [
             "",
@@ -45,6 +51,7 @@ def summarise(root: Path) -> str:
             f"{_range(scores, 'pair_dice', '.4f')}",
             f"  {baseline:.4f}   predicting nothing ({fitted - baseline:+.4f} gained over it)",
             f"  {optimistic:.4f}   rules tuned and scored on the same images: too optimistic",
+            *others,
             f"  Dice where there is a defect: {per_class or 'unknown'}",
             *(f"  {note}" for note in notes if note),
             *_held_out(scores, classes),
@@ -92,7 +99,8 @@ def _verdicts(scores: Mapping[str, float]) -> Iterator[str]:
 
 
 def _range(scores: Mapping[str, float], name: str, form: str) -> str:
-    """Format a score's 95% interval; metrics of older runs have none."""
-    if f"{name}_low" not in scores:
-        return ""
-    return f" (95%: {scores[f'{name}_low']:{form}} to {scores[f'{name}_high']:{form}})"
+    return _bracketed(interval(scores, name, form))
+
+
+def _bracketed(ends: str) -> str:
+    return f" (95%: {ends})" if ends else ""

@@ -3,6 +3,9 @@
 The ends of a figure's 95% interval have its name with `_low` and `_high`.
 """
 
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +18,21 @@ from steelseg.tune.metrics import PREDICTED, TRUE, TRUE_POSITIVE, pair_dice
 from steelseg.tune.search import parts_of
 
 LIMITS = (10, 50, 100)  # false alarms per 1,000 clean images
+READABLE = {
+    "pair_dice": ("pair-Dice, cross-fitted", ".4f"),
+    "positive_dice": ("Dice where there is a defect", ".3f"),
+    "recall": ("recall: true pixels that are found", ".1%"),
+    "escapes": ("escapes: images with a defect in which nothing is found", ".1%"),
+}
+
+
+class Readable(NamedTuple):
+    """A figure as text; the interval is empty for metrics of older versions."""
+
+    name: str
+    label: str
+    value: str
+    interval: str
 
 
 def figures(counts: Int64, groups: Int64) -> dict[str, float]:
@@ -77,14 +95,29 @@ def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
         scores[f"promised_at_{limit}"] = float(choice.is_promised)
         if choice.point:
             scores["least_false_alarms"] = 1000 * choice.point.least
+    each = np.repeat(images.groups, images.shown.shape[1])
     for name, confidences in (("", calibrated(images)), ("raw_", images.confidences)):
-        reliability = calibration.reliability(confidences.ravel(), images.shown.ravel())
-        scores[f"{name}calibration_error"] = reliability.error
+        error = calibration.calibration_error(confidences.ravel(), images.shown.ravel(), each)
+        scores |= named({f"{name}calibration_error": error})
     return scores | {
         "clean_images": float(found.n_clean),
         "clean_groups": float(found.n_clean_groups),
         "defective_images": float(images.shown.any(axis=1).sum()),
     }
+
+
+def readable(scores: Mapping[str, float]) -> Iterator[Readable]:
+    """Yield those of the four headline figures that are defined, as people read them."""
+    for name, (label, form) in READABLE.items():
+        if name in scores:
+            yield Readable(name, label, f"{scores[name]:{form}}", interval(scores, name, form))
+
+
+def interval(scores: Mapping[str, float], name: str, form: str) -> str:
+    """Format the ends of a figure's interval; empty for metrics of older versions."""
+    if f"{name}_low" not in scores:
+        return ""
+    return f"{scores[f'{name}_low']:{form}} to {scores[f'{name}_high']:{form}}"
 
 
 def _any(classes: Bool) -> Bool:
