@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from strategies import noise, png, to_bytes
@@ -18,8 +18,9 @@ from tiffs import tiff
 
 from steelseg.core.errors import BadInput
 from steelseg.core.pixels import GREY, RGB, PixelFormat, is_black, own_limits, to_picture
-from steelseg.data import decoding
+from steelseg.data import decoding, inspection
 from steelseg.data.decoding import Look, decode, look, read_levels
+from steelseg.data.images import read_bytes
 from steelseg.data.inspection import Inspection, choose_format, inspect_folder, losses
 
 DEEP = PixelFormat(depth=16, low=0, high=65535)
@@ -297,6 +298,50 @@ def test_the_minority_of_another_depth_is_refused_by_name(tmp_path: Path) -> Non
     assert train.skipped.keys() == {"deep.png"}
     with pytest.raises(BadInput, match=r"deep\.png: expected 8 bits per channel, as in most"):
         inspect_folder(tmp_path / "a", skip_bad=False)
+
+
+FILES = (
+    *(to_bytes(noise(1), kind) for kind in ("PNG", "JPEG")),
+    to_bytes(np.repeat(noise(1)[..., None], 3, axis=2), "JPEG"),
+    to_bytes(np.full((6, 8, 3), (255, 0, 0), np.uint8), "PNG"),
+    deep_png(levels(1, "u2")),
+    deep_png(levels(1, "u2", *SIZE_HW, 3)),
+    tiff([levels(n, "u1") for n in range(2)]),
+    to_bytes(noise(1), "PNG")[:60],
+    b"",
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(FILES), max_size=6), st.sampled_from(["auto", "grey", "rgb"]))
+def test_files_are_read_as_if_the_format_were_known(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    files: list[bytes],
+    channels: Any,
+) -> None:
+    """Once, after a look at a few, and all again only if the others lead to another format."""
+    folder = tmp_path_factory.mktemp("mixed")
+    names: list[str] = []
+    monkeypatch.setattr(
+        inspection, "read_bytes", lambda path: names.append(path.name) or read_bytes(path)
+    )
+    monkeypatch.setattr(inspection, "FEW", 1)
+    images = {f"{n}.png": data for n, data in enumerate([FILES[0], *files])}
+    found = inspect(folder / "a", images, channels)
+    chosen = found.pixels.model_copy(update={"low": 0.0, "high": 255.0})
+    expected = choose_format([look(FILES[0])], channels)
+    assert sorted(names) == sorted(["0.png", *list(images) * (1 + (chosen != expected))])
+    names.clear()
+    known = inspect_folder(folder / "a", chosen, skip_bad=True)
+    assert sorted(names) == sorted(images)
+    np.testing.assert_equal(found.images, known.images)
+    assert found.skipped == known.skipped
+    looks = []
+    for data in images.values():
+        with suppress(BadInput):
+            looks.append(look(data))
+    assert chosen == choose_format(looks, channels)
 
 
 SEEDS = (

@@ -1,16 +1,17 @@
 """Inspects every image of a folder: whether it is sound, its size, brightness and thumbnail.
 
-Files are read twice, since the pixel format of a data set depends on all of its files.
+The pixel format of a data set depends on all of its files. A few of them tell which it will be, so
+that files are read once, and again only if the others lead to another.
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -24,10 +25,8 @@ from steelseg.data.near_duplicates import thumbnail
 
 UNLABELLED = "unlabelled"
 COLOUR, PAGES, TRANSPARENCY = "colour", "pages", "transparency"
+FEW = 20  # files that tell the pixel format, usually
 Channels = Literal["auto", "grey", "rgb"]
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Inspected(NamedTuple):
@@ -90,19 +89,17 @@ def inspect_folder(
     """
     listing = list_files(folder, may_be_empty=may_be_empty)
     names = [name for name in listing.names if name_key(name) not in unlabelled]
-    sound: list[Inspected] = []
-    faults: dict[str, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        seen = list(_each(pool, partial(_look, folder), names, folder, "looking at"))
-        looks = [one for one in seen if isinstance(one, Look)]
-        chosen = choose_format(looks, pixels) if isinstance(pixels, str) else pixels
-        inspect = partial(_inspect, folder, pixels=chosen)
-        pairs = list(zip(names, seen, strict=True))
-        for name, result in zip(names, _each(pool, inspect, pairs, folder, "reading"), strict=True):
-            if isinstance(result, Inspected):
-                sound.append(result)
-            else:
-                faults[name] = str(result)
+    few = names[:: len(names) // FEW + 1] if isinstance(pixels, str) else []
+    looks, _ = _read_all(folder, few, GREY)
+    expected = choose_format(looks, pixels)
+    looks, results = _read_all(folder, names, expected)
+    chosen = choose_format(looks, pixels)
+    if chosen != expected:
+        _, results = _read_all(folder, names, chosen)
+    sound = [one for one in results if isinstance(one, Inspected)]
+    faults = {
+        n: str(one) for n, one in zip(names, results, strict=True) if isinstance(one, BadInput)
+    }
     if not skip_bad or not sound:
         with Faults(str(folder)) as report:
             for name in sorted(faults):
@@ -117,19 +114,21 @@ def inspect_folder(
     return Inspection(sound, faults, listing, chosen, left)
 
 
-def choose_format(looks: Sequence[Look], channels: Channels) -> PixelFormat:
-    """Choose the pixel format of a data set, without its limits.
+def choose_format(looks: Sequence[Look], pixels: Channels | PixelFormat) -> PixelFormat:
+    """Choose the pixel format of a data set, without its limits; one that is given is kept.
 
     The depth is that of most images, since levels of another depth cannot be compared. With `auto`
     there are as many channels as most images have pages; with one page, three channels if any image
     is coloured, and one otherwise.
     """
+    if isinstance(pixels, PixelFormat):
+        return pixels
     if not looks:
         return GREY
     depth = Counter(one.depth for one in looks).most_common(1)[0][0]
     lights = Counter(one.lights for one in looks).most_common(1)[0][0]
     found = lights if lights > 1 else COLOURS if any(one.coloured for one in looks) else 1
-    number = {"auto": found, "grey": 1, "rgb": COLOURS}[channels]
+    number = {"auto": found, "grey": 1, "rgb": COLOURS}[pixels]
     return PixelFormat.model_validate({"channels": number, "depth": depth})
 
 
@@ -141,25 +140,33 @@ def _with_limits(pixels: PixelFormat, images: Sequence[Inspected]) -> PixelForma
     return pixels.model_copy(update={"low": low, "high": high if high > low else low + 1})
 
 
-def _look(folder: Path, name: str) -> Look | BadInput:
+def _read_all(
+    folder: Path, names: Sequence[str], pixels: PixelFormat
+) -> tuple[list[Look], list[Inspected | BadInput]]:
+    """Inspect files in a format; those that cannot be opened have no look."""
+    if not names:
+        return [], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = pool.map(partial(_read, folder, pixels), names)
+        # `disable=None` draws on a terminal only, to keep bars out of log files
+        bar = tqdm(read, f"reading {folder.name}", len(names), unit="image", disable=None)
+        looks, results = zip(*bar, strict=True)
+        return [seen for seen in looks if seen], list(results)
+
+
+def _read(folder: Path, pixels: PixelFormat, name: str) -> tuple[Look | None, Inspected | BadInput]:
+    seen = None
     try:
         check_image_name(name)  # a csv could not contain other names
-        return look(read_bytes(folder / name))
-    except BadInput as error:
-        return error
-
-
-def _inspect(
-    folder: Path, item: tuple[str, Look | BadInput], pixels: PixelFormat
-) -> Inspected | BadInput:
-    name, seen = item
-    if isinstance(seen, BadInput):
-        return seen
-    try:
         data = read_bytes(folder / name)
-        levels = read_levels(data, pixels)
+        seen = look(data)
+        return seen, _inspect(name, data, seen, pixels)
     except BadInput as error:
-        return error
+        return seen, error
+
+
+def _inspect(name: str, data: bytes, seen: Look, pixels: PixelFormat) -> Inspected:
+    levels = read_levels(data, pixels)
     limits = (pixels.low, pixels.high)
     if pixels.depth != 8:
         limits = own_limits(levels)
@@ -187,18 +194,3 @@ def losses(seen: Look, pixels: PixelFormat) -> Iterator[str]:
         yield PAGES
     if seen.transparent:
         yield TRANSPARENCY
-
-
-def _each(
-    pool: ThreadPoolExecutor,
-    function: Callable[[T], R],
-    items: Sequence[T],
-    folder: Path,
-    verb: str,
-) -> Iterator[R]:
-    # `disable=None` draws on a terminal only, to keep bars out of log files
-    bar = tqdm(desc=f"{verb} {folder.name}", total=len(items), unit="image", disable=None)
-    with bar:
-        for result in pool.map(function, items):
-            bar.update()
-            yield result
