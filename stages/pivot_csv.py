@@ -35,7 +35,7 @@ def main() -> None:
     test = inspect_folder(raw / "test_images", train.pixels, skip_bad=False, may_be_empty=True)
     table = annotations.build(train, labels, classes, raw / config.csv, facts)
     table, train = ignored.mark(table, raw / ignored.FILE, train)
-    test_table = annotations.build_unannotated(test)
+    test_table = annotations.build_unannotated(test, facts)
 
     image_table.write(Path("data/annotations.parquet"), table)
     image_table.write(Path("data/test_images.parquet"), test_table)

@@ -36,7 +36,7 @@ def main() -> None:
     trained_on = fold_table.trained_on(folds, training.fold)
     table = outcome.read_validation(DATA / "validation.parquet")
     landscape = outcome.read_landscape(DATA / "landscape.json")
-    rules, classes = model.rules.by_class, cache.class_infos
+    rules, classes, scale = model.rules.by_class, cache.class_infos, model.rules.mm_per_pixel
     models = by_fold(model.folders, training.fold, cache.identity, sha256(FOLDS))
 
     verdicts = model.rules.verdicts
@@ -66,10 +66,10 @@ def main() -> None:
             "groups": verdict_figures.worst_groups(
                 table, groups, verdicts.chosen.level if verdicts else None
             ),
-            "defects": verdict_figures.defects(table, classes),
+            "defects": verdict_figures.defects(table, classes, scale),
             "landscapes": model_figures.landscapes(landscape, rules, classes),
             "confidence_figures": model_figures.confidence_figures(table, classes),
-            "gallery": page.gallery_pictures(cache, table, predict, config.gallery_images),
+            "gallery": page.gallery_pictures(cache, table, predict, config.gallery_images, scale),
             "submission_figure": data_figures.submission_shares(images, metrics["predict"]),
         }
         write_text(OUT, page.render(classes, sections))

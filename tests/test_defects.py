@@ -46,6 +46,23 @@ def test_sizes_of_the_curve() -> None:
     assert scores["detection_f1_50"] == scores["panoptic_quality"]
 
 
+def test_sizes_in_millimetres() -> None:
+    """The curve and the quarters are scaled, and nothing else."""
+    rng = np.random.default_rng(1)
+    images: list[list[Matching]] = []
+    for size in rng.integers(1, 40, 80).tolist():
+        is_found = rng.random() < size / (size + 8)
+        images.append([match(line(size), line(size) if is_found else "", SIZE_HW)])
+    groups: arrays.Int64 = np.arange(80)
+    in_pixels, in_mm = figures(images, groups, [7]), figures(images, groups, [7], 0.25)
+    sizes = {"a50_class_7", "a90_class_7", "a90_95_class_7"}
+    sizes |= {f"defect_size_quarter_{n}" for n in (1, 2, 3, 4)}
+    assert sizes < in_pixels.keys() == in_mm.keys()
+    for name, value in in_pixels.items():
+        expected = value / 4 if name in sizes else value
+        assert in_mm[name] == pytest.approx(expected, rel=1e-4), name
+
+
 def test_nothing_has_no_figures() -> None:
     """Neither no images nor images of nothing give numbers that are none."""
     assert figures([], np.array([], dtype=np.int64), [1]) == {}

@@ -29,7 +29,8 @@ from steelseg.model.card import EXPORT
 from steelseg.predict import tiles
 from steelseg.predict.model import Finding
 from steelseg.predict.postprocess import ClassRule
-from steelseg.quality.verdicts import Images, OperatingPoint, find
+from steelseg.quality.operating_point import OperatingPoint
+from steelseg.quality.verdicts import Images, find
 from steelseg.report.gallery import MAX_SIDE, shrink
 from steelseg.tune import outcome
 from steelseg.tune.matching import match

@@ -1,5 +1,7 @@
 """Images of one part stand on one side of every split, whoever says that they are of one part."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -122,6 +124,22 @@ def test_a_pattern_finds_the_part_in_a_name(pattern: str, expected: list[str]) -
     """Its first group or the whole match; names that do not fit belong to nothing."""
     names = ["coil7_0001.png", "coil7_0002.png", "partA/week3.jpg", "coil12_0001.png"]
     assert groups.keys_of(names, pattern) == expected
+
+
+def test_test_images_are_grouped_by_images_csv_or_by_name() -> None:
+    """By the file first; names may follow another rule than the training images', or none."""
+    names = ["coil7/1.png", "coil7/2.png", "other.png"]
+    listed = {"coil7/1.png": "B", "other.png": "A"}
+    by_name = {"coil7/1.png": "coil7", "coil7/2.png": "coil7"}
+
+    def of(pattern: str | None, given: Mapping[str, str]) -> dict[str, str]:
+        columns = {"image": names, "group": [given.get(name, "") for name in names]}
+        return splitting.groups_of(ImageTable(pa.table(columns), []), config(group_by=pattern))
+
+    assert of(None, {}) == of("plate", {}) == {}
+    assert of("^(.+)/", {}) == by_name
+    assert of(None, listed) == listed
+    assert of("^(.+)/", listed) == by_name | listed
 
 
 def test_series_begin_where_the_step_does_not_rise() -> None:

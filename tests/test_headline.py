@@ -9,7 +9,8 @@ from tables import fill_table
 from steelseg.core.errors import BadInput
 from steelseg.predict.postprocess import ClassRule
 from steelseg.predict.rules import Rules, read_rules, write_rules
-from steelseg.quality.verdicts import Images, OperatingPoint, find
+from steelseg.quality.operating_point import OperatingPoint
+from steelseg.quality.verdicts import Images, find
 from steelseg.report.summary import _verdicts
 from steelseg.tune import headline
 from steelseg.tune.metrics import summarise
@@ -91,6 +92,28 @@ def test_verdicts_of_a_table():
     assert list(_verdicts({})) == []
 
 
+def test_verdicts_of_whole_groups_have_figures():
+    """Where groups have several images, and only there."""
+    rng = np.random.default_rng(5)
+    shown = np.repeat(rng.random((40, 1)) < 0.4, 3, axis=0)
+    images = Images(rng.random((120, 1)), shown, np.arange(120) // 3, np.arange(120) // 3 % 5)
+    figures = headline.verdict_figures(images, find(images, [1], OperatingPoint(false_alarms=50)))
+    assert 0 <= figures["group_false_alarms_low"] <= figures["group_false_alarms"]
+    assert figures["group_escapes"] <= figures["group_escapes_high"]
+    alone = images._replace(groups=np.arange(120))
+    figures = headline.verdict_figures(alone, find(alone, [1], OperatingPoint(false_alarms=50)))
+    assert not [name for name in figures if name.startswith("group")]
+
+
+def test_the_area_of_clean_images():
+    """In square metres, without the defective images; unknown without a scale or a clean image."""
+    images = Images(np.zeros((3, 1)), np.array([[0], [1], [0]], bool), np.arange(3), np.arange(3))
+    sizes_hw = [(200, 500), (9, 9), (100, 200)]
+    assert headline.m2_per_image(images, sizes_hw, 0.5) == pytest.approx((0.025 + 0.005) / 2)
+    assert headline.m2_per_image(images, sizes_hw, None) is None
+    assert headline.m2_per_image(images.take([False, True, False]), sizes_hw[1:2], 0.5) is None
+
+
 def test_verdicts_stand_beside_the_rules(tmp_path):
     """They are read back as they were written, and verdicts of other classes are refused."""
     rng = np.random.default_rng(3)
@@ -99,8 +122,8 @@ def test_verdicts_stand_beside_the_rules(tmp_path):
     asked = OperatingPoint(escapes={7: 200})
     rules = Rules({1: ClassRule(), 7: ClassRule()}, "c0ffee", verdicts=find(images, [1, 7], asked))
     card = SimpleNamespace(classes=[1, 7], weights_sha256="c0ffee")
-    write_rules(tmp_path, rules)
-    assert read_rules(tmp_path, card) == rules
+    write_rules(tmp_path, rules._replace(mm_per_pixel=0.4))
+    assert read_rules(tmp_path, card) == rules._replace(mm_per_pixel=0.4)
     many = list(range(1, 12))
     found = find(
         Images(np.tile(images.confidences, 6)[:, :11], np.tile(shown, 6)[:, :11], *images[2:]),

@@ -126,7 +126,9 @@ def test_an_image_is_answered_in_every_form(
     status, answer = post(client, form(encode(png)), f"{JSON}; charset=utf-8")
     assert status == 200
     found = Model.open(tiny_model).predict(png)
-    expected = [(0, f.class_id, f.class_name, f.rle, f.area, f.confidence, None) for f in found]
+    expected = [
+        (0, f.class_id, f.class_name, f.rle, f.area, f.confidence, None, None) for f in found
+    ]
     assert [tuple(row.values()) for row in answer["predictions"]] == expected
 
 

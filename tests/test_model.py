@@ -48,7 +48,7 @@ def test_public_names_are_two() -> None:
     """And another is refused as of any module."""
     assert steelseg.Finding._fields == (
         *("class_id", "rle", "area", "confidence", "size_hw", "class_name", "raw_confidence"),
-        "alarm",
+        *("alarm", "area_mm2"),
     )
     with pytest.raises(AttributeError, match="no attribute 'Modell'"):
         steelseg.Modell  # noqa: B018 - asked for to be refused

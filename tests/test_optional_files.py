@@ -13,7 +13,7 @@ from strategies import TRAIN_CSV, noise, to_bytes
 from steelseg.core.classes import ClassInfo, default_classes
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_json
-from steelseg.core.sealed import read_sealed_json
+from steelseg.core.sealed import read_sealed_json, write_sealed_json
 from steelseg.data import image_table, optional_files
 from steelseg.data.image_table import ImageTable
 from steelseg.data.optional_files import ImageFacts
@@ -95,6 +95,7 @@ def test_no_test_images_and_no_sample_are_needed(raw: Path, run: Run) -> None:
     tests = image_table.read(Path("data/test_images.parquet"))
     assert (len(tests), tests.thumbnails.shape) == (0, (0, 32, 32))
     predictions.write_predictions(Path("data/predictions.parquet"), [])
+    write_sealed_json(Path("data/test_groups.json"), {"groups": {}})
     stage("submit")
     assert Path("submission.csv").read_text() == "ImageId,ClassId,EncodedPixels\n"
     assert read_json(Path("metrics/submit.json")) == {"rows": 0, "masks": 0}
@@ -102,14 +103,25 @@ def test_no_test_images_and_no_sample_are_needed(raw: Path, run: Run) -> None:
 
 
 def test_without_a_sample_every_pair_is_answered(raw: Path, run: Run) -> None:
-    """In the current layout, with or without a mask."""
+    """In the current layout, with or without a mask; and groups of images.csv are judged."""
     (raw / "sample_submission.csv").unlink()
+    (raw / "images.csv").write_text("ImageId,group\nt.png,coil 7\n")
     run()
-    rows = [PredictionRow(f"{n}.png", c, "1 1" * (c == 1), 1, 0.5) for n in "tu" for c in (1, 2)]
+    assert image_table.read(Path("data/test_images.parquet")).groups == ["coil 7", ""]
+    rows = [
+        PredictionRow(f"{n}.png", c, "1 1" * (c == 1), 1, 0.5, n == "t" and c == 2)
+        for n in "tu"
+        for c in (1, 2)
+    ]
     predictions.write_predictions(Path("data/predictions.parquet"), rows)
+    write_sealed_json(Path("data/test_groups.json"), {"groups": {"t.png": "coil 7"}})
     stage("submit")
     text = "ImageId,ClassId,EncodedPixels\nt.png,1,1 1\nt.png,2,\nu.png,1,1 1\nu.png,2,\n"
     assert Path("submission.csv").read_text() == text
+    assert Path("data/groups.csv").read_text() == (
+        "group,class_id,images,unreadable,alarms,in_order\n"
+        "coil 7,1,1,0,0,False\ncoil 7,2,1,0,1,False\n"
+    )
 
 
 def test_unlabelled_images_are_left_out_and_listed(raw: Path, run: Run) -> None:

@@ -1,16 +1,20 @@
 """Limits of false alarms and escapes are kept on new groups; simulated 500 times each."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from steelseg.quality.intervals import upper_bound
+from steelseg.core.errors import BadInput
+from steelseg.quality.intervals import binomial, upper_bound
 from steelseg.quality.operating_point import (
+    OperatingPoint,
     judge,
+    judge_groups,
     least_cost,
     limit_escapes,
     limit_false_alarms,
-    per_image,
     shortfall,
 )
 
@@ -152,8 +156,44 @@ def test_an_escape_raises_no_alarm_at_all():
     assert judge(alarms[:2], shown[:2], [0, 1]).false_alarms is None
 
 
-def test_square_metres():
-    """50 alarms for 1,000 square metres are 0.005 for an image of 0.1 square metres."""
-    sizes = np.array([[100, 1000], [200, 500]])  # 0.1 square metres, at a millimetre a pixel
-    assert per_image(50, sizes, 1.0) == pytest.approx(0.005)
-    assert per_image(50, sizes, 0.5) == pytest.approx(0.00125)
+def test_a_group_is_an_alarm_if_one_of_its_images_is():
+    """A coil of several images is defective if one of them is; lone images say nothing of coils."""
+    groups = np.array([7, 7, 4, 4, 9, 2, 2, 2])
+    shown = np.array([[0, 1], [0, 0], [0, 0], [0, 0], [0, 0], [1, 0], [0, 0], [0, 0]], dtype=bool)
+    alarms = np.array([0, 1, 0, 1, 1, 0, 0, 0], dtype=bool)
+    judged = judge_groups(alarms, shown, groups)
+    assert judged.false_alarms == (1.0, *binomial(1, 1))  # of group 4 alone
+    assert judged.escapes == (0.5, *binomial(1, 2))  # group 2; group 7 is stopped by a clean image
+    assert [one.value for one in judged.escapes_of_class] == [1, 0]
+    assert judge_groups(alarms, shown, np.arange(8)) is None
+
+
+def test_alarms_per_square_metre_are_alarms_per_image():
+    """50 for 1,000 square metres are 5 for 1,000 images of 0.1 square metres."""
+    asked = OperatingPoint(false_alarms_per_1000_m2=50)
+    assert asked.per_1000(0.1) == pytest.approx(5)
+    assert asked.per_1000(None) is None
+    assert OperatingPoint(false_alarms=50).per_1000(0.1) == 50
+    with pytest.raises(BadInput, match=r"less than 50, which is an alarm in every image.* 20 m²"):
+        asked.per_1000(20.0)
+
+
+LIMITS = np.array([5, 10, 20, 50, 100])  # rows of the table in docs/decisions.md
+SEEN = np.array([0, 1, 2, 5, 10])  # and its columns
+
+
+def test_the_documents_table_is_right():
+    """Each number of images promises its limit with so many alarms; one image fewer does not."""
+    text = Path(__file__).parents[1].joinpath("docs/decisions.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line[:3] in ROWS]
+    table = np.array([[int(cell.replace(",", "")) for cell in row] for row in rows])
+    assert table[:, 0].tolist() == LIMITS.tolist()
+    for limit, *numbers in table.tolist():
+        for n, seen in zip(numbers, SEEN.tolist(), strict=True):
+            assert upper_bound(seen, n) <= limit / 1000 < upper_bound(seen, n - 1)
+            scores = np.arange(n) / n
+            point = limit_false_alarms(scores, np.arange(n), limit / 1000)
+            assert (point.is_promised, np.sum(scores > point.threshold)) == (True, seen)
+
+
+ROWS = [f"| {limit}"[:3] for limit in LIMITS]

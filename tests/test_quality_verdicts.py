@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from steelseg.core.errors import BadInput
 from steelseg.quality import verdicts
-from steelseg.quality.verdicts import Images, OperatingPoint, Verdicts, find, of_groups
+from steelseg.quality.operating_point import OperatingPoint
+from steelseg.quality.verdicts import Images, Verdicts, find
 
 FIFTY = OperatingPoint(false_alarms=50)
 
@@ -121,14 +122,32 @@ def test_a_class_that_no_image_shows_spoils_nothing():
     assert not found.is_alarm(more.confidences)[:, 2].any()
 
 
-def test_groups_are_as_suspicious_as_their_worst_image():
-    """A coil is defective if an image of it is, and scored by its highest confidences."""
-    confidences = np.array([[0.1, 0.9], [0.6, 0.2], [0.3, 0.3]])
-    shown = np.array([[False, True], [False, False], [False, False]])
-    coils = of_groups(Images(confidences, shown, np.array([7, 7, 4]), np.array([1, 1, 0])))
-    assert coils.confidences.tolist() == [[0.3, 0.3], [0.6, 0.9]]
-    assert coils.shown.tolist() == [[False, False], [False, True]]
-    assert coils.parts.tolist() == [0, 1]
+def test_whole_groups_are_judged_out_of_sample():
+    """Of coils of five images more are alarmed than of images, and the sentence says how many."""
+    images = draw()
+    found = find(images, [1, 3], FIFTY)
+    of_images, of_coils = found.chosen.judgement, found.chosen.of_groups
+    clean = ~images.shown.any(axis=1)
+    assert found.of_several == (clean.sum() / 5, clean.sum())
+    assert of_images.false_alarms.value < of_coils.false_alarms.value
+    assert of_coils.false_alarms.value < 5 * of_images.false_alarms.value
+    said = "clean groups of the validation with several images, on average 5.0, {:.1%} were"
+    assert said.format(of_coils.false_alarms.value) in found.clean_groups()
+    alone = find(images._replace(groups=np.arange(800)), [1, 3], FIFTY)
+    assert alone.chosen.of_groups is None
+    assert "is not known: no clean group" in alone.clean_groups()
+
+
+def test_a_limit_per_square_metre_is_one_per_image():
+    """Of images of half a square metre, 100 alarms per 1,000 square metres are 50 per 1,000."""
+    images = draw()
+    asked = OperatingPoint(false_alarms_per_1000_m2=100)
+    found, expected = find(images, [1, 3], asked, 0.5), find(images, [1, 3], FIFTY)
+    assert found.chosen == expected.chosen
+    assert found.asked == asked
+    assert (found.per_1000, expected.per_1000) == (50, 50)
+    assert found.shortfall() == f"{expected.shortfall()}, or 52 per 1,000 m²"
+    assert Verdicts.model_validate_json(found.model_dump_json()) == found
 
 
 def test_json_keeps_all_of_it():

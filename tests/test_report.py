@@ -17,7 +17,8 @@ from steelseg.core.files import read_metrics
 from steelseg.data.cache import Cache
 from steelseg.data.image_table import ImageTable
 from steelseg.predict.postprocess import ClassRule
-from steelseg.quality.verdicts import TRADE_OFF, Images, OperatingPoint, Verdicts, find
+from steelseg.quality.operating_point import OperatingPoint
+from steelseg.quality.verdicts import TRADE_OFF, Images, Verdicts, find
 from steelseg.report import advice, data_figures, gallery, model_figures, verdict_figures
 from steelseg.report import page as report_page
 from steelseg.report.config import ReportConfig
@@ -383,6 +384,9 @@ def test_defects_have_a_curve_or_a_reason() -> None:
     assert second["reason"].startswith("all 80 defects were found")
     assert len(section["figures"]) == 1
     assert "probability of detection of class 1" in section["figures"][0]
+    in_mm = verdict_figures.defects(table, CLASSES, 0.5)
+    assert (section["unit"], in_mm["unit"]) == ("px", "mm")
+    assert in_mm["rows"][0]["a90"] == pytest.approx(np.array(first["a90"]) / 2, rel=1e-4)
 
 
 def test_what_is_found_for_what(table: pd.DataFrame) -> None:

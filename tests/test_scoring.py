@@ -31,7 +31,8 @@ from steelseg.predict.model import Model
 from steelseg.predict.parts import rows_of as rows_of_findings
 from steelseg.predict.postprocess import postprocess
 from steelseg.predict.views import ViewsConfig
-from steelseg.quality.verdicts import Costs, Images, OperatingPoint, find
+from steelseg.quality.operating_point import Costs, OperatingPoint
+from steelseg.quality.verdicts import Images, find
 from steelseg.registry.member import add_member
 from steelseg.score.engines import gpu_share
 from steelseg.score.source import find_images, read_bytes
@@ -154,6 +155,50 @@ def test_verdicts_come_with_the_masks(tiny_model: Path, tmp_path: Path) -> None:
     found = dict(zip(table["image"], table["in_order"], strict=True))
     assert found == {"bad": False, "bad, unjudged": None, "good": True, "good, unjudged": None}
     assert table["alarm"].tolist() == [True, False, None, None, False, False, None, None]
+
+
+def test_areas_are_in_millimetres_where_the_scale_is_known(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Beside the pixels, in findings and rows; the mask is the same."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    change_rules(folder, mm_per_pixel=0.5)
+    maps_chw = np.full((2, 48, 80), 0.99, dtype=np.float32)
+    old, new = (Model.open(f).findings(maps_chw) for f in (tiny_model, folder))
+    assert [f.area_mm2 for f in old] == [None, None]
+    assert [f.area_mm2 for f in new] == [f.area / 4 for f in old]
+    assert any(f.area for f in new)
+    assert [row.area_mm2 for row in rows_of_findings("a", new)] == [f.area_mm2 for f in new]
+
+
+def test_groups_are_in_order_if_all_their_images_are(
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By class; a group without an alarm is unknown if one of its images is unreadable."""
+    folder, own = tmp_path / "model", tmp_path / "images"
+    shutil.copytree(tiny_model, folder)
+    shutil.copytree(images, own)
+    (own / "coil 2").mkdir()
+    shutil.copy(own / "coil 0" / "00.png", own / "coil 2")
+    learned = Images(np.eye(2), np.eye(2) > 0, np.arange(2), np.arange(2))
+    verdicts = find(learned, [1, 2], OperatingPoint(costs=Costs(false_alarm=1, escape=1)))
+    never = verdicts.chosen.model_copy(update={"level": 2.0})
+    change_rules(folder, verdicts=verdicts.model_copy(update={"chosen": never}))
+    words = ["--model", folder, "--images", own, "--out", tmp_path / "o", "--share", 2]
+    output = score(capsys, *words, "--group-by", "^(.+)/")
+    assert "3 groups, 0 not in order, 2 unknown; how often a clean group" in output
+    (path,) = (tmp_path / "o" / "_groups").iterdir()
+    table = pd.read_csv(path)
+    assert table["group"].tolist() == [f"coil {n}" for n in (0, 0, 1, 1, 2, 2)]
+    assert table["class_id"].tolist() == [1, 2] * 3
+    assert table["images"].tolist() == [5, 5, 5, 5, 1, 1]
+    assert table["unreadable"].tolist() == [1, 1, 1, 1, 0, 0]
+    assert table["in_order"].fillna("unknown").tolist() == ["unknown"] * 4 + [True] * 2
+    with pytest.raises(SystemExit):
+        main(["score", *map(str, words), "--group-by", "("])
+    with pytest.raises(SystemExit, match="--group-by: the pattern 'plate' matches no image name"):
+        main(["score", *map(str, words), "--group-by", "plate"])
 
 
 def test_large_images_are_decoded_when_their_turn_comes(

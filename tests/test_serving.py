@@ -206,7 +206,8 @@ def test_the_model_says_what_it_takes_and_needs(champion: str) -> None:
     info = mlflow.models.get_model_info(champion)
     assert [(c.name, c.type.name) for c in info.signature.inputs] == [("image", "binary")]
     names = [c.name for c in info.signature.outputs]
-    assert names == ["image", "class_id", "class_name", "rle", "area", "confidence", "alarm"]
+    expected = ["image", "class_id", "class_name", "rle", "area", "confidence", "alarm", "area_mm2"]
+    assert names == expected
     scores = mlflow.get_logged_model(info.model_id).metrics
     assert {(m.key, m.value) for m in scores} == {("pair_dice", 0.8), ("all_empty_pair_dice", 0.6)}
     folder = Path(mlflow.artifacts.download_artifacts(champion))

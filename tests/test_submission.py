@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,12 @@ from steelseg.core import sealed
 from steelseg.core.errors import BadInput
 from steelseg.data import label_csv
 from steelseg.data.label_csv import LabelCsv, Row
-from steelseg.predict.predictions import PredictionRow, read_predictions, write_predictions
+from steelseg.predict.predictions import (
+    PredictionRow,
+    judge_groups,
+    read_predictions,
+    write_predictions,
+)
 from steelseg.submit import answers
 
 PREDICTIONS = [
@@ -188,3 +194,25 @@ def test_predictions_of_other_columns_are_refused(tmp_path: Path) -> None:
         read_predictions(tmp_path / "p.parquet")
     with pytest.raises(BadInput, match=r"q\.parquet: no such file"):
         read_predictions(tmp_path / "q.parquet")
+
+
+def test_groups_are_judged_by_class() -> None:
+    """An alarm in one image stops the group; what cannot be read or judged is not in order."""
+    rows = pd.DataFrame(
+        [
+            *[("a1", 3, False), ("a1", 5, True), ("a2", 3, False), ("a2", 5, True)],
+            *[("b1", 3, False), ("b1", 5, False), ("c1", 3, None), ("c1", 5, None)],
+            *[("lone", 3, True), ("lone", 5, True)],
+        ],
+        columns=["image", "class_id", "alarm"],
+    )
+    groups = {name: name[0] for name in ("a1", "a2", "b1", "c1", "d1")}
+    for parts in ([rows], [rows[:3], rows[3:5], rows[5:]]):
+        table = judge_groups(parts, groups, [3, 5], ["d1", "nobody's"])
+        assert table["group"].tolist() == [*"aabbccdd"]
+        assert table["images"].tolist() == [2, 2, 1, 1, 1, 1, 0, 0]
+        assert table["unreadable"].tolist() == [0] * 6 + [1, 1]
+        assert table["alarms"].tolist() == [0, 2, 0, 0, 0, 0, 0, 0]
+        expected = [False, False, True, True, None, None, None, None]
+        assert table["in_order"].tolist() == expected
+    assert judge_groups([], {}, [3, 5]).empty

@@ -91,9 +91,17 @@ def build(
     return _table(inspection, list(classes), {"group": groups, **rle_columns})
 
 
-def build_unannotated(inspection: Inspection) -> ImageTable:
-    """Make the table of the test images, which have no annotations; it may be empty."""
-    return _table(inspection, [], {})
+def build_unannotated(
+    inspection: Inspection, facts: Mapping[str, ImageFacts] | None = None
+) -> ImageTable:
+    """Make the table of the test images, which have no annotations; it may be empty.
+
+    `facts` are as in `build`. There is a column of groups only if an image has one.
+    """
+    keys = [name_key(one.image) for one in inspection.images]
+    groups = [(facts or {}).get(key, ImageFacts()).group for key in keys]
+    columns = {"group": pa.array(groups, pa.string())} if any(groups) else {}
+    return _table(inspection, [], columns)
 
 
 def check_sample(

@@ -50,11 +50,19 @@ def merge(groups: Int64, keys: Sequence[str]) -> Int64:
     return united[groups]
 
 
-def keys_of(names: Sequence[str], group_by: str) -> list[str]:
+def is_in(group_by: str, names: Sequence[str]) -> bool:
+    """Whether a pattern matches any name."""
+    return any(re.search(group_by, name_key(name)) for name in names)
+
+
+def keys_of(
+    names: Sequence[str], group_by: str, option: str = "`stratified_split.group_by`"
+) -> list[str]:
     """Return the group key of each name: the match of a pattern, or empty.
 
     The key is the pattern's first group, else the whole match. A pattern with the groups `step`
     and `number` finds series: ordered by number, a series begins wherever the step does not rise.
+    `option` is the name of the pattern, for messages.
 
     Raises:
         BadInput: no name matches, or a step or number is not made of digits.
@@ -63,11 +71,10 @@ def keys_of(names: Sequence[str], group_by: str) -> list[str]:
     found = [pattern.search(name_key(name)) for name in names]
     if not any(found):
         raise BadInput(
-            f"`stratified_split.group_by`: the pattern {group_by!r} matches no image name, such as "
-            f"{names[0]!r}"
+            f"{option}: the pattern {group_by!r} matches no image name, such as {names[0]!r}"
         )
     if {STEP, NUMBER} <= pattern.groupindex.keys():
-        return _series(found, group_by)
+        return _series(found, group_by, option)
     return [(match[1] if pattern.groups else match[0]) or "" if match else "" for match in found]
 
 
@@ -97,7 +104,7 @@ def suggest_rule(names: Sequence[str], combinations: Sequence[str]) -> str:
     return ""
 
 
-def _series(found: Sequence[re.Match[str] | None], group_by: str) -> list[str]:
+def _series(found: Sequence[re.Match[str] | None], group_by: str, option: str) -> list[str]:
     keys = [""] * len(found)
     try:
         steps = sorted(
@@ -105,8 +112,7 @@ def _series(found: Sequence[re.Match[str] | None], group_by: str) -> list[str]:
         )
     except (TypeError, ValueError):
         raise BadInput(
-            f"`stratified_split.group_by`: expected digits as `{STEP}` and `{NUMBER}` wherever "
-            f"{group_by!r} matches"
+            f"{option}: expected digits as `{STEP}` and `{NUMBER}` wherever {group_by!r} matches"
         ) from None
     key, last = 0, -1
     for number, step, at in steps:

@@ -81,6 +81,18 @@ def split(images: ImageTable, config: SplitConfig) -> pd.DataFrame:
     )
 
 
+def groups_of(tests: ImageTable, config: SplitConfig) -> dict[str, str]:
+    """Name the groups of test images, by images.csv or else by their names; others are left out.
+
+    Test images may be named differently from the training images that the pattern is for.
+    """
+    named, keys = tests.groups, [""] * len(tests)
+    if config.group_by is not None and grouping.is_in(config.group_by, tests.names):
+        keys = grouping.keys_of(tests.names, config.group_by)
+    groups = zip(tests.names, named, keys, strict=True)
+    return {name: own or key for name, own, key in groups if own or key}
+
+
 def find_duplicates(images: ImageTable, others: ImageTable | None = None) -> Pairs:
     """Find the near-duplicates among images, or between them and others.
 

@@ -144,7 +144,7 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
 def choose_level(verdicts: Verdicts) -> float:
     """Show the slider of false alarms and the escapes there; return the level of alarms."""
     choices: dict[Any, Choice] = dict(verdicts.trade_off)
-    asked: Any = verdicts.asked.false_alarms or "as tuned"
+    asked: Any = float(f"{verdicts.per_1000:.4g}") if verdicts.per_1000 else "as tuned"
     if asked not in choices:
         choices = {asked: verdicts.chosen, **choices}
     box = st.sidebar.container(border=True)
@@ -205,7 +205,7 @@ def _coloured(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> Any:
         for one in classes
     }
     styled = table.style.map(styles.get, subset=["class"])
-    formats = {"share": "{:.2%}", "confidence": "{:.3f}", "Dice": "{:.3f}"}
+    formats = {"mm²": "{:,.4g}", "share": "{:.2%}", "confidence": "{:.3f}", "Dice": "{:.3f}"}
     columns = [name for name in table.columns if name != "name"]
     return styled.format({name: formats.get(name, "{:,}") for name in columns})
 

@@ -112,6 +112,7 @@ def table_of(
             "class": found.class_id,
             **({"name": found.class_name} if is_named else {}),
             "pixels": found.area,
+            **({"mm²": found.area_mm2} if found.area_mm2 is not None else {}),
             "share": found.area / math.prod(found.size_hw),
             "confidence": found.confidence,
             "components": n_labels - 1,  # one label is the background

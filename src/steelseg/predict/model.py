@@ -47,7 +47,7 @@ class Finding(NamedTuple):
     pixel, which the rules' `gate` is compared with. `alarm` is whether the class makes the image an
     alarm; it follows from `confidence` alone, so there are alarms without a mask and masks without
     an alarm. A model that was tuned before there were verdicts has the raw confidence for both, and
-    None for `alarm`.
+    None for `alarm`. `area_mm2` is None unless the model was tuned with `mm_per_pixel`.
     """
 
     class_id: int
@@ -58,6 +58,7 @@ class Finding(NamedTuple):
     class_name: str
     raw_confidence: float
     alarm: bool | None = None
+    area_mm2: float | None = None
 
     @property
     def mask(self) -> Uint8:
@@ -223,9 +224,11 @@ class Model:
         alarms: list[bool | None] = [None] * len(raw)
         if verdicts := self.rules.verdicts:
             sure, alarms = verdicts.confidences(raw).tolist(), verdicts.is_alarm(raw).tolist()
+        scale = self.rules.mm_per_pixel
+        areas = [f.area * scale**2 if scale else None for f in found]
         return [
-            Finding(one.id, f.rle, f.area, confidence, maps.size_hw, one.name, f.confidence, alarm)
-            for one, f, confidence, alarm in zip(classes, found, sure, alarms, strict=True)
+            Finding(one.id, f.rle, f.area, p, maps.size_hw, one.name, f.confidence, alarm, mm2)
+            for one, f, p, alarm, mm2 in zip(classes, found, sure, alarms, areas, strict=True)
         ]
 
     def runtime(self, *, many: bool) -> Runtime:

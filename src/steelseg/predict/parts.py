@@ -73,7 +73,8 @@ def predict_parts(
 def rows_of(image: str, findings: Iterable[Finding]) -> list[PredictionRow]:
     """Return the rows of an image's findings."""
     return [
-        PredictionRow(image, f.class_id, f.rle, f.area, f.confidence, f.alarm) for f in findings
+        PredictionRow(image, f.class_id, f.rle, f.area, f.confidence, f.alarm, f.area_mm2)
+        for f in findings
     ]
 
 

@@ -1,9 +1,11 @@
 """Predictions as rows of a Parquet file."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 
 from steelseg.core.errors import BadInput
@@ -15,7 +17,7 @@ _BATCH_ROWS = 1024
 class PredictionRow(NamedTuple):
     """One class of one image: its mask as RLE (empty for none), area and confidence.
 
-    `confidence` and `alarm` are those of `Finding`.
+    `confidence`, `alarm` and `area_mm2` are those of `Finding`.
     """
 
     image: str
@@ -24,6 +26,7 @@ class PredictionRow(NamedTuple):
     area: int
     confidence: float
     alarm: bool | None = None
+    area_mm2: float | None = None
 
 
 SCHEMA = pa.schema(
@@ -34,6 +37,7 @@ SCHEMA = pa.schema(
         "area": pa.int64(),
         "confidence": pa.float32(),
         "alarm": pa.bool_(),
+        "area_mm2": pa.float64(),
     }
 )
 
@@ -54,3 +58,41 @@ def read_predictions(path: Path) -> list[PredictionRow]:
         raise BadInput(f"{path}: expected the columns {SCHEMA.names}, but got {table.schema.names}")
     batches = table.to_batches(max_chunksize=_BATCH_ROWS)  # few rows as dicts at a time
     return [PredictionRow(**row) for batch in batches for row in batch.to_pylist()]
+
+
+def judge_groups(
+    parts: Iterable[pd.DataFrame],
+    groups: Mapping[str, str],
+    classes: Sequence[int],
+    unreadable: Iterable[str] = (),
+) -> pd.DataFrame:
+    """Judge whole groups of images, such as coils: one row per group and class.
+
+    Args:
+        parts: rows of predictions, with the columns image, class_id and alarm.
+        groups: the group of each image; images without one are left out.
+        classes: the class ids.
+        unreadable: images that have no rows.
+
+    Returns:
+        `group` and `class_id`; `images`, the number of images of the group with rows, and
+        `unreadable`, that of the others; `alarms`, the number of images that are an alarm by the
+        class; and `in_order`, of the whole group: false if any image is an alarm, else None if
+        an image is unreadable or the model has no verdicts, else true.
+    """
+    by = ["group", "class_id"]
+    every = pd.MultiIndex.from_product([sorted(set(groups.values())), classes], names=by)
+    counts = []
+    for part in parts:
+        named = part.assign(group=part["image"].map(groups), alarm=part["alarm"].astype("boolean"))
+        counts.append(named.groupby(by)["alarm"].agg(images="size", judged="count", alarms="sum"))
+    summed = pd.concat(counts).groupby(by).sum() if counts else pd.DataFrame(index=every[:0])
+    table = summed.reindex(index=every, columns=["images", "judged", "alarms"]).fillna(0)
+    lost = Counter(groups[image] for image in unreadable if image in groups)
+    table["unreadable"] = [lost[group] for group in table.index.get_level_values("group")]
+    totals = table.groupby("group").transform("sum")
+    is_sure = (totals["judged"] == totals["images"]) & (totals["unreadable"] == 0)
+    in_order = is_sure.astype(object).where(is_sure, None)
+    table["in_order"] = in_order.where(totals["alarms"] == 0, False)
+    whole = table.reset_index().astype({"images": int, "alarms": int})
+    return whole[[*by, "images", "unreadable", "alarms", "in_order"]]

@@ -49,6 +49,7 @@ class Rules(NamedTuple):
     views: ViewsConfig = ViewsConfig()
     probe: Probe | None = None
     verdicts: Verdicts | None = None
+    mm_per_pixel: float | None = None
 
 
 def write_rules(folder: Path, rules: Rules) -> None:
@@ -60,6 +61,7 @@ def write_rules(folder: Path, rules: Rules) -> None:
         "views": rules.views.model_dump(),
         "probe": _encode(rules.probe) if rules.probe else None,
         "verdicts": rules.verdicts.model_dump(mode="json") if rules.verdicts else None,
+        "mm_per_pixel": rules.mm_per_pixel,
     }
     write_sealed_json(folder / RULES, entries)
 
@@ -79,7 +81,8 @@ def read_rules(folder: Path, card: Card) -> Rules:
         text = json.dumps(document["verdicts"]) if document.get("verdicts") else None
         verdicts = Verdicts.model_validate_json(text) if text else None
         in_order = dict(sorted(by_class.items()))
-        rules = Rules(in_order, document["weights_sha256"], views, probe, verdicts)
+        sha256, scale = document["weights_sha256"], document.get("mm_per_pixel")
+        rules = Rules(in_order, sha256, views, probe, verdicts, scale)
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path}: was not written by tune_threshold: {reason}") from error

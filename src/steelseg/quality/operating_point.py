@@ -12,16 +12,79 @@ light, about which a thousand images of few coils tell no more than few images. 
 errors is in 0..1, and no such number with a given mean varies more than one that is 0 or 1.)
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
-from steelseg.core.arrays import Bool, Float64, Int64
+from steelseg.core.arrays import Bool, Int64
+from steelseg.core.errors import BadInput
+from steelseg.core.params import Config
 from steelseg.quality.intervals import CONFIDENCE, Estimate, rate, sum_groups, upper_bound
 
 ALWAYS = -1.0  # a threshold below every score
+_PerThousand = Annotated[float, Field(gt=0, lt=1000)]
+
+
+class Costs(Config):
+    """What errors cost, in any unit."""
+
+    false_alarm: Annotated[float, Field(gt=0)]
+    escape: Annotated[float, Field(gt=0)]
+
+
+class OperatingPoint(Config):
+    """The target of the verdicts: exactly one of false alarms (by either), escapes and costs."""
+
+    false_alarms: _PerThousand | None = None
+    """the largest number of alarms per 1,000 clean images"""
+    false_alarms_per_1000_m2: Annotated[float, Field(gt=0)] | None = None
+    """the largest number of alarms per 1,000 square metres of clean images, by `mm_per_pixel`; an
+    image is one alarm at most, however many defects are found in it"""
+    escapes: dict[int, _PerThousand] | None = None
+    """the largest number of escapes per 1,000 images that show a class, for one or more classes"""
+    costs: Costs | None = None
+    """minimise the total cost, for the mix of the validation images"""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = CONFIDENCE
+    """confidence with which the limit holds on new groups"""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "OperatingPoint":
+        asked = self.false_alarms, self.false_alarms_per_1000_m2, self.escapes, self.costs
+        if sum(one is not None for one in asked) != 1:
+            raise ValueError(
+                "exactly one of false_alarms, false_alarms_per_1000_m2, escapes and costs"
+            )
+        return self
+
+    def check(self, classes: Sequence[int]) -> None:
+        """Refuse limits of escapes for unknown classes.
+
+        Raises:
+            BadInput: a class is unknown.
+        """
+        if unknown := sorted(set(self.escapes or {}) - set(classes)):
+            expected = f"classes of {list(classes)}"
+            raise BadInput(f"`operating_point.escapes`: expected {expected}, but got {unknown}")
+
+    def per_1000(self, m2_per_image: float | None) -> float | None:
+        """Return the limit of false alarms per 1,000 clean images of this mean area, or None.
+
+        Raises:
+            BadInput: a limit per 1,000 square metres allows an alarm in every image.
+        """
+        asked = self.false_alarms_per_1000_m2
+        if asked is None or m2_per_image is None:
+            return self.false_alarms
+        if asked * m2_per_image >= 1000:
+            raise BadInput(
+                f"`operating_point.false_alarms_per_1000_m2`: expected less than "
+                f"{1000 / m2_per_image:.4g}, which is an alarm in every image, since the clean "
+                f"images have {m2_per_image:.3g} m² on average; but got {asked:g}"
+            )
+        return asked * m2_per_image
 
 
 class Point(NamedTuple):
@@ -124,6 +187,21 @@ def judge(
     )
 
 
+def judge_groups(alarms: Bool, shown: Bool, groups: Int64) -> Judgement | None:
+    """Count false alarms and escapes of whole groups; None if no group has several images.
+
+    A group shows what any of its images shows, and is an alarm if any of them is. Groups of a
+    single image are left out: they say nothing about groups. The arguments are those of `judge`.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    is_alarm = np.bincount(group, alarms) > 0
+    of_group = np.stack([np.bincount(group, s) > 0 for s in shown.T], axis=1)
+    several = sizes > 1
+    if not several.any():
+        return None
+    return judge(is_alarm[several], of_group[several], np.flatnonzero(several))
+
+
 def shortfall(least: float, n_images: int, n_groups: int, kind: str = "clean") -> str:
     """Explain that the data are too few for a limit below `least`, a share."""
     of = f" of {n_groups} groups" if n_groups < n_images else ""
@@ -131,15 +209,6 @@ def shortfall(least: float, n_images: int, n_groups: int, kind: str = "clean") -
         f"with {n_images} {kind} images{of} nothing below "
         f"{np.ceil(1000 * least):.0f} per 1,000 can be shown"
     )
-
-
-def per_image(per_1000_m2: float, sizes_hw: Int64, mm_per_pixel: float) -> float:
-    """Convert a limit of alarms per 1,000 square metres to a share of images.
-
-    `sizes_hw` (N, 2) are those of the images. An image counts as one alarm at most.
-    """
-    area_m2: Float64 = np.prod(np.asarray(sizes_hw) * mm_per_pixel / 1000, axis=1)
-    return per_1000_m2 / 1000 * float(area_m2.mean())
 
 
 def _allowed_errors(

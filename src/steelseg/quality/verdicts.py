@@ -6,22 +6,21 @@ cross-fitted: calibration and level are chosen again without each part of the im
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, field_validator
 
 from steelseg.core.arrays import Bool, Float64, Int64
-from steelseg.core.errors import BadInput
-from steelseg.core.params import Config
 from steelseg.quality import calibration
 from steelseg.quality.calibration import Calibration
-from steelseg.quality.intervals import CONFIDENCE
 from steelseg.quality.operating_point import (
     Judgement,
+    OperatingPoint,
     Point,
     judge,
+    judge_groups,
     least_cost,
     limit_escapes,
     limit_false_alarms,
@@ -30,54 +29,20 @@ from steelseg.quality.operating_point import (
 
 TRADE_OFF = (5, 10, 20, 50, 100, 200, 300)  # false alarms per 1,000 clean images, for the curve
 _EVEN = 0.5  # without data to choose on: alarms are more likely right than not
-_PerThousand = Annotated[float, Field(gt=0, lt=1000)]
-
-
-class Costs(Config):
-    """What errors cost, in any unit."""
-
-    false_alarm: Annotated[float, Field(gt=0)]
-    escape: Annotated[float, Field(gt=0)]
-
-
-class OperatingPoint(Config):
-    """The target of the verdicts: exactly one of false alarms, escapes and costs."""
-
-    false_alarms: _PerThousand | None = None
-    """the largest number of alarms per 1,000 clean images"""
-    escapes: dict[int, _PerThousand] | None = None
-    """the largest number of escapes per 1,000 images that show a class, for one or more classes"""
-    costs: Costs | None = None
-    """minimise the total cost, for the mix of the validation images"""
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = CONFIDENCE
-    """confidence with which the limit holds on new groups"""
-
-    @model_validator(mode="after")
-    def _check_one(self) -> "OperatingPoint":
-        if sum(asked is not None for asked in (self.false_alarms, self.escapes, self.costs)) != 1:
-            raise ValueError("exactly one of false_alarms, escapes and costs")
-        return self
-
-    def check(self, classes: Sequence[int]) -> None:
-        """Refuse limits of escapes for unknown classes.
-
-        Raises:
-            BadInput: a class is unknown.
-        """
-        if unknown := sorted(set(self.escapes or {}) - set(classes)):
-            expected = f"classes of {list(classes)}"
-            raise BadInput(f"`operating_point.escapes`: expected {expected}, but got {unknown}")
 
 
 class Choice(BaseModel, frozen=True, extra="forbid"):
     """A level, and the error rates of its verdicts on images that were not used to choose it.
 
-    `point` is None for costs, and if there was no image to choose on.
+    `point` is None for costs, and if there was no image to choose on; `of_groups` if no group has
+    several images.
     """
 
     level: float
     point: Point | None
     judgement: Judgement
+    of_groups: Judgement | None = None
+    """the error rates of verdicts on whole groups, see `judge_groups`"""
 
     @property
     def is_promised(self) -> bool:
@@ -98,6 +63,10 @@ class Verdicts(BaseModel, frozen=True, extra="forbid"):
     """of each class, in channel order"""
     n_clean: int
     n_clean_groups: int
+    of_several: tuple[int, int] = (0, 0)
+    """the number of clean groups of several images, and that of their images"""
+    m2_per_image: float | None = None
+    """the mean area of a clean image, if the scale is known"""
 
     @field_validator("trade_off", "calibrations")
     @classmethod
@@ -109,11 +78,37 @@ class Verdicts(BaseModel, frozen=True, extra="forbid"):
         """The ids of the classes, in channel order."""
         return list(self.calibrations)
 
+    @property
+    def per_1000(self) -> float | None:
+        """The limit of false alarms that was asked for, per 1,000 clean images, if it was one."""
+        return self.asked.per_1000(self.m2_per_image)
+
     def shortfall(self) -> str:
         """Say why nothing lower can be promised; empty without clean images to say it of."""
         points = (choice.point for choice in self.trade_off.values())
         least = next((point.least for point in points if point), None)
-        return shortfall(least, self.n_clean, self.n_clean_groups) if least is not None else ""
+        if least is None:
+            return ""
+        text = shortfall(least, self.n_clean, self.n_clean_groups)
+        if self.m2_per_image:
+            per_m2 = float(f"{1000 * least / self.m2_per_image:.2g}")
+            text += f", or {per_m2:,g} per 1,000 m²"
+        return text
+
+    def clean_groups(self) -> str:
+        """Say how often a clean group is not in order at the chosen level, if that is known."""
+        rate = self.chosen.of_groups and self.chosen.of_groups.false_alarms
+        if not rate:
+            return (
+                "how often a clean group is not in order is not known: no clean group of the "
+                "validation has several images"
+            )
+        n_groups, n_images = self.of_several
+        return (
+            f"of the {n_groups} clean groups of the validation with several images, on average "
+            f"{n_images / n_groups:.1f}, {rate.value:.1%} were not in order "
+            f"(95%: {rate.low:.1%} to {rate.high:.1%})"
+        )
 
     def confidences(self, raw: npt.ArrayLike) -> Float64:
         """Calibrate raw confidences (..., C)."""
@@ -138,17 +133,29 @@ class Images(NamedTuple):
         return Images(confidences[rows], shown[rows], groups[rows], parts[rows])
 
 
-def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdicts:
+def find(
+    images: Images,
+    classes: Sequence[int],
+    asked: OperatingPoint,
+    m2_per_image: float | None = None,
+) -> Verdicts:
     """Find the requested level and those of the trade-off, and judge them cross-fitted.
 
     Args:
         images: with confidences by models that have not seen them; groups are not divided by parts.
         classes: the ids of the C classes.
         asked: see `OperatingPoint.check`.
+        m2_per_image: the mean area of the clean images, for a limit per square metre.
+
+    Raises:
+        BadInput: a limit per 1,000 square metres allows an alarm in every image.
     """
     confidence = asked.confidence
     curve = [OperatingPoint(false_alarms=x, confidence=confidence) for x in TRADE_OFF]
-    every = [asked, *curve]
+    first = asked
+    if limit := asked.per_1000(m2_per_image):
+        first = OperatingPoint(false_alarms=limit, confidence=confidence)
+    every = [first, *curve]
     alarms = np.zeros((len(every), len(images.parts)), dtype=bool)
     for part in np.unique(images.parts):
         others = images.parts != part
@@ -162,9 +169,15 @@ def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdi
     choices = []
     for row, one in zip(alarms, every, strict=True):
         level, point = _choose(scores, images, classes, one)
-        found = judge(row, images.shown, images.groups)
-        choices.append(Choice(level=level, point=point, judgement=found))
+        judged = row, images.shown, images.groups
+        choices.append(
+            Choice(
+                level=level, point=point, judgement=judge(*judged), of_groups=judge_groups(*judged)
+            )
+        )
     is_clean = ~images.shown.any(axis=1)
+    _, group, sizes = np.unique(images.groups, return_inverse=True, return_counts=True)
+    several = sizes[(sizes > 1) & (np.bincount(group, ~is_clean) == 0)]
     return Verdicts(
         asked=asked,
         chosen=choices[0],
@@ -172,17 +185,9 @@ def find(images: Images, classes: Sequence[int], asked: OperatingPoint) -> Verdi
         calibrations=dict(zip(classes, calibrations, strict=True)),
         n_clean=int(is_clean.sum()),
         n_clean_groups=len(np.unique(images.groups[is_clean])),
+        of_several=(len(several), int(several.sum())),
+        m2_per_image=m2_per_image,
     )
-
-
-def of_groups(images: Images) -> Images:
-    """Merge each group into one image, as suspicious as the worst of its images."""
-    _, first, group = np.unique(images.groups, return_index=True, return_inverse=True)
-    confidences = np.zeros((len(first), images.confidences.shape[1]))
-    shown = np.zeros(confidences.shape, dtype=bool)
-    np.maximum.at(confidences, group, images.confidences)
-    np.logical_or.at(shown, group, images.shown)
-    return Images(confidences, shown, np.arange(len(first)), images.parts[first])
 
 
 def _fit(images: Images) -> list[Calibration]:

@@ -163,6 +163,7 @@ def _signature() -> Any:
     output += [("string", "rle"), ("long", "area"), ("double", "confidence")]
     columns: list[Any] = [ColSpec(kind, name) for kind, name in output]
     columns.append(ColSpec("boolean", "alarm", required=False))  # null if the model has no verdicts
+    columns.append(ColSpec("double", "area_mm2", required=False))  # null if it has no scale
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema(columns),

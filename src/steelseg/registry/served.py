@@ -2,9 +2,9 @@
 
 Input: a DataFrame with a column `image`: the bytes of an image file, or their base64. Output: one
 row per image and class, in that order, with `image` (the row number in the input), `class_id`,
-`class_name`, `rle` (empty for no defect), `area` in pixels, and `confidence` and `alarm` as in
-`steelseg.Finding`. An image that cannot be read is an error with its number and the reason; a
-server answers with status 400.
+`class_name`, `rle` (empty for no defect), `area` in pixels, and `confidence`, `alarm` and
+`area_mm2` as in `steelseg.Finding`. An image that cannot be read is an error with its number and
+the reason; a server answers with status 400.
 
 No path or URL in a request is opened. In Python, `steelseg.Model` reads paths.
 """
@@ -29,7 +29,10 @@ from steelseg.core.errors import BadInput
 from steelseg.predict.model import Model
 from steelseg.registry.request import decode, images_of
 
-COLUMNS = ["image", "class_id", "class_name", "rle", "area", "confidence", "alarm"]
+COLUMNS = [
+    *("image", "class_id", "class_name", "rle", "area"),
+    *("confidence", "alarm", "area_mm2"),
+]
 SERVER = "mlflow.pyfunc.scoring_server"
 LARGER = 4  # times the pixels of the training images: the limit for images
 ALWAYS = 2**21  # pixels that are always allowed, such as 1080x1920; our network uses 0.8 GB
@@ -97,9 +100,9 @@ class ServedModel(PythonModel):
                             f"expected fewer images at once: {done} of {len(images)} were done in "
                             "the server's time limit; send fewer, or serve with a longer --timeout"
                         )
-                    for found in findings:
-                        what = found.class_id, found.class_name
-                        yield number, *what, found.rle, found.area, found.confidence, found.alarm
+                    for one in findings:
+                        what = one.class_id, one.class_name, one.rle, one.area
+                        yield number, *what, one.confidence, one.alarm, one.area_mm2
 
     def _decode(self, numbered: tuple[int, Any]) -> Any:
         return decode(numbered[1], self.model.card.pixels, self.max_pixels)

@@ -61,8 +61,14 @@ def choose(table: pd.DataFrame, n_images: int) -> dict[str, list[str]]:
     return chosen
 
 
-def captions(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, str]:
-    """Describe the truth and the prediction of every image: text by image."""
+def captions(
+    table: pd.DataFrame, classes: Sequence[ClassInfo], mm_per_pixel: float | None = None
+) -> dict[str, str]:
+    """Describe the truth and the prediction of every image: text by image.
+
+    Areas are in square millimetres if the scale is known, else in pixels.
+    """
+    scale, unit, form = (mm_per_pixel**2, "mm²", ",.4g") if mm_per_pixel else (1, "px", ",")
     dice = pair_dice(counts_of(table)).ravel()
     texts: dict[str, list[str]] = {}
     names = {one.id: one.name for one in classes}
@@ -70,8 +76,9 @@ def captions(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, str
         text = texts.setdefault(row["image"], [])
         name = names[row["class_id"]]
         if row["true"] or row["predicted"]:
-            found = f"{row['predicted']:,} px found, {row['true']:,} true"
-            text.append(f"{name}: Dice {score:.2f} ({found})")
+            found, true = row["predicted"] * scale, row["true"] * scale
+            areas = f"{found:{form}} {unit} found, {true:{form}} true"
+            text.append(f"{name}: Dice {score:.2f} ({areas})")
         elif row["confidence"] > SURE:
             text.append(f"{name}: correctly empty, at confidence {row['confidence']:.2f}")
     return {image: "; ".join(text) or "clean, and predicted clean" for image, text in texts.items()}

@@ -73,12 +73,14 @@ def gallery_pictures(
     table: pd.DataFrame,
     predict: Callable[[list[int]], Mapping[int, Sequence[Finding]]],
     n_images: int,
+    mm_per_pixel: float | None = None,
 ) -> dict[str, list[Picture]]:
     """Draw the best, worst and most surprising validation images: truth tinted, found outlined.
 
     `predict` maps rows of the cache to their findings.
     """
-    texts, classes = gallery.captions(table, cache.class_infos), cache.class_infos
+    classes = cache.class_infos
+    texts = gallery.captions(table, classes, mm_per_pixel)
     pictures: dict[str, list[Picture]] = {}
     for kind, names in gallery.choose(table, n_images).items():
         rows = [cache.names.index(name) for name in names]

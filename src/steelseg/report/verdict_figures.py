@@ -25,17 +25,23 @@ WORST = 10  # groups in the table
 
 def verdicts(found: Verdicts, classes: Sequence[ClassInfo]) -> dict[str, Any]:
     """Describe the trade-off: a figure, a row per limit of false alarms, and a note."""
-    rows = [{"limit": limit, **_row(choice)} for limit, choice in found.trade_off.items()]
+    m2 = found.m2_per_image
+    rows = [
+        {"limit": limit, "per_m2": float(f"{limit / m2:.3g}") if m2 else None, **_row(choice)}
+        for limit, choice in found.trade_off.items()
+    ]
     point, note = found.chosen.point, ""
     if point and not point.is_promised:
         note = f"no limit below {np.ceil(1000 * point.least):.0f} per 1,000 can be shown"
-        note = found.shortfall() if found.asked.false_alarms is not None else note
+        note = found.shortfall() if found.per_1000 else note
     return {
         "figures": [trade_off(found, classes)] if found.chosen.judgement.escapes else [],
         "rows": rows,
         "chosen": _row(found.chosen),
         "asked": found.asked,
         "note": note,
+        "m2_per_image": m2,
+        "clean_groups": found.clean_groups(),
     }
 
 
@@ -67,17 +73,21 @@ def trade_off(found: Verdicts, classes: Sequence[ClassInfo]) -> Markup:
     return to_svg(drawing, "escapes at each limit of false alarms, with a 95% band")
 
 
-def defects(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, Any]:
+def defects(
+    table: pd.DataFrame, classes: Sequence[ClassInfo], mm_per_pixel: float | None = None
+) -> dict[str, Any]:
     """Describe the true components by size: a curve and a row per class.
 
-    `table` is as `tune.outcome.read_validation` returns it.
+    `table` is as `tune.outcome.read_validation` returns it. Sizes are in millimetres if the scale
+    is known, else in pixels.
     """
+    unit = "mm" if mm_per_pixel else "px"
     drawn: list[Markup] = []
     rows: list[dict[str, Any]] = []
     for one in classes:
         chosen = table[table["class_id"] == one.id]
         n = chosen["defect_sizes"].map(len).to_numpy()
-        sizes = np.concatenate([np.zeros(0), *chosen["defect_sizes"]])
+        sizes = np.concatenate([np.zeros(0), *chosen["defect_sizes"]]) * (mm_per_pixel or 1)
         is_hit = np.concatenate([np.zeros(0, bool), *chosen["defects_found"]]).astype(bool)
         of_group = np.repeat(chosen["group"].to_numpy(), n)
         curve = pod.fit(sizes, is_hit, of_group, SHARES)
@@ -88,17 +98,17 @@ def defects(table: pd.DataFrame, classes: Sequence[ClassInfo]) -> dict[str, Any]
             continue
         row["largest"] = sizes.max()
         rows.append(row | {"a50": curve.sizes[0.5][0], "a90": curve.sizes[0.9]})
-        drawn.append(pod_curve(curve, pod.recall_by_size(sizes, is_hit, of_group), one))
-    return {"figures": drawn, "rows": rows}
+        drawn.append(pod_curve(curve, pod.recall_by_size(sizes, is_hit, of_group), one, unit))
+    return {"figures": drawn, "rows": rows, "unit": unit}
 
 
 @in_page_style
-def pod_curve(curve: pod.Pod, bands: Sequence[pod.Band], one: ClassInfo) -> Markup:
+def pod_curve(curve: pod.Pod, bands: Sequence[pod.Band], one: ClassInfo, unit: str) -> Markup:
     """Draw the probability of detection by size, its bound, and the counts."""
-    drawing, axes = figure(plain(capitalised(one.name)), "longer side in pixels", "found")
+    drawing, axes = figure(plain(capitalised(one.name)), f"longer side in {unit}", "found")
     low, high = bands[0].low, bands[-1].high
     ends = min(low, curve.sizes[0.5][0]), max(high, curve.sizes[0.9][0])
-    sizes: Float64 = np.geomspace(max(ends[0], 1), ends[1], 60)
+    sizes: Float64 = np.geomspace(max(ends[0], min(low, 1)), ends[1], 60)
     axes.plot(sizes, curve(sizes), color=one.color, linewidth=2, label="fitted")
     bounds = [(bound, share) for share, (_, bound) in curve.sizes.items() if bound]
     if bounds:
@@ -185,7 +195,7 @@ def _row(choice: Choice) -> dict[str, Any]:
 def _mark(axes: Axes, found: Verdicts) -> None:
     """Draw the chosen point with its interval, if its rate is known."""
     judgement = found.chosen.judgement
-    at = found.asked.false_alarms or 1000 * (judgement.false_alarms or Estimate(0, 0, 0)).value
+    at = found.per_1000 or 1000 * (judgement.false_alarms or Estimate(0, 0, 0)).value
     if judgement.escapes and at:
         value, low, high = judgement.escapes
         error = [[value - low], [high - value]]

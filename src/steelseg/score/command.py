@@ -1,12 +1,14 @@
 """The command `score`: scores any number of images, locally or on a Ray cluster."""
 
+import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tqdm import tqdm
 
 from steelseg.core.errors import SteelsegError
 from steelseg.core.files import sha256
+from steelseg.data.groups import keys_of
 from steelseg.model.card import CARD, RULES
 from steelseg.predict.inference import InferenceConfig
 from steelseg.predict.model import Model
@@ -38,6 +40,7 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help="as in params.yaml")
     add("--batch-size", type=_positive, default=1, help="images per network call (default: 1)")
     add("--share", type=_positive, default=256, help="images per output file (default: 256)")
+    add("--group-by", type=_pattern, help="pattern of the group in a path, such as '^(.+)/'")
     add("--retry-errors", action="store_true", help="retry the images in _errors")
     return _run
 
@@ -49,6 +52,8 @@ def _run(arguments: Namespace) -> Iterator[str]:
     model = Model.open(arguments.model, inference=inference)
     source = find_images(arguments.images)
     yield f"{arguments.images}: {source.found}"
+    group_by = arguments.group_by
+    keys = keys_of(source.images, group_by, "--group-by") if group_by else []
     out = place(arguments.out)
     store = ScoreStore(out, model.version)
     store.claim({name: sha256(model.folder / name) for name in (CARD, RULES)})
@@ -78,6 +83,9 @@ def _run(arguments: Namespace) -> Iterator[str]:
         for tally in tallies:
             bar.update(tally.scored + tally.failed)
     yield check(store, source.images, len(model.classes))
+    if group_by:
+        groups = {i: key for i, key in zip(source.images, keys, strict=True) if key}
+        yield judge(store, groups, model)
 
 
 def check(store: ScoreStore, images: Sequence[str], n_classes: int) -> str:
@@ -98,6 +106,29 @@ def check(store: ScoreStore, images: Sequence[str], n_classes: int) -> str:
             f"but got {n_rows} in all"
         )
     return f"{len(scored)} images scored, {n_rows} rows, {len(failed)} errors: {store.rows.path}"
+
+
+def judge(store: ScoreStore, groups: Mapping[str, str], model: Model) -> str:
+    """Judge groups of images, named by image, and return a summary of it."""
+    in_order = store.judge_groups(groups, model.classes).groupby("group")["in_order"].first()
+    verdicts = model.rules.verdicts
+    known = f"; {verdicts.clean_groups()}" if verdicts else ": the model has no verdicts"
+    unknown = in_order.isna().sum()
+    return (
+        f"{len(in_order)} groups, {(in_order == False).sum()} not in order"  # noqa: E712
+        f"{f', {unknown} unknown' if unknown else ''}{known}: {store.groups.path}"
+    )
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError from error
+    return text
+
+
+_pattern.__name__ = "regular expression"  # argparse shows it in its message
 
 
 def _positive(text: str) -> int:

@@ -1,7 +1,8 @@
 """The output of batch scoring: a folder, local or in an object store.
 
 Rows are in `<out>/model_version=<version>/part-*.parquet`, images that could not be scored in
-`<out>/_errors/model_version=<version>/part-*.parquet`, and checksums of the model in
+`<out>/_errors/model_version=<version>/part-*.parquet`, verdicts on groups in
+`<out>/_groups/model_version=<version>.csv`, and checksums of the model in
 `<out>/_models/<version>.json`. Readers of Parquet folders skip names that begin with `_`.
 """
 
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import atomic_path
-from steelseg.predict.predictions import SCHEMA, PredictionRow
+from steelseg.predict.predictions import SCHEMA, PredictionRow, judge_groups
 
 ROW_SCHEMA = SCHEMA.append(pa.field("class_name", pa.string())).append(
     pa.field("in_order", pa.bool_())  # per image: no class is an alarm; null without verdicts
@@ -61,6 +63,7 @@ class ScoreStore:
         """Write below `out`."""
         self.rows = out / f"model_version={version}"
         self.errors = out / "_errors" / f"model_version={version}"
+        self.groups = out / "_groups" / f"model_version={version}.csv"
         self.card = out / "_models" / f"{version}.json"
 
     def claim(self, card: dict[str, Any]) -> None:
@@ -85,11 +88,18 @@ class ScoreStore:
 
     def scored(self) -> set[str]:
         """Return the images that have rows."""
-        return {image for part in self._parts(self.rows) for image in part}
+        return {image for part in self._parts(self.rows) for image in part["image"]}
 
     def failed(self) -> set[str]:
         """Return the images that have an error."""
-        return {image for part in self._parts(self.errors) for image in part}
+        return {image for part in self._parts(self.errors) for image in part["image"]}
+
+    def judge_groups(self, groups: Mapping[str, str], classes: Sequence[int]) -> pd.DataFrame:
+        """Judge groups of images that are scored or failed, and write the result as csv."""
+        parts = self._parts(self.rows, ["image", "class_id", "alarm"])
+        judged = judge_groups(parts, groups, classes, self.failed())
+        _put(self.groups, judged.to_csv(index=False).encode())
+        return judged
 
     def forget_errors(self) -> None:
         """Delete the errors, so that their images are tried again."""
@@ -129,14 +139,14 @@ class ScoreStore:
             for path in _files(self.rows)
         )
 
-    def _parts(self, folder: Place) -> Iterator[list[str]]:
+    def _parts(self, folder: Place, columns: Sequence[str] = ("image",)) -> Iterator[pd.DataFrame]:
         for path in _files(folder):
             try:
-                table = pq.read_table(path, filesystem=folder.filesystem, columns=["image"])
+                table = pq.read_table(path, filesystem=folder.filesystem, columns=list(columns))
             except (pa.ArrowException, OSError) as error:
                 reason = " ".join(str(error).split())
                 raise BadInput(f"{path}: is damaged ({reason}); delete it and run again") from error
-            yield table.column("image").unique().to_pylist()
+            yield table.to_pandas()
 
     def _read_card(self) -> str | None:
         try:

@@ -3,13 +3,14 @@
 The ends of a figure's 95% interval have its name with `_low` and `_high`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from steelseg.core.arrays import Bool, Float64, Int64
+from steelseg.core.sizes import Size
 from steelseg.quality import calibration
 from steelseg.quality.intervals import Estimate, rate, ratio
 from steelseg.quality.verdicts import Images, Verdicts
@@ -74,6 +75,20 @@ def images_of(table: ComponentTable, groups: Int64, n_splits: int) -> Images:
     return Images(confidences, shown, groups, parts)
 
 
+def m2_per_image(
+    images: Images, sizes_hw: Sequence[Size], mm_per_pixel: float | None
+) -> float | None:
+    """Return the mean area of the clean images in square metres; None if it is not known.
+
+    `sizes_hw` are the sizes of the N images in pixels.
+    """
+    is_clean = ~_any(images.shown)
+    if mm_per_pixel is None or not is_clean.any():
+        return None
+    pixels = np.prod(np.asarray(sizes_hw, dtype=np.float64), axis=1)
+    return float(pixels[is_clean].mean()) * (mm_per_pixel / 1000) ** 2
+
+
 def calibrated(images: Images) -> Float64:
     """Calibrate the images' confidences (N, C), cross-fitted."""
     pairs = zip(images.confidences.T, images.shown.T, strict=True)
@@ -87,6 +102,9 @@ def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
     escape, that of clean images that are alarms, and whether the limit is promised (1 or 0);
     `least_false_alarms` is the smallest limit, per 1,000, that could be. `calibration_error` is
     that of the calibrated confidences, `raw_calibration_error` that of the raw ones.
+
+    Where groups have several images, `group_false_alarms` and `group_escapes` are the rates of
+    verdicts on whole groups at the chosen level.
     """
     scores = named({f"escapes_at_{x}": found.trade_off[x].judgement.escapes for x in LIMITS})
     scores |= named({f"alarms_at_{x}": found.trade_off[x].judgement.false_alarms for x in LIMITS})
@@ -95,6 +113,10 @@ def verdict_figures(images: Images, found: Verdicts) -> dict[str, float]:
         scores[f"promised_at_{limit}"] = float(choice.is_promised)
         if choice.point:
             scores["least_false_alarms"] = 1000 * choice.point.least
+    if groups := found.chosen.of_groups:
+        scores |= named(
+            {"group_false_alarms": groups.false_alarms, "group_escapes": groups.escapes}
+        )
     each = np.repeat(images.groups, images.shown.shape[1])
     for name, confidences in (("", calibrated(images)), ("raw_", images.confidences)):
         error = calibration.calibration_error(confidences.ravel(), images.shown.ravel(), each)

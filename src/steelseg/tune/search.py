@@ -11,14 +11,14 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from scipy.ndimage import gaussian_filter1d
 
 from steelseg.core.arrays import Float64, Int8, Int64
 from steelseg.core.params import Config
 from steelseg.data.folds import assign_folds
 from steelseg.predict.postprocess import ClassRule
-from steelseg.quality.verdicts import OperatingPoint
+from steelseg.quality.operating_point import OperatingPoint
 from steelseg.tune.components import ComponentTable
 from steelseg.tune.gains import ALL_ROWS, Cell, Rows, RuleGains, class_gains, rule_counts, sum_gains
 from steelseg.tune.metrics import pair_dice, summarise
@@ -54,6 +54,8 @@ class TuneConfig(Config):
     """whether to disable a class for which predicting nothing scores better"""
     n_splits: Annotated[int, Field(ge=2)] = 5
     """parts of the validation images for the cross-fitted score"""
+    mm_per_pixel: Annotated[float, Field(gt=0)] | None = None
+    """the scale of all images, so that sizes are in millimetres and areas in square millimetres"""
     operating_point: OperatingPoint = OperatingPoint(false_alarms=50)
     """what verdicts on images are to keep: false alarms, escapes or costs"""
 
@@ -63,6 +65,13 @@ class TuneConfig(Config):
         if not values or np.any(np.diff(values) <= 0):
             raise ValueError("strictly increasing values, at least one")
         return values
+
+    @field_validator("operating_point")
+    @classmethod
+    def _check_scale(cls, value: OperatingPoint, info: ValidationInfo) -> OperatingPoint:
+        if value.false_alarms_per_1000_m2 and not info.data.get("mm_per_pixel"):
+            raise ValueError("a limit that needs no scale, since `mm_per_pixel` is null")
+        return value
 
 
 def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> list[ClassRule]:

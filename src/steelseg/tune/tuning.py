@@ -85,20 +85,22 @@ def tune(setting: Setting, weights_sha256: str, show: Show) -> Tuned:
     groups = _groups(folds, rows)
     honest, honest_rules = search.cross_fit(table, config, groups)
     images = headline.images_of(table, groups, config.n_splits)
-    verdicts = find(images, cache.classes, config.operating_point)
+    sizes_hw = [cache.sizes_hw[row] for row in rows]
+    m2_per_image = headline.m2_per_image(images, sizes_hw, config.mm_per_pixel)
+    verdicts = find(images, cache.classes, config.operating_point, m2_per_image)
     matchings = match_defects(validation, cache, honest_rules)
     scores = {
         **search.report(table, chosen, honest, cache.classes),
         **headline.figures(honest, groups),
         **headline.verdict_figures(images, verdicts),
-        **defects.figures(matchings, groups, cache.classes),
+        **defects.figures(matchings, groups, cache.classes, config.mm_per_pixel),
         **_score_test_set(setting, chosen, show),
     }
     probe = take_probe(
         probe_image(cache, validation), open_models(folders, inference, views).network
     )
     by_class = dict(zip(cache.classes, chosen, strict=True))
-    rules = Rules(by_class, weights_sha256, views, probe, verdicts)
+    rules = Rules(by_class, weights_sha256, views, probe, verdicts, config.mm_per_pixel)
     evidence = Evidence(table, honest, headline.calibrated(images), matchings)
     return Tuned(rules, scores, rows, groups, evidence)
 
