@@ -248,7 +248,7 @@ def test_two_files_of_one_image_are_refused(tmp_path: Path) -> None:
     put_image(tmp_path, "a.png")
     put_json(tmp_path, "a.json", document(shape()))
     put_json(tmp_path, "b.json", document())
-    with pytest.raises(BadInput, match=r"b\.json.*another JSON file"):
+    with pytest.raises(BadInput, match=r"b\.json.*appears twice"):
         read(labelme, tmp_path)
 
 

@@ -213,7 +213,7 @@ def test_a_damaged_region_is_refused_by_name(
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([task(), task()], "task 7: the image 'a.png' already belongs to another task"),
+        ([task(), task()], "task 7: 'a.png' appears twice, here or"),
         ([task() | {"annotations": 3}], "task 7: expected a list of annotations"),
         ([task(annotation() | {"result": 3})], "task 7: expected a list of regions"),
         ([task(), 3], "expected a list of tasks"),

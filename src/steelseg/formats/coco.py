@@ -27,16 +27,7 @@ from steelseg.formats.documents import (
 )
 from steelseg.formats.meaning import MAX_CLASS
 from steelseg.formats.outlines import TOO_FEW, LeftOut
-from steelseg.formats.reading import (
-    IGNORED,
-    IMAGES,
-    NO_IMAGE,
-    Annotated,
-    Drawn,
-    Images,
-    Labels,
-    read_records,
-)
+from steelseg.formats.reading import IGNORED, IMAGES, Drawn, Images, Labels
 from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import place_image
 
@@ -64,9 +55,7 @@ def read(source: Path, options: Options) -> Source:
     paths = _documents(source)
     if not paths:
         raise BadInput(f"{source}: expected a COCO document (images, annotations, categories)")
-    folder = Images(folder_of(source, paths, options))
-    annotated: dict[str, Annotated] = {}
-    left_out: dict[str, str] = {}
+    images = Images(folder_of(source, paths, options))
     categories: dict[int, str] = {}
     numbered = True
     for path in paths:
@@ -75,9 +64,8 @@ def read(source: Path, options: Options) -> Source:
             named = _read_categories(document, faults)
             numbered &= all(named[c] == categories.get(c, named[c]) for c in named)
             categories |= named
-            images = _read_images(document, path, folder, annotated, left_out, faults)
-            _read_annotations(document, named, images, faults)
-        annotated |= {image.name: image for image in images.values() if image is not None}
+            shapes = _read_images(document, path, images, faults)
+            _read_annotations(document, named, shapes, faults)
     labels = Labels([categories[c] for c in sorted(categories)], options)
     ids = {name: c for c, name in categories.items() if name in labels.classes}
     is_unique = numbered and len(set(categories.values())) == len(categories)
@@ -85,8 +73,8 @@ def read(source: Path, options: Options) -> Source:
     keeps_ids = is_unique and in_range and not options.classes
     return Source(
         labels.classes,
-        read_records(folder, annotated, _draw, labels, left_out),
-        left_out,
+        images.records(_draw, labels),
+        images.left_out,
         ids=tuple(ids[name] for name in labels.classes) if keeps_ids else (),
     )
 
@@ -161,29 +149,20 @@ def _read_categories(
 def _read_images(
     document: Mapping[str, list[dict[str, Any]]],
     path: Path,
-    folder: Images,
-    others: Mapping[str, Annotated],
-    left_out: dict[str, str],
+    images: Images,
     faults: Faults,
-) -> dict[int, Annotated | None]:
-    """Return the images by id; None for those that are not in the folder."""
-    found: dict[int, Annotated | None] = {}
-    names: set[str] = set(others)
+) -> dict[int, dict[str, Any]]:
+    """Return the shapes of each image by its id, which are still to be filled."""
+    found: dict[int, dict[str, Any]] = {}
     for entry in document["images"]:
         try:
             number = whole(entry.get("id"), "the id of an image")
             if number in found:
                 raise BadInput(f"the image id {number} appears twice")
             reference = text_of(entry.get("file_name"), f"the `file_name` of image {number}")
-            found[number] = None
-            name = folder.find(reference, path)
-            if name is None:
-                left_out[reference] = NO_IMAGE
-                continue
-            if name in names:
-                raise BadInput(f"{quote(name)} appears twice, here or in another document")
-            names.add(name)
-            found[number] = Annotated(name, {}, stated_size(entry, "height", "width"))
+            found[number] = {}
+            size_hw = stated_size(entry, "height", "width")
+            images.add(images.find(reference, path), reference, found[number], size_hw)
         except BadInput as error:
             faults.add(str(error))
     return found
@@ -192,7 +171,7 @@ def _read_images(
 def _read_annotations(
     document: Mapping[str, list[dict[str, Any]]],
     categories: Mapping[int, str],
-    images: Mapping[int, Annotated | None],
+    images: Mapping[int, dict[str, Any]],
     faults: Faults,
 ) -> None:
     """Add each annotation to the shapes of its image."""
@@ -208,11 +187,9 @@ def _read_annotations(
         except BadInput as error:
             faults.add(f"{key}: {error}")
             continue
-        image = images[number]
-        if image is not None and image.shapes is not None:
-            label = IGNORED if entry.get("iscrowd") else categories[category]
-            key = key if key not in image.shapes else f"{key} (entry {i})"
-            image.shapes[key] = _Shape(label, entry.get("segmentation"))
+        label = IGNORED if entry.get("iscrowd") else categories[category]
+        key = key if key not in images[number] else f"{key} (entry {i})"
+        images[number][key] = _Shape(label, entry.get("segmentation"))
 
 
 def _draw(shape: _Shape, size_hw: tuple[int, int]) -> Drawn:

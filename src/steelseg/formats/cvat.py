@@ -15,21 +15,12 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from steelseg.core.classes import ClassInfo
-from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.core.errors import BadInput, Faults
 from steelseg.core.files import atomic_path
 from steelseg.formats.cvat_shapes import PAINTERS, encode, numbers
 from steelseg.formats.documents import LOOKED_AT, check_size, documents, folder_of, text_of
 from steelseg.formats.outlines import LeftOut
-from steelseg.formats.reading import (
-    IGNORED,
-    IMAGES,
-    NO_IMAGE,
-    Annotated,
-    Drawn,
-    Images,
-    Labels,
-    read_records,
-)
+from steelseg.formats.reading import IGNORED, IMAGES, Drawn, Images, Labels
 from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import components, place_image
 
@@ -58,9 +49,7 @@ def read(source: Path, options: Options) -> Source:
     paths = _documents(source)
     if not paths:
         raise BadInput(f"{source}: expected an annotations.xml of CVAT for images 1.1")
-    folder = Images(folder_of(source, paths, options))
-    annotated: dict[str, Annotated] = {}
-    left_out: dict[str, str] = {}
+    images = Images(folder_of(source, paths, options))
     colors: dict[str, str] = {}
     for path in paths:
         with Faults(str(path)) as faults:
@@ -69,13 +58,12 @@ def read(source: Path, options: Options) -> Source:
                     if element.tag == "label":
                         colors |= _read_label(element)
                     elif element.tag == "image":
-                        _read_image(element, path, folder, annotated, left_out)
+                        _read_image(element, path, images)
                 except BadInput as error:
                     faults.add(str(error))
     labels = Labels(colors, options)
     colors = {name: colors[name] for name in labels.classes if colors.get(name)}
-    records = read_records(folder, annotated, _draw, labels, left_out)
-    return Source(labels.classes, records, left_out, colors)
+    return Source(labels.classes, images.records(_draw, labels), images.left_out, colors)
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
@@ -148,27 +136,16 @@ def _read_label(element: ElementTree.Element) -> dict[str, str]:
     return {name: color if is_color else ""}
 
 
-def _read_image(
-    element: ElementTree.Element,
-    path: Path,
-    folder: Images,
-    annotated: dict[str, Annotated],
-    left_out: dict[str, str],
-) -> None:
+def _read_image(element: ElementTree.Element, path: Path, images: Images) -> None:
     reference = text_of(element.get("name"), "the name of an image")
     subset = element.get("subset")
-    name = folder.find(f"{subset}/{reference}", path) if subset else None
-    name = name or folder.find(reference, path)
-    if name is None:
-        left_out[reference] = NO_IMAGE
-        return
-    if name in annotated:
-        raise BadInput(f"the image {quote(name)} appears twice, here or in another document")
+    name = images.find(f"{subset}/{reference}", path) if subset else None
+    name = name or images.find(reference, path)
     shapes = [_Shape(child.tag, dict(child.attrib)) for child in element if child.tag in _SHAPES]
     looked_at = shapes or element.find("tag") is not None or element.get(REVIEWED) == "1"
     named = {f"{s.kind} {i}": s for i, s in enumerate(shapes, start=1)}
     size_hw = _integer(element, "height"), _integer(element, "width")
-    annotated[name] = Annotated(name, named if looked_at else None, size_hw)
+    images.add(name, reference, named if looked_at else None, size_hw)
 
 
 def _integer(element: ElementTree.Element, key: str) -> int:

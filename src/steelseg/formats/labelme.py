@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.core.classes import ClassInfo
-from steelseg.core.errors import BadInput, Faults, quote
+from steelseg.core.errors import BadInput, Faults
 from steelseg.core.files import write_json, write_text
-from steelseg.data import images
+from steelseg.data.images import SUFFIXES
 from steelseg.formats.documents import (
     LOOKED_AT,
     documents,
@@ -26,16 +26,7 @@ from steelseg.formats.documents import (
     text_of,
 )
 from steelseg.formats.labelme_shapes import OVERLAPS, Shape, decode, to_pixels, to_shapes
-from steelseg.formats.reading import (
-    IGNORED,
-    IMAGES,
-    NO_IMAGE,
-    Annotated,
-    Drawn,
-    Images,
-    Labels,
-    read_records,
-)
+from steelseg.formats.reading import IGNORED, IMAGES, Annotated, Drawn, Images, Labels
 from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import place_image, refuse_twins
 
@@ -59,17 +50,15 @@ def read(source: Path, options: Options) -> Source:
     paths = _documents(source)
     if not paths:
         raise BadInput(f"{source}: expected JSON files of LabelMe (shapes, imagePath)")
-    folder = Images(folder_of(source, paths, options), required=False)
-    annotated: dict[str, Annotated] = {}
+    images = Images(folder_of(source, paths, options), required=False)
     inside: dict[Path, Annotated] = {}
-    left_out: dict[str, str] = {}
     with Faults(str(source)) as faults:
         for path in paths:
             try:
-                _read_document(path, folder, annotated, inside, left_out)
+                _read_document(path, images, inside)
             except BadInput as error:
                 faults.add(f"{path}: {error}")
-    found = [*annotated.values(), *inside.values()]
+    found = [*images.annotated.values(), *inside.values()]
     used = {shape.label for image in found for shape in (image.shapes or {}).values()}
     known = [*_listed_labels(source), *sorted(used)]
     labels = Labels([label for label in known if label != BACKGROUND], options)
@@ -79,13 +68,13 @@ def read(source: Path, options: Options) -> Source:
         return Drawn(named, to_pixels(shape, size_hw), shape.level)
 
     def records() -> Iterator[Record]:
-        yield from read_records(folder, annotated, draw, labels, left_out)
+        yield from images.records(draw, labels)
         with tempfile.TemporaryDirectory() as temporary:
             unpacked = _unpack(inside, Path(temporary))
-            if unpacked:
-                yield from read_records(Images(Path(temporary)), unpacked, draw, labels, left_out)
+            unpacked.left_out = images.left_out
+            yield from unpacked.records(draw, labels)
 
-    return Source(labels.classes, records(), left_out)
+    return Source(labels.classes, records(), images.left_out)
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
@@ -134,31 +123,21 @@ def _check_document(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def _read_document(
-    path: Path,
-    folder: Images,
-    annotated: dict[str, Annotated],
-    inside: dict[Path, Annotated],
-    left_out: dict[str, str],
-) -> None:
+def _read_document(path: Path, images: Images, inside: dict[Path, Annotated]) -> None:
     """Add the annotations of a file; its image may be embedded in the file."""
     document = _check_document(path)
-    name = _find_image(document, path, folder)
+    name = _find_image(document, path, images)
     shapes = {f"shape {i}": _shape(i, s) for i, s in enumerate(document["shapes"], 1)}
-    image = Annotated(name or "", dict(shapes), stated_size(document, "imageHeight", "imageWidth"))
+    size_hw = stated_size(document, "imageHeight", "imageWidth")
     if name is None and document.get("imageData"):
-        inside[path] = image
-    elif name is None:
-        left_out[str(path)] = NO_IMAGE
-    elif name in annotated:
-        raise BadInput(f"the image {quote(name)} already has another JSON file")
+        inside[path] = Annotated(dict(shapes), size_hw)
     else:
-        annotated[name] = image
+        images.add(name, str(path), dict(shapes), size_hw)
 
 
-def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> dict[str, Annotated]:
+def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> Images:
     """Write images embedded in JSON files into a folder, under the names of these files."""
-    unpacked: dict[str, Annotated] = {}
+    annotated: dict[str, Annotated] = {}
     above = os.path.commonpath([path.parent for path in inside]) if inside else ""
     for path, image in inside.items():
         data = decode(read_json(path).get("imageData"), f"{path}: `imageData`")
@@ -166,17 +145,19 @@ def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> dict[str, Annotat
         name = path.relative_to(above).with_suffix(suffix).as_posix()
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-        unpacked[name] = image._replace(name=name)
+        annotated[name] = image
+    unpacked = Images(folder, required=False)
+    unpacked.annotated = annotated
     return unpacked
 
 
-def _find_image(document: Mapping[str, Any], path: Path, folder: Images) -> str | None:
+def _find_image(document: Mapping[str, Any], path: Path, images: Images) -> str | None:
     """Find the image of a file: that of `imagePath`, else the one named like the file."""
     reference = text_of(document.get("imagePath"), "an image path as `imagePath`")
-    if (name := folder.find(reference, path)) or not path.is_relative_to(folder.folder):
+    if (name := images.find(reference, path)) or not path.is_relative_to(images.folder):
         return name
-    stem = path.relative_to(folder.folder).with_suffix("").as_posix()
-    return next((n for s in sorted(images.SUFFIXES) if (n := stem + s) in folder), None)
+    stem = path.relative_to(images.folder).with_suffix("").as_posix()
+    return next((n for s in sorted(SUFFIXES) if (n := stem + s) in images), None)
 
 
 def _shape(number: int, entry: Mapping[str, Any]) -> Shape:

@@ -19,7 +19,7 @@ from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.formats import outlines
 from steelseg.formats.documents import LOOKED_AT, documents, folder_of, read_json, text_of
 from steelseg.formats.outlines import TOO_FEW, LeftOut
-from steelseg.formats.reading import NO_IMAGE, Annotated, Drawn, Images, Labels, read_records
+from steelseg.formats.reading import Drawn, Images, Labels
 from steelseg.formats.record import Options, Source
 
 OTHER = "further annotation of an image; only one counts"
@@ -49,21 +49,18 @@ def read(source: Path, options: Options) -> Source:
     paths = _documents(source)
     if not paths:
         raise BadInput(f"{source}: expected a JSON export of Label Studio (tasks, annotations)")
-    folder = Images(folder_of(source, paths, options))
-    annotated: dict[str, Annotated] = {}
-    left_out: dict[str, str] = {}
+    images = Images(folder_of(source, paths, options))
     for path in paths:
         with Faults(str(path)) as faults:
             for i, task in enumerate(_check_document(path)):
                 key = f"task {quote(task.get('id', i))}"
                 try:
-                    _read_task(task, key, folder, annotated, left_out)
+                    _read_task(task, key, images)
                 except BadInput as error:
                     faults.add(f"{key}: {error}")
-    shapes = [s for image in annotated.values() for s in (image.shapes or {}).values()]
+    shapes = [s for image in images.annotated.values() for s in (image.shapes or {}).values()]
     labels = Labels(sorted({label for shape in shapes for label in shape.labels}), options)
-    records = read_records(folder, annotated, _draw, labels, left_out)
-    return Source(labels.classes, records, left_out)
+    return Source(labels.classes, images.records(_draw, labels), images.left_out)
 
 
 def decode_brush(data: bytes, size_hw: tuple[int, int]) -> Uint8:
@@ -127,31 +124,19 @@ def _check_document(path: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def _read_task(
-    task: Mapping[str, Any],
-    key: str,
-    folder: Images,
-    annotated: dict[str, Annotated],
-    left_out: dict[str, str],
-) -> None:
-    name = _find_image(task.get("data"), folder)
-    if name is None:
-        left_out[key] = NO_IMAGE
-        return
-    if name in annotated:
-        raise BadInput(f"the image {quote(name)} already belongs to another task")
+def _read_task(task: Mapping[str, Any], key: str, images: Images) -> None:
+    name = _find_image(task.get("data"), images)
     annotations = task.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
         raise BadInput(f"expected a list of annotations, but got {quote(annotations)}")
     submitted = [a for a in annotations if not (a.get("was_cancelled") or a.get("skipped"))]
     submitted.sort(key=lambda annotation: not annotation.get("ground_truth"))
     for other in submitted[1:]:
-        left_out[f"{key}: annotation {quote(other.get('id'))}"] = OTHER
-    shapes = _read_regions(submitted[0]) if submitted else None
-    annotated[name] = Annotated(name, shapes)
+        images.left_out[f"{key}: annotation {quote(other.get('id'))}"] = OTHER
+    images.add(name, key, _read_regions(submitted[0]) if submitted else None)
 
 
-def _find_image(data: object, folder: Images) -> str | None:
+def _find_image(data: object, images: Images) -> str | None:
     """Find the image of a task: the first of its texts that is the path of an image."""
     texts = (
         [text for text in data.values() if isinstance(text, str)] if isinstance(data, dict) else []
@@ -162,7 +147,7 @@ def _find_image(data: object, folder: Images) -> str | None:
         base = path.rpartition("/")[2]
         uploaded = [_UPLOAD.sub("", base)] if _UPLOAD.match(base) else []
         for reference in (path, *uploaded):
-            name = folder.find_ending(reference)
+            name = images.find_ending(reference)
             if name is not None:
                 return name
     return None

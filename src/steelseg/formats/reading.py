@@ -1,7 +1,7 @@
 """Shared code of the readers of polygon formats: images, labels, records."""
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple, TypeVar
 
@@ -55,21 +55,22 @@ class Labels:
 
 
 class Annotated(NamedTuple):
-    """An image of a source, with its shapes by their names in messages.
+    """The shapes of an image by their names in messages; None if it is unlabelled.
 
-    `shapes` is None for an unlabelled image; `size_hw` is the size stated by annotations, if any.
+    `size_hw` is the size stated by annotations, if any.
     """
 
-    name: str
     shapes: dict[str, Any] | None
     size_hw: tuple[int, int] | None = None
 
 
 class Images:
-    """The image files below a folder, and the lookup of paths in annotations."""
+    """The image files below a folder, with their annotations, and what of these is left out."""
 
     def __init__(self, folder: Path, *, required: bool = True) -> None:
         self.folder = folder
+        self.annotated: dict[str, Annotated] = {}  # by the path below the folder
+        self.left_out: dict[str, str] = {}
         self.names = list_below(folder).names
         if required and not self.names:
             raise BadInput(f"{folder}: expected images in this folder; --images names another")
@@ -135,77 +136,83 @@ class Images:
                 return None  # it should be there
         return None
 
+    def add(
+        self,
+        name: str | None,
+        reference: str,
+        shapes: dict[str, Any] | None,
+        size_hw: tuple[int, int] | None = None,
+    ) -> None:
+        """Add the annotations of an image; those of a missing one are left out.
 
-def read_records(
-    folder: Images,
-    annotated: Mapping[str, Annotated],
-    draw: Callable[[Any, tuple[int, int]], Drawn],
-    labels: Labels,
-    left_out: dict[str, str],
-) -> Iterator[Record]:
-    """Draw the shapes of each image; images without annotations are unlabelled.
+        Raises:
+            BadInput: the image has annotations already.
+        """
+        if name is None:
+            self.left_out[reference] = NO_IMAGE
+        elif name in self.annotated:
+            raise BadInput(f"{quote(name)} appears twice, here or in another document")
+        else:
+            self.annotated[name] = Annotated(shapes, size_hw)
 
-    Images whose shapes are all left out are unlabelled too, since they are not clean.
+    def records(
+        self, draw: Callable[[Any, tuple[int, int]], Drawn], labels: Labels
+    ) -> Iterator[Record]:
+        """Draw the shapes of each image; images without annotations are unlabelled.
 
-    Args:
-        folder: all images of the source.
-        annotated: by the path of the image below the folder.
-        draw: converts a shape to pixels of an image of that size.
-        labels: the classes.
-        left_out: filled with the shapes that `draw` leaves out.
+        Images whose shapes are all left out are unlabelled too, since they are not clean.
 
-    Raises:
-        BadInput: images or shapes cannot be read; raised after the last record, with all faults.
-    """
-    with Faults(str(folder.folder)) as faults:
-        for path in sorted(folder.names, key=folder.name):
-            image = annotated.get(path) or Annotated(path, None)
-            n_faults = faults.count
-            record = _read_record(folder, path, image, draw, labels, left_out, faults)
-            if record is not None and faults.count == n_faults:
-                yield record
+        Args:
+            draw: converts a shape to pixels of an image of that size.
+            labels: the classes.
 
+        Raises:
+            BadInput: images or shapes cannot be read; raised after the last, with all faults.
+        """
+        with Faults(str(self.folder)) as faults:
+            for path in sorted(self.names, key=self.name):
+                n_faults = faults.count
+                record = self._read(path, draw, labels, faults)
+                if record is not None and faults.count == n_faults:
+                    yield record
 
-def _read_record(
-    folder: Images,
-    path: str,
-    image: Annotated,
-    draw: Callable[[Any, tuple[int, int]], Drawn],
-    labels: Labels,
-    left_out: dict[str, str],
-    faults: Faults,
-) -> Record | None:
-    try:
-        size_hw = size_of(folder.folder / path)
-        _check_size(folder.folder / path, image.size_hw, size_hw)
-    except BadInput as error:
-        faults.add(str(error))
-        return None
-    drawn: list[tuple[Drawn, list[str]]] = []
-    for key, shape in (image.shapes or {}).items():
+    def _read(
+        self,
+        path: str,
+        draw: Callable[[Any, tuple[int, int]], Drawn],
+        labels: Labels,
+        faults: Faults,
+    ) -> Record | None:
+        shapes, stated_hw = self.annotated.get(path, Annotated(None))
         try:
-            region = draw(shape, size_hw)
-            classes = [labels.find(label) for label in region.labels]
-            if not region.region_hw.any():
-                raise LeftOut(NO_PIXEL)
-            drawn.append((region, classes))
-        except LeftOut as reason:
-            left_out[f"{path}: {key}"] = str(reason)
+            size_hw = size_of(self.folder / path)
+            _check_size(self.folder / path, stated_hw, size_hw)
         except BadInput as error:
-            faults.add(f"{quote(path)}: {key}: {error}")
-    flat = _flatten(drawn)
-    ignored = flat.pop(IGNORED, None)
-    masks = {c: flat[c] for c in labels.classes if c in flat and flat[c].any()}
-    # a box marks a defect: without its pixels, the image is not clean
-    all_left_out = bool(image.shapes) and not drawn
-    return Record(
-        folder.folder / path,
-        folder.name(path),
-        size_hw,
-        masks,
-        ignored if ignored is not None and ignored.any() else None,
-        labelled=image.shapes is not None and not all_left_out,
-    )
+            faults.add(str(error))
+            return None
+        drawn: list[tuple[Drawn, list[str]]] = []
+        for key, shape in (shapes or {}).items():
+            try:
+                region = draw(shape, size_hw)
+                classes = [labels.find(label) for label in region.labels]
+                if not region.region_hw.any():
+                    raise LeftOut(NO_PIXEL)
+                drawn.append((region, classes))
+            except LeftOut as reason:
+                self.left_out[f"{path}: {key}"] = str(reason)
+            except BadInput as error:
+                faults.add(f"{quote(path)}: {key}: {error}")
+        flat = _flatten(drawn)
+        ignored = flat.pop(IGNORED, None)
+        return Record(
+            self.folder / path,
+            self.name(path),
+            size_hw,
+            {c: flat[c] for c in labels.classes if c in flat and flat[c].any()},
+            ignored if ignored is not None and ignored.any() else None,
+            # a box marks a defect: without its pixels, the image is not clean
+            labelled=shapes is not None and (not shapes or bool(drawn)),
+        )
 
 
 def _check_size(path: Path, stated_hw: tuple[int, int] | None, size_hw: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from steelseg.data.listing import list_below
 from steelseg.formats import outlines
 from steelseg.formats.documents import read_text, text_of
 from steelseg.formats.outlines import LeftOut
-from steelseg.formats.reading import IGNORED, IMAGES, Annotated, Drawn, Images, Labels, read_records
+from steelseg.formats.reading import IGNORED, IMAGES, Drawn, Images, Labels
 from steelseg.formats.record import Options, Record, Source
 from steelseg.formats.writing import place_image, refuse_twins
 
@@ -55,23 +55,20 @@ def read(source: Path, options: Options) -> Source:
     """
     named = _read_names(source)
     root = source if source.is_dir() else source.parent
-    folder = Images(options.images or root)
+    images = Images(options.images or root)
     labels = Labels(named.values(), options)
-    left_out: dict[str, str] = {}
-    annotated: dict[str, Annotated] = {}
     with Faults(str(root)) as faults:
-        files = _label_files(folder, faults)
+        files = _label_files(images, faults)
         for file in list_below(root, {".txt"}).names:
             name = files.get(file)
-            if name is not None and name not in annotated:
+            if name is not None and name not in images.annotated:
                 try:
-                    annotated[name] = Annotated(name, dict(_read_lines(root / file, named)))
+                    images.add(name, file, dict(_read_lines(root / file, named)))
                 except BadInput as error:
                     faults.add(str(error))
             elif LABELS in PurePosixPath(file).parts[:-1]:
-                left_out[file] = NO_IMAGE
-    records = read_records(folder, annotated, _draw, labels, left_out)
-    return Source(labels.classes, records, left_out)
+                images.left_out[file] = NO_IMAGE
+    return Source(labels.classes, images.records(_draw, labels), images.left_out)
 
 
 def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo]) -> None:
@@ -143,10 +140,10 @@ def _label_file(image: str) -> str:
     return "/".join(steps)
 
 
-def _label_files(folder: Images, faults: Faults) -> dict[str, str]:
+def _label_files(images: Images, faults: Faults) -> dict[str, str]:
     """Return the images by their possible label files; ambiguous ones are faults."""
     files: dict[str, str] = {}
-    for name in folder.names:
+    for name in images.names:
         file = _label_file(name)
         other = files.setdefault(file, name)
         if other != name:
