@@ -143,6 +143,18 @@ def test_a_card_with_a_changed_number_is_refused(tiny_model: Path, tmp_path: Pat
         network.load(tmp_path / "model")
 
 
+def test_a_model_of_another_version_is_refused_with_a_way_on(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """It may be a member or a champion, which no repetition of the pipeline makes anew."""
+    facts = sealed.read_sealed_json(tiny_model / "model.json") | {"format": 1}
+    sealed.write_sealed_json(tmp_path / "model.json", facts)
+    with pytest.raises(
+        BadInput, match=r"model\.json: expected .* 2, but got 1, .*; use that version"
+    ):
+        read_card(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "of other weights", "missing"])
 def test_a_damaged_onnx_export_is_refused(tiny_model: Path, tmp_path: Path, damage: str) -> None:
     """ONNX Runtime would load flipped weights as they are."""

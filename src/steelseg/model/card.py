@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError, field_serializer
 
 from steelseg.core.classes import ClassInfo, default_classes
-from steelseg.core.errors import BadInput
+from steelseg.core.errors import BadInput, quote
 from steelseg.core.files import sha256
 from steelseg.core.params import Config
 from steelseg.core.pixels import PixelFormat
@@ -98,7 +98,11 @@ def read_card(folder: Path) -> Card:
     path = folder / CARD
     entries = read_sealed_json(path)
     if entries.get("format") != MODEL_FORMAT:
-        raise BadInput(f"{path}: expected a model of format {MODEL_FORMAT}; run `dvc repro` again")
+        raise BadInput(
+            f"{path}: expected a model of format {MODEL_FORMAT}, but got "
+            f"{quote(entries.get('format'))}, from another version of steelseg; use that version, "
+            "or train the model again (`dvc repro`, or `dvc exp run` with its params)"
+        )
     try:
         return Card.model_validate(entries)
     except ValidationError as error:
