@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,27 @@ def test_images_may_be_elsewhere(tmp_path: Path) -> None:
     source, records = read(labelme, tmp_path / "labels", images=tmp_path / "pictures")
     assert list(records["coil/a.png"].masks) == ["dent"]
     assert list(source.left_out.values()) == ["annotations of a missing image"]
+
+
+@pytest.mark.parametrize("photos", ["photos", "elsewhere/photos"])
+def test_paths_lead_from_the_labels_to_the_images(tmp_path: Path, photos: str) -> None:
+    """As LabelMe writes them with `--output`; images may have been moved since."""
+    for part in ("Süd", unicodedata.normalize("NFD", "Öl")):
+        put_image(tmp_path, f"{photos}/{part}/1.png")
+        path = f"..\\..\\photos\\{part}\\1.png"
+        put_json(tmp_path, f"labels/{part}/1.json", document(shape(part), path=path))
+    _, records = read(labelme, tmp_path / "labels", images=tmp_path / photos)
+    assert [[*record.masks] for record in records.values()] == [[n.split("/")[0]] for n in records]
+
+
+def test_folders_have_any_unicode_form(tmp_path: Path) -> None:
+    """A file system may decompose their names."""
+    folder = unicodedata.normalize("NFD", "Süd")
+    put_image(tmp_path, f"{folder}/1.png")
+    put_image(tmp_path, "West/1.png")
+    put_json(tmp_path, f"{folder}/1.json", document(shape(), path="1.png"))
+    _, records = read(labelme, tmp_path)
+    assert [r.labelled for r in records.values()] == [True, False]
 
 
 def test_an_image_that_is_only_inside_its_file_is_unpacked(tmp_path: Path) -> None:

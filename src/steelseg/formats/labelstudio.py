@@ -182,7 +182,10 @@ def _draw(region: _Region, size_hw: tuple[int, int]) -> Drawn:
             f"{quote(region.size_hw[1])}, but this one is {size_hw[0]}x{size_hw[1]}"
         )
     if region.turned:
-        raise BadInput("was drawn on an image turned in the editor, which is not supported")
+        raise BadInput(
+            "was drawn on an image turned in the editor, which is not supported; turn the image "
+            "file itself, and annotate it again"
+        )
     if not region.labels:
         raise LeftOut("region without a label")
     if "rle" in value:

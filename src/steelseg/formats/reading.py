@@ -1,5 +1,6 @@
 """Shared code of the readers of polygon formats: images, labels, records."""
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
@@ -104,15 +105,19 @@ class Images:
         """
         path = PureWindowsPath(reference)  # which reads `/` too
         wanted = name_key("/".join(path.parts[1:] if path.anchor else path.parts))
-        is_inside = document.is_relative_to(self.folder)
-        beside = document.parent.relative_to(self.folder).as_posix() if is_inside else "."
-        if posixpath.normpath(f"{beside}/{wanted}").startswith(".."):
-            raise BadInput(f"the path {quote(reference)} leads out of {self.folder}")
-        climbs = ".." in path.parts
-        starts = (beside,) if climbs else (beside, f"{beside}/{IMAGES}", ".", IMAGES)
         if path.anchor:
             return self._ending(wanted, shorter=True)
-        places = [posixpath.normpath(f"{start}/{wanted}") for start in starts]
+        beside = name_key(Path(os.path.relpath(document.parent, self.folder)).as_posix())
+        is_inside = not _leads_out(beside)
+        place = posixpath.normpath(f"{beside}/{wanted}")
+        if _leads_out(place) and is_inside:
+            raise BadInput(f"the path {quote(reference)} leads out of {self.folder}")
+        climbs = ".." in path.parts
+        if _leads_out(place) and climbs:  # the folder has been moved, or was given
+            return self._ending(wanted, shorter=True)
+        start = beside if is_inside else "."
+        starts = () if climbs else (start, f"{start}/{IMAGES}", ".", IMAGES)
+        places = [posixpath.normpath(f"{start}/{wanted}") for start in starts] or [place]
         name = next((self._by_key[place] for place in places if place in self._by_key), None)
         is_missing = posixpath.dirname(places[0]) in self._folders
         return name if name or is_missing else self._ending(wanted, shorter=False)
@@ -151,7 +156,9 @@ class Images:
         if name is None:
             self.left_out[reference] = NO_IMAGE
         elif name in self.annotated:
-            raise BadInput(f"{quote(name)} appears twice, here or in another document")
+            raise BadInput(
+                f"{quote(name)} appears twice, here or in another document; leave one out"
+            )
         else:
             self.annotated[name] = Annotated(shapes, size_hw)
 
@@ -215,10 +222,16 @@ class Images:
         )
 
 
+def _leads_out(path: str) -> bool:
+    return path.split("/")[0] == ".."
+
+
 def _check_size(path: Path, stated_hw: tuple[int, int] | None, size_hw: tuple[int, int]) -> None:
     if stated_hw is None or stated_hw == size_hw:
         return
-    turned = "; they were drawn on the image before it was turned upright"
+    turned = (
+        "; they were drawn on the image before it was turned upright: remove its EXIF orientation"
+    )
     raise BadInput(
         f"{path}: the annotations state {stated_hw[0]}x{stated_hw[1]}, but the image is "
         f"{size_hw[0]}x{size_hw[1]}{turned if stated_hw == size_hw[::-1] else ''}"
