@@ -330,6 +330,29 @@ def test_label_images_of_more_bits(tmp_path: Path, kind: type, suffix: str) -> N
     assert_shown(read(tmp_path)["a.jpg"], {"defect": SPOT})
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "kind"),
+    [
+        ("images/{}.jpg", "masks/{}.png", "masks"),
+        ("{}.png", "{}_mask.png", "masks"),
+        ("MT_Crack/Imgs/{}.jpg", "MT_Crack/Imgs/{}.png", "class_folders"),
+    ],
+)
+def test_numbered_images_have_masks_of_their_own(
+    tmp_path: Path, images: str, masks: str, kind: str
+) -> None:
+    """`part_2` is a second image of a part, not class 2 of `part`, which has a mask too."""
+    if kind == "class_folders":
+        save(tmp_path / "MT_Free/Imgs/other.jpg")
+    for name, mask in {"part": SPOT, "part_2": BLOT, "part_2_1": SPOT}.items():
+        save(tmp_path / images.format(name))
+        save(tmp_path / masks.format(name), mask * 255)
+    found = {n: r for n, r in read(tmp_path).items() if r.masks}
+    for name, mask in {"part": SPOT, "part_2": BLOT, "part_2_1": SPOT}.items():
+        key = images.format(name).removeprefix("images/")
+        assert_shown(found[key], {"Crack" if kind == "class_folders" else "defect": mask})
+
+
 def test_a_file_for_each_class(tmp_path: Path) -> None:
     """The class stands in the name or in the folder; colours of such a file do not matter."""
     save(tmp_path / "images/plate_7.jpg")

@@ -119,7 +119,9 @@ def _items(
     keys = image_keys(pictures)
     own: dict[str, dict[Path, str | None]] = {}
     for mask in masks:
-        owners = {target.image for target in targets(mask, keys)}
+        possible = targets(mask, keys)
+        exact = [target for target in possible if target.label is None]
+        owners = {target.image for target in exact or possible}
         if len(owners) != 1:
             faults.add(f"{quote(mask)}: expected the name of one image, but got {len(owners)}")
             continue

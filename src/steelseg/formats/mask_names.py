@@ -91,9 +91,12 @@ def match(
         faults: filled with files that match no image, or several.
     """
     known = {name: word for word, name in labels.items() if name != IGNORED}.values()
-    for file in masks:
-        possible = targets(file, keys)
+    possible_of = {file: targets(file, keys) for file in masks}
+    whole = {t.image for possible in possible_of.values() for t in possible if t.label is None}
+    for file, possible in possible_of.items():
         likely = [t for t in possible if not labels or t.label in {None, *labels}] or possible
+        if len(likely) > 1:  # `a_2.png` shows no class of `a` if that has `a.png`
+            likely = [t for t in likely if t.label is None or t.image not in whole]
         if len(likely) > 1:
             owners = " or ".join(quote(target.image) for target in likely)
             faults.add(
