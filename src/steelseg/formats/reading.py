@@ -190,15 +190,15 @@ class Images:
         labels: Labels,
         faults: Faults,
     ) -> Record | None:
-        shapes, stated_hw = self.annotated.get(path, Annotated(None))
+        image = self.annotated.get(path) or Annotated(None)
         try:
             size_hw = size_of(self.folder / path)
-            _check_size(self.folder / path, stated_hw, size_hw)
+            _check_size(self.folder / path, image.size_hw, size_hw)
         except BadInput as error:
             faults.add(str(error))
             return None
         drawn: list[tuple[Drawn, list[str]]] = []
-        for key, shape in (shapes or {}).items():
+        for key, shape in (image.shapes or {}).items():
             try:
                 region = draw(shape, size_hw)
                 classes = [labels.find(label) for label in region.labels]
@@ -218,7 +218,7 @@ class Images:
             {c: flat[c] for c in labels.classes if c in flat and flat[c].any()},
             ignored if ignored is not None and ignored.any() else None,
             # a box marks a defect: without its pixels, the image is not clean
-            labelled=shapes is not None and (not shapes or bool(drawn)),
+            labelled=image.shapes is not None and (not image.shapes or bool(drawn)),
         )
 
 
