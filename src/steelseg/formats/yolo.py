@@ -88,7 +88,7 @@ def write(folder: Path, records: Iterable[Record], classes: Sequence[ClassInfo])
             names = [c.name for c in classes] + [IGNORED]
         if record.labelled:
             lines = [
-                _to_line(names.index(n), p, m) for n, m in masks.items() for p in outlines.trace(m)
+                to_line(names.index(n), p, m) for n, m in masks.items() for p in outlines.trace(m)
             ]
             file = folder / _label_file(f"{IMAGES}/{record.name}")
             write_text(file, "".join(f"{line}\n" for line in lines))
@@ -184,7 +184,8 @@ def _draw(line: _Line, size_hw: tuple[int, int]) -> Drawn:
     return Drawn([line.label], region_hw)
 
 
-def _to_line(number: int, points_xy: Int32, mask_hw: Uint8) -> str:
+def to_line(number: int, points_xy: Int32, mask_hw: Uint8) -> str:
+    """Write a polygon of pixels of an image of the mask's size as a line of a label file."""
     height, width = mask_hw.shape
     shares = (points_xy + _INTO_PIXEL) / (width, height)
     return " ".join([str(number), *(f"{share:.7f}" for share in shares.ravel())])

@@ -1,0 +1,1 @@
+"""What a user would pick instead, measured side by side: `python -m benchmarks.peers ROW`."""
