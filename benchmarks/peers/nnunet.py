@@ -40,10 +40,10 @@ def train(job: Job) -> None:
 
 
 def _set_folders(job: Job) -> dict[str, Path]:
-    """Tell nnU-Net where its folders are, and to start no processes beside this one."""
+    """Tell nnU-Net where its folders are."""
     names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     folders = {name: job.folder / name for name in names}
-    os.environ.update({name: str(path) for name, path in folders.items()}, nnUNet_n_proc_DA="0")
+    os.environ.update({name: str(path) for name, path in folders.items()})
     return folders
 
 
@@ -72,6 +72,7 @@ def _fit(job: Job, plans: dict[str, Any], dataset: dict[str, Any]) -> None:
     random.seed(job.seed)
     np.random.seed(job.seed)  # noqa: NPY002 - its augmentation draws from the global generator
     torch.manual_seed(job.seed)
+    os.environ["nnUNet_n_proc_DA"] = "0"  # augments in this process; its plans need some beside it
     trainer = nnUNetTrainer(plans, "2d", 0, dataset, torch.device("cpu"))
     trainer.on_train_start()
     trainer.network.train()
