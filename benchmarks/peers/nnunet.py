@@ -72,7 +72,7 @@ def _fit(job: Job, plans: dict[str, Any], dataset: dict[str, Any]) -> None:
     random.seed(job.seed)
     np.random.seed(job.seed)  # noqa: NPY002 - its augmentation draws from the global generator
     torch.manual_seed(job.seed)
-    os.environ["nnUNet_n_proc_DA"] = "0"  # augments in this process; its plans need some beside it
+    os.environ.update(nnUNet_n_proc_DA="0")  # augments here; only its plans need processes
     trainer = nnUNetTrainer(plans, "2d", 0, dataset, torch.device("cpu"))
     trainer.on_train_start()
     trainer.network.train()
