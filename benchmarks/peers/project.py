@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from dvc.exceptions import InvalidArgumentError
 from dvc.utils.hydra import apply_overrides
 
 from benchmarks.inputs import ROOT
@@ -36,14 +37,21 @@ LARGEST_SIDE, MOST_CLASSES = 640, 16
 
 
 def lay_out(folder: Path, overrides: Sequence[str]) -> None:
-    """Make a folder in which stages run: the repository's code, and its params.yaml overridden."""
+    """Make a folder in which stages run: the repository's code, and its params.yaml overridden.
+
+    Raises:
+        SteelsegError: an override is not one for `dvc exp run -S`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("src", "stages", "dvc.yaml"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", folder)
     raw = (ROOT / read_yaml(ROOT / "params.yaml")["data_root"]).resolve()
-    apply_overrides(str(folder / "params.yaml"), [f"data_root={raw}", *overrides])
+    try:
+        apply_overrides(str(folder / "params.yaml"), [f"data_root={raw}", *overrides])
+    except InvalidArgumentError as error:
+        raise SteelsegError(f"`-S`: {error.__cause__}") from error
 
 
 def run_stages(folder: Path, stages: Sequence[str]) -> float:
