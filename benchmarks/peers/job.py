@@ -92,7 +92,8 @@ def read(folder: Path) -> Job:
 def read_maps(job: Job, name: str) -> Maps:
     """Read an answer: (C, H, W) in 0..1."""
     with np.load(job.folder / "maps" / f"{name}.npz") as file:
-        return np.divide(file["maps"], 255, dtype=np.float32)
+        maps_chw: Maps = np.divide(file["maps"], 255, dtype=np.float32)
+    return maps_chw
 
 
 def main(
