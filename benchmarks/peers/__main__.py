@@ -86,8 +86,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     job = jobs.read(folder)
     scores, rules = scoring.score(job)
     print(f"{scoring.submit(job, rules)}: the answers for the test images")
+    facts: dict[str, Any] = read_json(folder / "predicted.json")
     used = {"cpu_minutes": times[0] / 60, "cpu_minutes_all": sum(times) / 60}
-    return used | read_json(folder / "predicted.json") | scores
+    return facts | used | scores
 
 
 def _call(peer: str, action: str, folder: Path) -> float:
