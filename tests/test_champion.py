@@ -145,7 +145,9 @@ def test_a_difference_within_noise_needs_a_decision(
         log_table(client, name, hits)
     with pytest.raises(SystemExit, match=r"not surely better .* pair-Dice [+-]0.0000") as error:
         main(["champion"])
-    assert str(error.value).endswith("within noise. To choose it all the same, add --anyway")
+    assert str(error.value).endswith(
+        "within noise. To choose it all the same, add --anyway (make champion ARGS=--anyway)"
+    )
     assert alias(client) == "first/tune_threshold"
     main(["champion", "--anyway"])
     assert alias(client) == "second/tune_threshold"

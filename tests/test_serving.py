@@ -26,11 +26,12 @@ from steelseg.core.pixels import GREY
 from steelseg.data.decoding import read
 from steelseg.export import onnx
 from steelseg.model import network
-from steelseg.model.card import WEIGHTS
+from steelseg.model.card import WEIGHTS, read_card
 from steelseg.predict import parts
 from steelseg.predict.model import Model
 from steelseg.predict.views import ViewsConfig
 from steelseg.registry import log as model_logging
+from steelseg.registry.find import find_model
 from steelseg.registry.log import log_model
 from steelseg.registry.member import add_member
 from steelseg.tracking import mlflow_run
@@ -228,6 +229,18 @@ def test_the_members_that_answer_are_taken_along(champion: str, flipped_model: P
     (name,) = Model.open(flipped_model).rules.views.ensemble
     assert [members.name for members in found] == ["members"]
     assert [member.name for member in found[0].iterdir()] == [name]
+
+
+def test_a_model_is_found_by_every_address_and_shows_its_figures(champion: str) -> None:
+    """Of the registry, of the logged model and of its run; the description has the scores."""
+    version = MlflowClient().get_model_version_by_alias("steelseg", "champion")
+    assert "| pair-Dice, cross-fitted | 0.8000 |" in version.description
+    found = find_model(champion)
+    assert found.version == "1"
+    model_id = mlflow.models.get_model_info(champion).model_id
+    for address in (f"models:/{model_id}", f"runs:/{version.run_id}/model"):
+        other = find_model(address)
+        assert (other.version, read_card(other.folder)) == (None, read_card(found.folder))
 
 
 def test_a_store_without_a_registry_costs_no_stage(

@@ -157,7 +157,8 @@ def refuse_noise(client: Any, champions: Sequence[Candidate], chosen: Candidate)
     if found.verdict != "better":
         raise BadInput(
             f"{chosen.name} is not surely better than the {ALIAS} {champions[-1].name}: "
-            f"pair-Dice {found.difference}. To choose it all the same, add --anyway"
+            f"pair-Dice {found.difference}. To choose it all the same, add --anyway "
+            f"(make {ALIAS} ARGS=--anyway)"
         )
 
 

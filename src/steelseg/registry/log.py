@@ -128,7 +128,7 @@ def describe(scores: Mapping[str, float], classes: Sequence[ClassInfo]) -> str:
 
     MLflow's lists of metrics show neither an interval beside its figure nor what an id stands for.
     """
-    head = ["| on validation images | | 95% interval |", "|---|---|---|"]
+    head = ["| on validation images | value | 95% interval |", "|---|---|---|"]
     rows = [f"| {one.label} | {one.value} | {one.interval} |" for one in readable(scores)]
     names = [f"- class {one.id}: {one.name}" for one in classes if one.is_named]
     return "\n\n".join("\n".join(part) for part in (rows and head + rows, names) if part)
