@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from strategies import noise, to_bytes
 
+from steelseg.__main__ import main
 from steelseg.core.errors import BadInput
 from steelseg.data import rle
 from steelseg.formats import coco, cvat, documents, labelme, labelstudio, yolo
@@ -253,6 +254,14 @@ def test_a_path_that_may_be_two_images_is_refused(tmp_path: Path) -> None:
     put_json(tmp_path, "coco.json", document(annotation()))
     with pytest.raises(BadInput, match=r"'a\.png' may be one/a\.png or two/a\.png"):
         read(coco, tmp_path)
+
+
+def test_an_import_of_crowds_alone_names_them(tmp_path: Path) -> None:
+    """CVAT's export of drawn masks has nothing else."""
+    put_image(tmp_path, "in/a.png")
+    put_json(tmp_path, "in/coco.json", document(annotation(iscrowd=1)))
+    with pytest.raises(SystemExit, match="but found none; ignored regions in 1 images"):
+        main(["import", str(tmp_path / "in"), "--to", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "", "\x00", "NaN" * 9])

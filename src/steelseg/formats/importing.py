@@ -139,8 +139,10 @@ def _check_complete(arguments: Namespace, writer: Writer) -> None:
         raise BadInput(f"{arguments.source}: expected images to train on, but found none")
     if not writer.tally.shown:
         reasons = ", ".join(f"{count} {reason}" for count, reason in writer.tally.reasons())
+        ignored = f"; ignored regions in {writer.tally.ignored} images" * (writer.tally.ignored > 0)
         raise BadInput(
             f"{arguments.source}: expected at least one mask with a defect, but found none"
+            + ignored
             + (reasons and f"; left out: {reasons}")
         )
 
