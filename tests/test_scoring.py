@@ -187,7 +187,8 @@ def test_groups_are_in_order_if_all_their_images_are(
     change_rules(folder, verdicts=verdicts.model_copy(update={"chosen": never}))
     words = ["--model", folder, "--images", own, "--out", tmp_path / "o", "--share", 2]
     output = score(capsys, *words, "--group-by", "^(.+)/")
-    assert "3 groups, 0 not in order, 2 unknown; how often a clean group" in output
+    assert "3 groups, 0 not in order, 2 unknown: " in output
+    assert "how often a clean group is not in order is not known" in output
     (path,) = (tmp_path / "o" / "_groups").iterdir()
     table = pd.read_csv(path)
     assert table["group"].tolist() == [f"coil {n}" for n in (0, 0, 1, 1, 2, 2)]

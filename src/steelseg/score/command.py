@@ -85,7 +85,7 @@ def _run(arguments: Namespace) -> Iterator[str]:
     yield check(store, source.images, len(model.classes))
     if group_by:
         groups = {i: key for i, key in zip(source.images, keys, strict=True) if key}
-        yield judge(store, groups, model)
+        yield from judge(store, groups, model)
 
 
 def check(store: ScoreStore, images: Sequence[str], n_classes: int) -> str:
@@ -108,16 +108,16 @@ def check(store: ScoreStore, images: Sequence[str], n_classes: int) -> str:
     return f"{len(scored)} images scored, {n_rows} rows, {len(failed)} errors: {store.rows.path}"
 
 
-def judge(store: ScoreStore, groups: Mapping[str, str], model: Model) -> str:
-    """Judge groups of images, named by image, and return a summary of it."""
+def judge(store: ScoreStore, groups: Mapping[str, str], model: Model) -> Iterator[str]:
+    """Judge groups of images, named by image, and yield a summary of it."""
     in_order = store.judge_groups(groups, model.classes).groupby("group")["in_order"].first()
     verdicts = model.rules.verdicts
-    known = f"; {verdicts.clean_groups()}" if verdicts else ": the model has no verdicts"
     unknown = in_order.isna().sum()
-    return (
+    yield (
         f"{len(in_order)} groups, {(in_order == False).sum()} not in order"  # noqa: E712
-        f"{f', {unknown} unknown' if unknown else ''}{known}: {store.groups.path}"
+        f"{f', {unknown} unknown' if unknown else ''}: {store.groups.path}"
     )
+    yield verdicts.clean_groups() if verdicts else "the model has no verdicts"
 
 
 def _pattern(text: str) -> str:
