@@ -518,6 +518,18 @@ def test_a_data_set_comes_through_as_it_is(tmp_path: Path) -> None:
     assert read_back == texts
 
 
+def test_classes_that_a_sample_submission_does_not_ask_for_are_refused(tmp_path: Path) -> None:
+    """It lists the classes, unless classes.csv does."""
+    source = tmp_path / "source"
+    for name in ("train_images/1.png", "test_images/t.png"):
+        save(source / name)
+    (source / "train.csv").write_text("ImageId,ClassId,EncodedPixels\n1.png,4,2 3\n")
+    sample = "ImageId,ClassId,EncodedPixels\nt.png,2,1 1\nt.png,3,1 1\n"
+    (source / "sample_submission.csv").write_text(sample)
+    with pytest.raises(SystemExit, match=r"train\.csv: line 2: .*unknown class 4; .* are 2, 3$"):
+        main(import_words(source))
+
+
 NAMES = ["a.png", "a.jpg", "a_1.png", "b/a.png", "masks/c.png", "c_mask.png", "b/c.tif"]
 mask = st.integers(0, 2**54 - 1).map(
     lambda bits: np.array([bits >> i & 1 for i in range(54)], np.uint8).reshape(SIZE_HW)

@@ -87,7 +87,7 @@ def read_rows(
             except BadInput as error:
                 faults.add(str(error))
                 continue
-            masks = _decode(own, size_hw, faults)
+            masks = _decode(own, size_hw, names, faults)
             fact = facts.get(name_key(name), ImageFacts())
             yield Record(
                 folder / name,
@@ -102,10 +102,15 @@ def read_rows(
             faults.add(f"line {row.line}: image {quote(row.image)}: no such file in {folder}")
 
 
-def _decode(rows: Iterable[Row], size_hw: tuple[int, int], faults: Faults) -> dict[int, Uint8]:
+def _decode(
+    rows: Iterable[Row], size_hw: tuple[int, int], names: Mapping[int, str], faults: Faults
+) -> dict[int, Uint8]:
     masks = {}
     for row in rows:
         try:
+            if row.class_id not in {0, *names}:
+                known = f"{optional_files.CLASSES}, else of {SAMPLE}, are {quote([*names])[1:-1]}"
+                raise BadInput(f"unknown class {row.class_id}; those of {known}")
             if row.rle.strip():
                 masks[row.class_id] = rle.decode(row.rle, size_hw)
         except BadInput as error:
