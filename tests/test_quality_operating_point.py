@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from steelseg.core.errors import BadInput
@@ -17,6 +18,7 @@ from steelseg.quality.operating_point import (
     limit_false_alarms,
     shortfall,
 )
+from steelseg.tune.search import TuneConfig
 
 RUNS = 500
 LIMIT = 0.1
@@ -176,6 +178,14 @@ def test_alarms_per_square_metre_are_alarms_per_image():
     assert OperatingPoint(false_alarms=50).per_1000(0.1) == 50
     with pytest.raises(BadInput, match=r"less than 50, which is an alarm in every image.* 20 m²"):
         asked.per_1000(20.0)
+
+
+def test_a_limit_per_square_metre_needs_a_scale():
+    """It is refused before any work is done."""
+    asked = OperatingPoint(false_alarms_per_1000_m2=50)
+    with pytest.raises(ValidationError, match="since `mm_per_pixel` is null"):
+        TuneConfig(operating_point=asked)
+    assert TuneConfig(mm_per_pixel=0.5, operating_point=asked).operating_point == asked
 
 
 LIMITS = np.array([5, 10, 20, 50, 100])  # rows of the table in docs/decisions.md
