@@ -6,6 +6,8 @@ in the stage's section of params.yaml, then among the keys at the top level.
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         BadInput: the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        document = YAML(typ="safe", pure=True).load(path)
+        document = deepcopy(_parse(path.read_bytes()))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file in {Path.cwd()}") from None
     except MarkedYAMLError as error:
@@ -75,6 +77,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BadInput(f"{path}: expected a mapping of parameters, but got {quote(document)}")
     return document
+
+
+@lru_cache(maxsize=8)  # a process reads params.yaml once for each config: 10 ms of pure Python each
+def _parse(content: bytes) -> Any:
+    return YAML(typ="safe", pure=True).load(content)
 
 
 def read_texts(path: Path) -> dict[str, Any]:
