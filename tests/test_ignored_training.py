@@ -73,7 +73,7 @@ def test_in_any_precision_a_smoothed_loss_passes_over_what_is_ignored(dtype: tor
     logits, masks = drawn(1, 1.0)
     loss = build_loss("bce", label_smoothing=0.2)
     assert loss(*without_ignored(logits.to(dtype), masks)).item() == 0
-    each = loss._of_each_at_once(*without_ignored(logits.to(dtype), masks))
+    each = loss.of_each_at_once(*without_ignored(logits.to(dtype), masks))
     assert each.tolist() == [0, 0]
 
 
@@ -211,7 +211,7 @@ def test_regions_take_the_way_of_the_masks_through_the_loader(ignored_cache: Cac
     n_bytes = packed.images.nbytes + packed.masks.nbytes + packed.rows.nbytes
     assert 2 * packed_bytes((48, 80), ignored_cache.n_masks) == n_bytes
     settings_ = config(batch_size=2, crop=None, validation_batch_size=1)
-    assert FoldData(ignored_cache, FOLDS, settings_)._largest_batch() == n_bytes
+    assert FoldData(ignored_cache, FOLDS, settings_).largest_batch() == n_bytes
 
 
 def test_statistics_are_of_what_counts(ignored_cache: Cache, tiny_cache: Cache) -> None:

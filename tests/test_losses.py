@@ -41,7 +41,7 @@ def test_losses_of_all_images_at_once_are_those_of_each(loss: str) -> None:
     loss_of = build_loss(loss)
     each = torch.stack([loss_of(logits[i : i + 1], masks[i : i + 1]) for i in range(3)])
     assert torch.equal(loss_of.of_each(logits, masks), each)
-    torch.testing.assert_close(loss_of._of_each_at_once(logits, masks), each)
+    torch.testing.assert_close(loss_of.of_each_at_once(logits, masks), each)
 
 
 def test_losses_add_up() -> None:

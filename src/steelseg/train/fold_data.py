@@ -55,7 +55,7 @@ class FoldData(L.LightningDataModule):
         self.validation_rows: Rows = rows[folds == config.fold]
         if not len(self.validation_rows) or not len(self.training_rows):
             raise BadInput(f"`fold`: expected 0 to {int(folds.max())}, but got {config.fold}")
-        self._n_workers = n_workers(config, self._largest_batch())
+        self._n_workers = n_workers(config, self.largest_batch())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that the next epoch's draws depend on."""
@@ -128,7 +128,7 @@ class FoldData(L.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _largest_batch(self) -> int:
+    def largest_batch(self) -> int:
         """Return the size in bytes of the largest batch that a worker sends."""
         config, size_hw = self.config, largest_size(self.cache.sizes_hw)
         phases = [config.phase(epoch) for epoch in (0, config.epochs - 1)]

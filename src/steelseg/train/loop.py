@@ -45,7 +45,7 @@ def train(
         BadInput: `deterministic` is set, but not possible.
         SteelsegError: the loss is no longer finite.
     """
-    _refuse_what_cannot_repeat(config, segmenter)
+    refuse_what_cannot_repeat(config, segmenter)
     _quieten()
     _keep_freed_memory()
     task = SegmentationTask(segmenter, config, data.cache)
@@ -96,7 +96,7 @@ def _trainer(config: TrainConfig, keeper: EpochKeeper) -> L.Trainer:
     )
 
 
-def _refuse_what_cannot_repeat(config: TrainConfig, segmenter: Segmenter) -> None:
+def refuse_what_cannot_repeat(config: TrainConfig, segmenter: Segmenter) -> None:
     """Refuse what a GPU cannot compute reproducibly, before hours of training.
 
     Raises:

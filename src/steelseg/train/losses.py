@@ -84,9 +84,10 @@ class WeightedLoss(nn.Module):
         if logits.device.type == "cpu" or "lovasz" in self.weights:
             pairs = zip(logits, masks, strict=True)
             return torch.stack([self(one[None], mask[None]) for one, mask in pairs])
-        return self._of_each_at_once(logits, masks)
+        return self.of_each_at_once(logits, masks)
 
-    def _of_each_at_once(self, logits: Tensor, masks: Tensor) -> Tensor:
+    def of_each_at_once(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of each image as `of_each` does on a GPU: (B,)."""
         losses: Tensor = torch.vmap(self)(logits[:, None], masks[:, None])  # (B, 1, C, H, W)
         return losses
 
