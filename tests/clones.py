@@ -78,9 +78,15 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def finished(folder: Path, *command: str, **variables: str) -> Path:
-    """Make a clone in which a command has run the whole pipeline, and commit the results."""
-    output = run(clone(folder), *command, **variables)
+def finished(folder: Path, *command: str, store: Path | None = None, **variables: str) -> Path:
+    """Make a clone in which a command has run the whole pipeline, and commit the results.
+
+    `store` is an empty one of MLflow to copy, since making one takes seconds.
+    """
+    clone(folder)
+    if store:
+        shutil.copy(store, folder / "mlflow.db")
+    output = run(folder, *command, **variables)
     assert stages_run(output)[-1] == "report"
     assert "Traceback" not in output
     assert "Warning" not in output

@@ -32,10 +32,10 @@ settings.load_profile("no deadline")
 
 
 # the files that take longest, the longest first; the others take some seconds each
-LONGEST = ("faults", "pipeline", "benchmarks", "distributed", "tracking", "scoring", "readme")
-LONGEST += ("training_switches", "fake_cuda", "ui", "demo", "training", "raw_data", "any_mill")
-LONGEST += ("trial", "serving", "models", "tracking_server", "fuzz", "ensemble")
-LONGEST += ("quality_verdicts", "synthetic", "check_params", "bad_input")
+LONGEST = ("faults", "pipeline", "benchmarks", "tracking", "scoring", "distributed", "ui", "demo")
+LONGEST += ("training", "fake_cuda", "raw_data", "readme", "any_mill", "trial", "models", "serving")
+LONGEST += ("tracking_server", "training_switches", "fuzz", "ensemble", "synthetic", "bad_input")
+LONGEST += ("check_params", "near_duplicates", "report")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -95,13 +95,13 @@ def pipeline(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def experiment(once: Once) -> Path:
+def experiment(once: Once, empty_store: Path) -> Path:
     """A clone in which an experiment of the name `by-hand` has run the same; do not change it.
 
     Its learning rate is given, as the number that `auto` chooses.
     """
     command = ["dvc", "exp", "run", "-n", "by-hand", "-S", "lr=2e-3"]
-    return once("experiment", lambda folder: finished(folder, *command))
+    return once("experiment", lambda folder: finished(folder, *command, store=empty_store))
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
-"""A tiny training for `test_distributed.py`, alone or as one of the processes of torchrun.
+"""A tiny training for `test_distributed.py`, alone, or by torchrun where it is run as a script.
 
+The two processes are forks of torchrun's own, so that PyTorch is imported once.
 Its network has no batch-norm, whose statistics would be those of each process's own share.
 """
 
 import hashlib
 import json
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from tiny_training import config, network
+import torch.distributed.run as torchrun
+from tiny_training import ROOT, config, network
 from torch import nn
 
 from steelseg.core.device import is_first_process
@@ -55,9 +58,16 @@ def run(cache: Cache, folder: Path, processes: int, lr: float, killed: bool = Fa
 
 
 def main(cache: Path, work: Path, trainings: list[str]) -> None:
-    """Train in a process of torchrun; the first one writes what it saw."""
+    """Train in a process of torchrun; the first one writes what it saw.
+
+    The training `stage` is `stages/train.py`, in the project `work/stage`.
+    """
     torch.set_num_threads(1)
     for name in trainings:
+        if name == "stage":
+            os.chdir(work / name)
+            runpy.run_path(str(ROOT / "stages/train.py"), run_name="__main__")
+            continue
         lr = STILL if name == "still" else MOVING
         keeper = run(Cache(cache), work / name, 2, lr, killed="killed" in trainings)
         if is_first_process():
@@ -67,4 +77,8 @@ def main(cache: Path, work: Path, trainings: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    if "RANK" in os.environ:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    else:
+        forked = ["--run-path", "--start-method", "fork", "--nproc_per_node", "2"]
+        torchrun.main([*forked, *sys.argv])

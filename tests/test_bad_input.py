@@ -530,8 +530,6 @@ def make_pipe(path: Path) -> None:
 
 SCRIPT_CASES = [
     row_case("a bad RLE", "c.png,1,1 3 5", "^error: raw/tiny/train.csv: line 5: "),
-    image_case("half a JPEG", LARGE_JPEG[:2000], "^error: raw/tiny/train_images: b.png: "),
-    params_case("a wrong choice", "stop", "halt", "^error: params.yaml: `pivot_csv.on_bad_image`"),
     Case(
         "a pipe instead of the csv",
         lambda root: make_pipe(root / "train.csv"),

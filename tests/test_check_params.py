@@ -1,5 +1,6 @@
 """The stage `check_params` refuses what no stage could work with, and is quick about it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -19,17 +20,23 @@ PARAMS, PIPELINE, LOCK = Path("params.yaml"), REPOSITORY / "dvc.yaml", Path("dvc
 DOCUMENT: dict[str, Any] = YAML(typ="safe", pure=True).load(TEXT)
 
 
-@pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the project's parameters, in which every stage has run with them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    PARAMS.write_text(TEXT)
+@pytest.fixture(scope="module")
+def lock() -> str:
+    """The dvc.lock of a project in which every stage has run."""
     stages = {}
     for name, stage in YAML(typ="safe", pure=True).load(PIPELINE)["stages"].items():
         asked = {key: DOCUMENT[key] for key in stage.get("params", [])}
         stages[name] = {"params": {"params.yaml": asked}}
-    YAML().dump({"stages": stages}, LOCK)
+    return json.dumps({"stages": stages})
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str) -> Path:
+    """A folder with the project's parameters, in which every stage has run with them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    PARAMS.write_text(TEXT)
+    LOCK.write_text(lock)
     return tmp_path
 
 
@@ -123,24 +130,21 @@ def test_all_stages_are_checked_as_they_load() -> None:
     assert set(CONFIGS) == scripts - {"check_params"}
 
 
-def run(code: str) -> str:
-    """Run a snippet as a stage, and return what it prints."""
-    command = [sys.executable, "-c", code]
-    environment = {"PYTHONPATH": str(REPOSITORY / "src")}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("seed", 69), ("lr", 0.1), ("epochs", 3), ("dataset", "other")]
-)
-def test_what_a_stage_has_run_with_takes_no_time(name: str, value: Any) -> None:
+def test_what_a_stage_has_run_with_takes_no_time(tmp_path: Path) -> None:
     """PyTorch, seconds of imports, is asked about another network only."""
-    change(name, value)
-    code = "import sys; from pathlib import Path as P; from steelseg.check.values import *;"
-    code += f"refuse_bad_values(P('params.yaml'), P({str(PIPELINE)!r}), P('dvc.lock'));"
-    assert run(code + "print('torch' in sys.modules)") == "False\n"
+    for name, value in {"seed": 69, "lr": 0.1, "epochs": 3, "dataset": "other"}.items():
+        PARAMS.write_text(TEXT)
+        change(name, value)
+        PARAMS.rename(tmp_path / f"{name}.yaml")
+    code = "import sys; from pathlib import Path as P; from steelseg.check.values import *\n"
+    code += (
+        f"for name in sys.argv[1:]: refuse_bad_values(P(name), P({str(PIPELINE)!r}), P('dvc.lock'))"
+    )
+    code += "\nprint('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "seed.yaml", "lr.yaml", "epochs.yaml", "dataset.yaml"]
+    environment = {"PYTHONPATH": str(REPOSITORY / "src")}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
 
 
 def test_without_a_lock_everything_is_tried() -> None:

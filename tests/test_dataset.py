@@ -33,14 +33,12 @@ def batches(cache: Cache, workers: int, epoch: int = 3) -> list[torch.Tensor]:
     crops = TrainingCrops(cache, ROWS, (32, 32), 0.5, FLIPS, seed=1)
     sampler = EpochSampler(12, repeats=2, seed=1, rank=0, world_size=1)
     sampler.set_epoch(epoch)
-    context = "spawn" if workers else None
     loader = DataLoader(
         crops,
         batch_size=5,
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate_packed if workers else collate,
-        multiprocessing_context=context,
     )
     found = [batch.unpack() if workers else batch for batch in loader]
     return [tensor for batch in found for tensor in batch]

@@ -97,12 +97,12 @@ def test_what_a_gpu_cannot_repeat_is_refused_early(
     monkeypatch.setattr(loop, "has_gpu", lambda: True)
     recipe = ModelConfig(arch=arch, encoder="resnet18", encoder_weights=None, arch_options={})
     segmenter = models.build(recipe, 2, [0.4], [0.2])
-    loop._refuse_what_cannot_repeat(config(**changes), segmenter)
+    loop.refuse_what_cannot_repeat(config(**changes), segmenter)
     settings = config(deterministic=True, **changes)
     with pytest.raises(BadInput, match=fault) if fault else nullcontext():
-        loop._refuse_what_cannot_repeat(settings, segmenter)
+        loop.refuse_what_cannot_repeat(settings, segmenter)
     monkeypatch.setattr(loop, "has_gpu", lambda: False)
-    loop._refuse_what_cannot_repeat(settings, segmenter)
+    loop.refuse_what_cannot_repeat(settings, segmenter)
 
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique")  # on a value or a count
@@ -169,6 +169,7 @@ NETWORKS = (
     {"arch": "UnetPlusPlus", "encoder": "mobilenet_v2"},
     {"arch": "Segformer", "encoder": "mit_b0"},
 )
+SMALL = {"encoder": "tu-resnet10t"}
 
 
 @pytest.mark.parametrize(
@@ -178,10 +179,10 @@ NETWORKS = (
         ({"mixup": 1.0, "ema_decay": 0.9}, {}, (3, 200, 200)),  # padded, and cut back
         (
             {"loss": {"bce": 1.0}, "class_weights": [1.0, 2.0], "label_smoothing": 0.1},
-            {},
+            SMALL,
             (3, 64, 64),
         ),
-        *(({"loss": loss}, {}, (3, 64, 64)) for loss in LOSSES),
+        *(({"loss": loss}, SMALL, (3, 64, 64)) for loss in LOSSES),
         ({}, {"label_head": "hard"}, (3, 64, 64)),
         ({}, {"label_head": "soft"}, (2, 64, 64)),
         *(({}, network, (2, 64, 64)) for network in NETWORKS[1:]),

@@ -106,8 +106,11 @@ def test_outcomes(returncode: int, output: str, sound: bool, outcome: Outcome) -
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # among DVC's own libraries
-def test_a_note_of_dvc_cut_short_is_named_and_removed(tmp_path: Path) -> None:
+def test_a_note_of_dvc_cut_short_is_named_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without it the same command does its work; other failures are not mended."""
+    monkeypatch.chdir(tmp_path)
     stage = {"stages": {"touch": {"cmd": "touch out", "outs": ["out"]}}}
     (tmp_path / "dvc.yaml").write_text(json.dumps(stage))
     with Repo.init(str(tmp_path), no_scm=True) as repo:

@@ -405,7 +405,7 @@ def test_more_workers_than_gpus_find_a_place(workers: int, n_gpus: int, share: f
 
 
 def test_ray_survives_killed_workers_and_a_killed_driver(
-    tiny_model: Path, images: Path, tmp_path: Path
+    tiny_model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two actors; one is killed at work, then the driver, then another actor: no row is missing."""
     pytest.importorskip("ray", reason="needs `make setup-extras`")
@@ -417,10 +417,10 @@ def test_ray_survives_killed_workers_and_a_killed_driver(
             images / "coil 0" / f"{'cut' if corrupt else f'{i % 5:02d}'}.png", many / f"{i}.png"
         )
     n_corrupt = len(range(7, RAY_IMAGES, 100))
-    words = [sys.executable, "-m", "steelseg", "score", "--model", str(tiny_model)]
-    words += ["--images", str(many), "--share", "4", "--out"]
-    subprocess.run([*words, str(tmp_path / "local")], check=True, timeout=500)
-    words += [str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]
+    words = ["--model", str(tiny_model), "--images", str(many), "--share", "4", "--out"]
+    score(capsys, *words, tmp_path / "local")
+    words = [sys.executable, "-m", "steelseg", "score", *words, str(tmp_path / "ray")]
+    words += ["--engine", "ray", "--workers", "2"]
     first = start_driver(words, tmp_path)
     kill_a_worker(first, tmp_path, 1)
     wait_for_parts(first, tmp_path, RAY_IMAGES // 4 // 2)

@@ -41,9 +41,10 @@ pytestmark = pytest.mark.filterwarnings("default")  # MLflow and SQLAlchemy have
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def repository(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
     """An empty repository as the working directory."""
     folder = tmp_path_factory.mktemp("repository")
+    shutil.copy(empty_store, folder / "mlflow.db")
     (folder / "params.yaml").write_text("dataset: tiny\nfold: 0\n")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DVC_EXP_NAME", "DVC_ROOT", mlflow_run.SWITCH):

@@ -451,28 +451,35 @@ def test_no_password_is_printed(uri: str, shown: str, monkeypatch: pytest.Monkey
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["a%20b c?d=e#f", "it's 100% Walzgüte", 'a "b" c:d@e'])
-def test_a_repository_may_lie_in_any_folder(name: str, tmp_path: Path, empty_store: Path) -> None:
+def test_a_repository_may_lie_in_any_folder(tmp_path: Path, empty_store: Path) -> None:
     """Runs and artifacts land in it, whatever has a meaning in addresses or shells.
 
     Nothing is left beside it.
     """
-    folder = tmp_path / "odd" / name
-    folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text("lr: 0.1\n")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    code = (
+    names = ["a%20b c?d=e#f", "it's 100% Walzgüte", 'a "b" c:d@e']
+    folders = [tmp_path / "odd" / name for name in sorted(names)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "params.yaml").write_text("lr: 0.1\n")
+        shutil.copy(empty_store, folder / "mlflow.db")
+    code = (  # a process each, as of stages, since MLflow keeps a relative store open
+        "import mlflow, os, sys\n"
         "from pathlib import Path\n"
         "from steelseg.tracking.mlflow_run import stage_run\n"
         "from steelseg.tracking.store import ui_command\n"
-        "with stage_run('train') as tracker: tracker.artifact(Path('params.yaml'))\n"
-        "print(ui_command())"
+        "for folder in sys.argv[1:]:\n"
+        "    if os.fork() == 0:\n"
+        "        os.chdir(folder)\n"
+        "        with stage_run('train') as tracker: tracker.artifact(Path('params.yaml'))\n"
+        "        sys.exit(print(ui_command()))\n"
+        "    assert os.wait()[1] == 0"
     )
-    stage = [sys.executable, "-c", code]
-    said = subprocess.run(stage, cwd=folder, check=True, capture_output=True, text=True).stdout
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
-    assert len(list(folder.glob("mlartifacts/*/artifacts/params.yaml"))) == 1
-    assert list((tmp_path / "odd").iterdir()) == [folder]
-    (address,) = [word for word in shlex.split(said) if word.startswith("sqlite:")]
-    assert make_url(address).database == str(folder / "mlflow.db")
+    stage = [sys.executable, "-c", code, *map(str, folders)]
+    said = subprocess.run(stage, check=True, capture_output=True, text=True).stdout.splitlines()
+    for folder, command in zip(folders, said, strict=True):
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
+        assert len(list(folder.glob("mlartifacts/*/artifacts/params.yaml"))) == 1
+        (address,) = [word for word in shlex.split(command) if word.startswith("sqlite:")]
+        assert make_url(address).database == str(folder / "mlflow.db")
+    assert sorted((tmp_path / "odd").iterdir()) == folders

@@ -9,14 +9,16 @@ import onnxruntime
 import pytest
 import torch
 from saved_models import save_model
+from segmentation_models_pytorch.base import ClassificationHead
 from tiny_training import FOLDS, NETWORK, config, network, run
 
 from steelseg.core.errors import BadInput
+from steelseg.core.pixels import GREY
 from steelseg.data.cache import Cache
 from steelseg.export import onnx
 from steelseg.model import network as models
 from steelseg.model.card import Gate
-from steelseg.model.network import gate
+from steelseg.model.network import Segmenter, gate
 from steelseg.train.augmentation import augment, build_augmentation
 from steelseg.train.batch import Batch
 from steelseg.train.config import FinishConfig
@@ -80,24 +82,57 @@ def test_the_label_head_learns_by_its_weight(
     assert is_same(before, after) is not learns
 
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 96), dtype=np.uint8)
+
+
 @pytest.mark.parametrize("kind", ["soft", "hard"])
-def test_a_gated_network_is_saved_and_exported_with_its_gate(tmp_path: Path, kind: Gate) -> None:
-    """Loaded again, and as ONNX, it answers the same, and a label that says no empties the map."""
+def test_a_gated_network_is_saved_with_its_gate(tmp_path: Path, kind: Gate) -> None:
+    """Loaded again, it answers the same, and a label that says no empties the map."""
     recipe = NETWORK.model_copy(update={"label_head": kind})
-    torch.manual_seed(1)
     segmenter = models.build(recipe, 2, [0.4], [0.2]).eval()
     head: Any = segmenter.network.classification_head
     torch.nn.init.constant_(head[3].bias, -20.0)
     save_model(tmp_path, segmenter, recipe)
     loaded, _ = models.load(tmp_path)
-    onnx.export(loaded, tmp_path / "model.onnx")
-    images = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 96), dtype=np.uint8)
+    images = torch.from_numpy(IMAGES)
     with torch.inference_mode():
-        expected = torch.sigmoid(segmenter(torch.from_numpy(images))).numpy()
-        ungated = torch.sigmoid(segmenter.heads(torch.from_numpy(images))[0])
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-6)
+        expected = torch.sigmoid(segmenter(images))
+        ungated = torch.sigmoid(segmenter.heads(images)[0])
+        torch.testing.assert_close(
+            torch.sigmoid(loaded.eval()(images)), expected, atol=1e-6, rtol=0
+        )
     assert expected.max() < 1e-6 < ungated.max()
+
+
+class TwoHeads(torch.nn.Module):
+    """Answers as a network with a label head does: logits of pixels and of labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = torch.nn.Conv2d(1, 2, 3, padding=1)
+        self.labels = ClassificationHead(2, 2)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map images (B, 1, H, W) to logits (B, 2, H, W) and (B, 2)."""
+        logits = self.pixels(images)
+        return logits, self.labels(logits)
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_an_export_has_the_gate(tmp_path: Path, kind: Gate) -> None:
+    """ONNX answers as the network, of which one class is there and the other is not."""
+    torch.manual_seed(1)
+    network = TwoHeads()
+    segmenter = Segmenter(network, GREY, [0.4], [0.2], kind).eval()
+    with torch.inference_mode():
+        network.labels[3].bias[:] = torch.tensor([1.0, -20.0])
+        expected = torch.sigmoid(segmenter(torch.from_numpy(IMAGES))).numpy()
+        ungated = torch.sigmoid(segmenter.heads(torch.from_numpy(IMAGES))[0]).numpy()
+    onnx.export(segmenter, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    np.testing.assert_allclose(session.run(None, {"images": IMAGES})[0], expected, atol=1e-6)
+    assert expected[:, 1].max() < 1e-6 < ungated[:, 1].max()
+    assert np.abs(expected - ungated)[:, 0].max() > 0.01
 
 
 def test_a_frozen_encoder_stays_as_it_is(tiny_cache: Cache, tmp_path: Path) -> None:
@@ -193,23 +228,26 @@ def test_mixup_blends_images_and_losses(tiny_cache: Cache, monkeypatch: pytest.M
     blend = Blend(0.7, torch.tensor([1, 0]))
     monkeypatch.setattr("steelseg.train.task.draw_blend", lambda *_: blend)
     seen: list[torch.Tensor] = []
+    logits = torch.tensor([2.0, -1.0]).reshape(2, 1, 1, 1).expand(2, 2, 48, 80)
 
     def answer(images: torch.Tensor) -> tuple[torch.Tensor, None]:
         seen.append(images)
-        return torch.zeros(2, 2, 48, 80).requires_grad_(), None
+        return logits.clone().requires_grad_(), None
 
     settings = config(mixup=0.5, loss="bce")
     task = SegmentationTask(network(tiny_cache, settings), settings, tiny_cache)
     monkeypatch.setattr(task.segmenter, "heads", answer)
-    monkeypatch.setattr(task, "_trainer", SimpleNamespace(current_epoch=0, global_rank=0))
-    weighted: list[torch.Tensor] = []
-    monkeypatch.setattr(task, "_loss", lambda _, __, m: weighted.append(m) or m.float().mean())
+    task.trainer = SimpleNamespace(current_epoch=0, global_rank=0)  # type: ignore[assignment]
     batch = WholeImages(tiny_cache, np.array([0, 1])).__getitems__([0, 1])
     loss = task.training_step(batch, 0)
-    images = batch.images.float()
+    images, masks = batch.images.float(), batch.masks.float()
     torch.testing.assert_close(seen[0], 0.7 * images + 0.3 * images[[1, 0]])
-    assert torch.equal(weighted[1], batch.masks[[1, 0]])
-    torch.testing.assert_close(loss, batch.masks.float().mean())
+    own, others = (
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
+        for truth in (masks, masks[[1, 0]])
+    )
+    torch.testing.assert_close(loss, 0.7 * own + 0.3 * others)
+    assert abs(own - others) > 0.01
 
 
 def test_mixup_is_drawn_by_its_probability() -> None:

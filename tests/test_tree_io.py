@@ -1,13 +1,12 @@
 """Nested values survive a round trip through one safetensors file, bit for bit."""
 
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
-from steelseg.core.errors import BadInput
+from steelseg.core.errors import BadInput, SteelsegError
 from steelseg.core.files import sha256
 from steelseg.train.checkpoint_io import load_tree, random_state, save_tree, set_random_state
 
@@ -126,17 +125,17 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, data: bytes) -> None:
         load_tree(tmp_path / "x")
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files end at 1 KiB here, as on a full disk: one message, and no half of a checkpoint."""
-    code = (
-        "import pathlib, resource, torch; from steelseg.train.checkpoint_io import save_tree\n"
-        "from steelseg.core.errors import SteelsegError\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
-        "try: save_tree(pathlib.Path('checkpoint'), {'weight': torch.zeros(1000)})\n"
-        "except SteelsegError as error: print(error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "checkpoint: cannot be written: File too large\n", done.stderr
+    monkeypatch.chdir(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with pytest.raises(SteelsegError) as error:
+            save_tree(Path("checkpoint"), {"weight": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value) == "checkpoint: cannot be written: File too large"
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browsers import open_browser
@@ -58,26 +59,29 @@ def page(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterato
         server.wait(60)
 
 
-def test_a_newcomer_sees_what_counts(page: str) -> None:
+@pytest.fixture(scope="module")
+def window() -> Iterator[Any]:
+    """A window of a browser, which loads MLflow's code once."""
+    with open_browser() as browser:
+        yield browser.new_page(viewport={"width": 1440, "height": 900})
+
+
+def test_a_newcomer_sees_what_counts(page: str, window: Any) -> None:
     """Model training, best first, with the values that were trained with; no stage among them."""
-    with open_browser() as browser:
-        window = browser.new_page(viewport={"width": 1440, "height": 900})
-        window.goto(page)
-        window.get_by_text("exp-4").wait_for(timeout=60_000)
-        table = window.inner_text("body")
-        names = re.findall(r"exp-\d\S*", table)
-        assert names == [f"exp-{number}" for number in (4, 3, 2, 1, 0)]
-        for said in ("Compare experiments by", "pair_dice", "0.74", "0.008", "mine (0123456789ab)"):
-            assert said in table
-        assert "Training runs" not in table  # of the side for LLMs
+    window.goto(page)
+    window.get_by_text("exp-4").wait_for(timeout=60_000)
+    table = window.inner_text("body")
+    names = re.findall(r"exp-\d\S*", table)
+    assert names == [f"exp-{number}" for number in (4, 3, 2, 1, 0)]
+    for said in ("Compare experiments by", "pair_dice", "0.74", "0.008", "mine (0123456789ab)"):
+        assert said in table
+    assert "Training runs" not in table  # of the side for LLMs
 
 
-def test_the_learning_rate_is_charted_against_pair_dice(page: str) -> None:
+def test_the_learning_rate_is_charted_against_pair_dice(page: str, window: Any) -> None:
     """Five points, two of them of experiments whose training DVC had in its cache."""
-    with open_browser() as browser:
-        window = browser.new_page(viewport={"width": 1440, "height": 900})
-        window.goto(f"{page}&compareRunsMode=CHART")
-        window.get_by_text("lr vs. pair_dice").wait_for(timeout=60_000)
-        points = window.locator(".js-plotly-plot").first.locator(".scatterlayer .point")
-        points.first.wait_for(timeout=60_000)
-        assert points.count() == 5
+    window.goto(f"{page}&compareRunsMode=CHART")
+    window.get_by_text("lr vs. pair_dice").wait_for(timeout=60_000)
+    points = window.locator(".js-plotly-plot").first.locator(".scatterlayer .point")
+    points.first.wait_for(timeout=60_000)
+    assert points.count() == 5
