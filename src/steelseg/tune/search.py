@@ -51,7 +51,8 @@ class TuneConfig(Config):
     """a rule is judged by the mean over its neighbours in the grid, weighted by a Gaussian of this
     many steps, since an isolated peak is chance; 0 uses the exact optimum"""
     may_disable: bool = True
-    """whether to disable a class for which predicting nothing scores better"""
+    """whether to disable a class for which predicting nothing scores better; a class that no image
+    shows is disabled only if every rule of the grid raises a false alarm"""
     n_splits: Annotated[int, Field(ge=2)] = 5
     """parts of the validation images for the cross-fitted score"""
     mm_per_pixel: Annotated[float, Field(gt=0)] | None = None
@@ -78,7 +79,8 @@ def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> 
     """Choose each class's rule.
 
     With `smoothing` 0 it is the optimum over the product of the lists, and, with `may_disable`,
-    over disabling the class. Ties are broken by the least surprising rule: enabled, then the
+    over disabling the class. A class that no image shows is disabled only if every rule raises a
+    false alarm. Ties are broken by the least surprising rule: enabled, then the
     threshold nearest to 0.5, the smallest component area, the smallest area, the lowest gate. So
     without images the rule is just a threshold of 0.5.
 
@@ -92,8 +94,7 @@ def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> 
     """
     _check_thresholds(table, config)
     cells = (
-        _best_cell(sum_gains(_grid_gains(table, c, config), rows), config)
-        for c in range(table.n_classes)
+        _best_cell(_grid_gains(table, c, config), rows, config) for c in range(table.n_classes)
     )
     return [_rule_of(cell, config) for cell in cells]
 
@@ -152,7 +153,7 @@ def cross_fit(
     for c in range(table.n_classes):
         gains = _grid_gains(table, c, config)
         for part, of_part in rules.items():
-            cell = _best_cell(sum_gains(gains, parts != part), config)
+            cell = _best_cell(gains, parts != part, config)
             of_part.append(_rule_of(cell, config))
             counts[parts == part, c] = rule_counts(gains, cell)[parts == part]
     return CrossFit(counts, [rules[part] for part in parts.tolist()])
@@ -234,10 +235,13 @@ def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> I
     return rule_counts(class_gains(table, class_index, *limits), cell)
 
 
-def _best_cell(sums: Float64, config: TuneConfig) -> Cell | None:
+def _best_cell(gains: RuleGains, rows: Rows, config: TuneConfig) -> Cell | None:
     """Find the best rule of the grid; None where predicting nothing is better than any."""
+    sums = sum_gains(gains, rows)
     score = _smooth(sums, config.smoothing) if config.smoothing else sums
-    if config.may_disable and score.max() < -_LEAST_GAIN:
+    # images that do not show the class say nothing of what disabling it would lose
+    evidence = score if (gains.empty_dice[rows] == 0).any() else sums
+    if config.may_disable and evidence.max() < -_LEAST_GAIN:
         return None
     best = np.argwhere(score >= score.max() - _LEAST_GAIN)  # (n, 4), in the order of the lists
     surprise = np.abs(np.asarray(config.thresholds) - 0.5).round(9)
