@@ -14,19 +14,25 @@ from pathlib import Path
 from steelseg.core.errors import SteelsegError, in_words
 
 COMMANDS = {
-    "ablation": ("experiments.ablation", "try the switches of a plan, and tabulate what they gain"),
-    "champion": ("registry.champion", "name the best registered model, or another, the champion"),
+    "ablation": (
+        "experiments.ablation",
+        "try the switches of a plan one at a time, and tabulate what they gain",
+    ),
+    "champion": (
+        "registry.champion",
+        "make the best registered model, or one that you name, the champion",
+    ),
     "compare": ("experiments.compare", "test whether one of two models is better than the other"),
     "demo": ("demo.command", "try the model on images of your own, in a browser"),
     "export": ("formats.exporting", "write labels or predictions in a format of other tools"),
     "import": ("formats.importing", "turn annotated images in any format into a data set"),
-    "kfold": ("experiments.kfold", "train on every fold, and predict by all of the models"),
+    "kfold": ("experiments.kfold", "train one model per fold, and predict with all of them"),
     "member": ("registry.member", "collect a model as a member of an ensemble"),
     "pseudo-label": (
         "experiments.pseudo_labels",
-        "make a data set with confident test predictions as masks",
+        "make a data set that has confident predictions of test images as masks",
     ),
-    "score": ("score.command", "score any number of images with a registered model"),
+    "score": ("score.command", "score any number of images with a model"),
     "summary": ("report.summary", "print how good the last run is and where its results are"),
     "ui": ("tracking.store", "show the experiments in MLflow, in a browser"),
 }
@@ -35,7 +41,10 @@ COMMANDS = {
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command that the words of the command line name."""
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(prog="python -m steelseg", description="Commands of steelseg.")
+    parser = argparse.ArgumentParser(
+        prog="python -m steelseg",
+        description="What there is beside the pipeline, which `make repro` runs.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (module, help_) in COMMANDS.items():
         own = commands.add_parser(name, help=help_)

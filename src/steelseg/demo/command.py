@@ -22,16 +22,20 @@ SETTINGS = {
 def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
     """Add the arguments of `demo` to a parser and return the function that runs it."""
     parser.description = (
-        "Serve a page at 127.0.0.1 on which to click an image of the data set or to drop one of "
-        "your own, see the contours of each class, move the thresholds and least areas, and "
-        "download the RLE rows."
+        "Serve a page at 127.0.0.1: click an image of the data set or drop one of your own, see "
+        "what the model finds, move thresholds and areas, and download the RLE rows."
     )
     add = parser.add_argument
-    add("--port", type=int, default=8501, help="of the server (default: 8501)")
+    add("--port", type=int, default=8501, help="port of the server (default: 8501)")
     add(
         "--model", default="models", help="a folder (default: models), or models:/steelseg@champion"
     )
-    add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help="as in params.yaml")
+    add(
+        "--runtime",
+        choices=["auto", "torch", "onnx"],
+        default="auto",
+        help="what runs the network (default: torch on a GPU, else onnx)",
+    )
     return _serve
 
 

@@ -47,9 +47,14 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         "--present",
         type=float,
         default=0.95,
-        help="least confidence to accept a mask (default: 0.95)",
+        help="accept a mask from this confidence on (default: 0.95)",
     )
-    add("--absent", type=float, default=0.3, help="largest to accept an empty one (default: 0.3)")
+    add(
+        "--absent",
+        type=float,
+        default=0.3,
+        help="accept that a class is absent up to this confidence (default: 0.3)",
+    )
     add("--out", type=Path, help="the data set's folder (default: data/raw/<dataset>-pseudo)")
     return _run
 

@@ -56,7 +56,7 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         "--unlabelled",
         choices=["skip", "clean"],
         default="skip",
-        help="whether images without annotations are left out of training or have no defects",
+        help="leave images without annotations out of training (default), or take them for clean",
     )
     parser.add_argument(
         "--test",

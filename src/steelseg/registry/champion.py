@@ -112,11 +112,15 @@ def _run(arguments: Namespace) -> Iterator[str]:
 
 
 def _crown(client: Any, arguments: Namespace) -> Iterator[str]:
+    runs = finished(client)
     found = [
         c
-        for c in finished(client)
+        for c in runs
         if arguments.dataset in (None, c.dataset) and arguments.fold in (None, c.fold)
     ]
+    if runs and not found:
+        known = "; ".join(sorted({_describe(c) for c in runs}))
+        raise BadInput(f"no finished run is of that --dataset and --fold; there are: {known}")
     run = arguments.run
     if run and is_address(run):
         run = find_run(client, run).info.run_id

@@ -40,6 +40,7 @@ def class_counts(images: ImageTable) -> Markup:
         bar = axes.bar(at, n_shown, color=one.color)
         if len(images.classes) <= MANY:
             axes.bar_label(bar)
+    axes.margins(y=0.1)  # for the number on the highest bar
     name_bars(axes, images.class_infos)
     return to_svg(drawing, "bar chart of the images per class")
 
@@ -52,7 +53,8 @@ def combination_counts(images: ImageTable) -> Markup:
     names = ["+".join(labels.get(part, part) for part in shown.split("+")) for shown in ids]
     drawing, axes = figure("Classes together in an image", "images", "")
     colours = ["#4c9f70" if name == CLEAN else NEUTRAL for name in ids]
-    axes.bar_label(axes.barh(names, counts, color=colours))
+    axes.bar_label(axes.barh(names, counts, color=colours), padding=2)
+    axes.margins(x=0.1)
     return to_svg(drawing, "bar chart of the images per combination of classes")
 
 

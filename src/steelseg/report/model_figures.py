@@ -72,13 +72,13 @@ def training_curves(history: pd.DataFrame) -> list[Markup]:
 def landscapes(
     landscape: Landscape, rules: Mapping[int, ClassRule], classes: Sequence[ClassInfo]
 ) -> list[Markup]:
-    """Draw each class's mean Dice over thresholds and component areas, with its rule."""
+    """Draw each class's pair-Dice over thresholds and component areas, with its rule."""
     drawn = []
     for one in classes:
         scores, title = landscape.by_class[one.id], plain(capitalised(one.name))
         drawing, axes = figure(title, "threshold", "smallest component")
         picture = axes.imshow(scores.T, aspect="auto", origin="lower", cmap="viridis")
-        drawing.colorbar(picture, label="mean Dice")
+        drawing.colorbar(picture, label="pair-Dice")
         _tick_values(axes.set_xticks, landscape.thresholds)
         _tick_values(axes.set_yticks, landscape.min_component_areas)
         rule = rules[one.id]
@@ -88,7 +88,7 @@ def landscapes(
                 landscape.min_component_areas.index(rule.min_component_area),
             )
             axes.plot(*at, "o", markersize=8, markerfacecolor="none", markeredgecolor="#ff3b30")
-        drawn.append(to_svg(drawing, f"mean Dice of {one.name} by threshold and area"))
+        drawn.append(to_svg(drawing, f"pair-Dice of {one.name} by threshold and area"))
     return drawn
 
 
@@ -128,7 +128,7 @@ def confidences(table: pd.DataFrame) -> Markup:
         histtype="step",
         linewidth=1.6,
         color=["#d55e00", "#0072b2"],
-        label=["shows the class", "does not"],
+        label=["shows the class", "does not show it"],
     )
     axes.legend()
     return to_svg(drawing, "histogram of confidences")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, PercentFormatter, ScalarFormatter
 
 from steelseg.core.arrays import Float64
 from steelseg.core.classes import ClassInfo, capitalised
@@ -69,7 +69,7 @@ def trade_off(found: Verdicts, classes: Sequence[ClassInfo]) -> Markup:
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.set_ylim(0, 1)
-    axes.legend(fontsize=7)
+    axes.legend()
     return to_svg(drawing, "escapes at each limit of false alarms, with a 95% band")
 
 
@@ -119,13 +119,13 @@ def pod_curve(curve: pod.Pod, bands: Sequence[pod.Band], one: ClassInfo, unit: s
         error = [[value - below], [above - value]]
         axes.errorbar(middle, value, error, fmt="o", color=NEUTRAL, markersize=4, linewidth=1)
     axes.set_xscale("log")
-    axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 2)
-    ticks = np.geomspace(sizes[0], sizes[-1] * 2, 5)
-    axes.set_xticks(ticks.tolist(), [f"{float(f'{tick:.2g}'):g}" for tick in ticks])
+    axes.set_xlim(sizes[0] * 0.8, sizes[-1] * 2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(loc="lower right")
     return to_svg(drawing, f"probability of detection of {one.name} by size")
 
 

@@ -33,11 +33,21 @@ def command(parser: ArgumentParser) -> Callable[[Namespace], Iterator[str]]:
         help="a folder, a file, a glob, or a .parquet with a column `image`; local or s3://",
     )
     add("--out", required=True, help="output folder, local or s3://")
-    add("--engine", choices=["local", "ray"], default="local", help="scheduler (default: local)")
+    add(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="this machine or Ray (default: local)",
+    )
     add("--ray-address", help="address of a running cluster (default: start one here)")
     add("--workers", type=_positive, default=1, help="processes that load the model (default: 1)")
     add("--threads", type=_positive, help="threads per worker (default: cores / workers)")
-    add("--runtime", choices=["auto", "torch", "onnx"], default="auto", help="as in params.yaml")
+    add(
+        "--runtime",
+        choices=["auto", "torch", "onnx"],
+        default="auto",
+        help="what runs the network (default: torch on a GPU, else onnx)",
+    )
     add("--batch-size", type=_positive, default=1, help="images per network call (default: 1)")
     add("--share", type=_positive, default=256, help="images per output file (default: 256)")
     add("--group-by", type=_pattern, help="pattern of the group in a path, such as '^(.+)/'")
