@@ -193,7 +193,7 @@ def test_an_image_is_answered_and_thresholds_move_live(
         slider.press("ArrowRight")
     second = wait_for(page, lambda rles: area(rles[1]) < area(first[1]))
     assert second[2] == first[2]
-    least = page.get_by_role("spinbutton", name="Least area").first
+    least = page.get_by_role("spinbutton", name="Smallest area").first
     least.fill("3840")
     least.press("Enter")
     assert wait_for(page, lambda rles: rles[1] == "")[2] == first[2]

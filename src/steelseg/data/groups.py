@@ -71,7 +71,7 @@ def keys_of(
     found = [pattern.search(name_key(name)) for name in names]
     if not any(found):
         raise BadInput(
-            f"{option}: the pattern {group_by!r} matches no image name, such as {names[0]!r}"
+            f"{option}: the pattern '{group_by}' matches no image name, such as {names[0]!r}"
         )
     if {STEP, NUMBER} <= pattern.groupindex.keys():
         return _series(found, group_by, option)
@@ -112,7 +112,7 @@ def _series(found: Sequence[re.Match[str] | None], group_by: str, option: str) -
         )
     except (TypeError, ValueError):
         raise BadInput(
-            f"{option}: expected digits as `{STEP}` and `{NUMBER}` wherever {group_by!r} matches"
+            f"{option}: expected digits as `{STEP}` and `{NUMBER}` wherever '{group_by}' matches"
         ) from None
     key, last = 0, -1
     for number, step, at in steps:

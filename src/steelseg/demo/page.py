@@ -134,9 +134,9 @@ def _choose_rule(box: Any, class_id: int, tuned: ClassRule, n_pixels: int) -> Cl
         enabled=box.checkbox("Predicted at all", tuned.enabled, key=f"enabled {class_id}"),
         threshold=share("Threshold", tuned.threshold, "probability above which a pixel counts"),
         min_component_area=area(
-            "Least component", tuned.min_component_area, "smaller connected regions are dropped"
+            "Smallest component", tuned.min_component_area, "smaller connected regions are dropped"
         ),
-        min_area=area("Least area", tuned.min_area, "a smaller mask is emptied"),
+        min_area=area("Smallest area", tuned.min_area, "a smaller mask is emptied"),
         gate=share("Gate", tuned.gate, "the mask is emptied unless some pixel is above this"),
     )
 
