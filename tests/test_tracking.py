@@ -162,7 +162,7 @@ def test_the_data_is_an_input(repository: Path) -> None:
 def test_models_can_be_ranked(repository: Path) -> None:
     """A logged model has its scores, the data they were measured on, and what it was trained with.
 
-    The run has each score once.
+    The run has each score once, and the experiment shows its models.
     """
     Path("params.yaml").write_text(PARAMS)
     write_sealed_json(Path("models/model.json"), TRAINED)
@@ -183,6 +183,9 @@ def test_models_can_be_ranked(repository: Path) -> None:
     assert ranked[0].params["lr"] == "0.002"
     history = client.get_metric_history(ranked[0].source_run_id, "pair_dice")
     assert [metric.value for metric in history] == [0.8]
+    stage = client.get_run(ranked[0].source_run_id)
+    shown = client.get_run(stage.data.tags["mlflow.parentRunId"]).outputs.model_outputs
+    assert {output.model_id for output in shown} == {model.model_id for model in ranked}
 
 
 def test_the_experiment_opens_on_what_matters(repository: Path) -> None:

@@ -150,6 +150,7 @@ def _serve(arguments: Namespace) -> Iterator[str]:
         yield f"MLflow: {_shown()}/{page}"
         return
     yield f"MLflow: http://127.0.0.1:{arguments.port}/{page}"
+    yield "Where it says GenAI at the top left, click Model training: your browser remembers it"
     words = [sys.executable, "-m", "mlflow", *UI, uri, "--port", str(arguments.port)]
     # one process, without the features for LLMs: 0.5 GB of memory instead of 2.3 GB
     words += ["--workers", "1"]

@@ -76,12 +76,15 @@ class MlflowTracker(Tracker):
     def summary(self, values: Mapping[str, float], model_id: str | None = None) -> None:
         """Log numbers to the runs of the stage and the experiment, and to the logged model, if any.
 
-        The model also gets the experiment's parameters.
+        The model also gets the experiment's parameters, and is shown on the experiment's page.
         """
+        from mlflow.entities import LoggedModelOutput
+
         self._log(self.parent_id, values, 0)
         self._log(self.run_id, values, 0, model_id)
         if model_id:
             with survived("lost the parameters of the model"):
+                self.client.log_outputs(self.parent_id, [LoggedModelOutput(model_id, 0)])
                 known = self.client.get_logged_model(model_id).params
                 params = self.client.get_run(self.parent_id).data.params
                 new = {name: value for name, value in params.items() if name not in known}
