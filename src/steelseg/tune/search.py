@@ -49,10 +49,10 @@ class TuneConfig(Config):
     """confidences above which a mask is kept"""
     smoothing: Annotated[float, Field(ge=0)] = 0.75
     """a rule is judged by the mean over its neighbours in the grid, weighted by a Gaussian of this
-    many steps, since an isolated peak is chance; 0 uses the exact optimum"""
+    many steps, since an isolated peak is chance; 0 uses the exact optimum. For a class that no
+    image shows the least surprising rule without a false alarm is chosen, if there is any"""
     may_disable: bool = True
-    """whether to disable a class for which predicting nothing scores better; a class that no image
-    shows is disabled only if every rule of the grid raises a false alarm"""
+    """whether to disable a class for which predicting nothing scores better"""
     n_splits: Annotated[int, Field(ge=2)] = 5
     """parts of the validation images for the cross-fitted score"""
     mm_per_pixel: Annotated[float, Field(gt=0)] | None = None
@@ -79,8 +79,7 @@ def search(table: ComponentTable, config: TuneConfig, rows: Rows = ALL_ROWS) -> 
     """Choose each class's rule.
 
     With `smoothing` 0 it is the optimum over the product of the lists, and, with `may_disable`,
-    over disabling the class. A class that no image shows is disabled only if every rule raises a
-    false alarm. Ties are broken by the least surprising rule: enabled, then the
+    over disabling the class. Ties are broken by the least surprising rule: enabled, then the
     threshold nearest to 0.5, the smallest component area, the smallest area, the lowest gate. So
     without images the rule is just a threshold of 0.5.
 
@@ -237,11 +236,12 @@ def _class_counts(table: ComponentTable, class_index: int, rule: ClassRule) -> I
 
 def _best_cell(gains: RuleGains, rows: Rows, config: TuneConfig) -> Cell | None:
     """Find the best rule of the grid; None where predicting nothing is better than any."""
-    sums = sum_gains(gains, rows)
-    score = _smooth(sums, config.smoothing) if config.smoothing else sums
-    # images that do not show the class say nothing of what disabling it would lose
-    evidence = score if (gains.empty_dice[rows] == 0).any() else sums
-    if config.may_disable and evidence.max() < -_LEAST_GAIN:
+    score = sum_gains(gains, rows)
+    # without an image that shows the class there are only false alarms: no peak is by chance, and
+    # far from them means far from what finds defects
+    if config.smoothing and (gains.empty_dice[rows] == 0).any():
+        score = _smooth(score, config.smoothing)
+    if config.may_disable and score.max() < -_LEAST_GAIN:
         return None
     best = np.argwhere(score >= score.max() - _LEAST_GAIN)  # (n, 4), in the order of the lists
     surprise = np.abs(np.asarray(config.thresholds) - 0.5).round(9)
