@@ -22,7 +22,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture)
 def test_dvc_is_found_beside_the_interpreter(tmp_path: Path) -> None:
     """With a virtual environment that is not on PATH; it answers that there is no repository."""
     (tmp_path / "params.yaml").write_text(
-        "stratified_split: {n_folds: 2, seed: 1, never_validate: null, group_by: null, "
+        "seed: 1\nstratified_split: {n_folds: 2, seed: 1, never_validate: null, group_by: null, "
         "test_share: 0}\n"
     )
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
