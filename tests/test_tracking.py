@@ -171,7 +171,7 @@ def test_models_can_be_ranked(repository: Path) -> None:
             patch.setenv("DVC_EXP_NAME", name)
             with mlflow.start_run(run_id=tracker.run_id):
                 model = mlflow.initialize_logged_model(name=name, params={"smoothing": "0.75"})
-            tracker.summary({"pair_dice": score}, model.model_id)
+            tracker.summary({"pair_dice": score, "iou_class_1": 0.5}, model.model_id)
     client = client_of(repository)
     (experiment,) = client.search_experiments(filter_string=f"name = '{store.EXPERIMENT}'")
     order = [{"field_name": "metrics.pair_dice", "ascending": False}]

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from steelseg.tracking.experiment import METRICS
+
 LOG = logging.getLogger(__name__)
 
 
@@ -74,14 +76,17 @@ class MlflowTracker(Tracker):
                 self._epochs[run_id].add(epoch)
 
     def summary(self, values: Mapping[str, float], model_id: str | None = None) -> None:
-        """Log numbers to the runs of the stage and the experiment, and to the logged model, if any.
+        """Log numbers to the runs of the stage and the experiment, and the main ones to the model.
 
         The model also gets the experiment's parameters, and is shown on the experiment's page.
         """
         from mlflow.entities import LoggedModelOutput
 
         self._log(self.parent_id, values, 0)
-        self._log(self.run_id, values, 0, model_id)
+        # the page Models has one column per metric, and few can be seen at once
+        of_model = {name: value for name, value in values.items() if name in METRICS}
+        self._log(self.run_id, of_model, 0, model_id)
+        self._log(self.run_id, {k: v for k, v in values.items() if k not in of_model}, 0)
         if model_id:
             with survived("lost the parameters of the model"):
                 self.client.log_outputs(self.parent_id, [LoggedModelOutput(model_id, 0)])
