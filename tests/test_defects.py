@@ -33,14 +33,19 @@ def test_figures_of_two_images() -> None:
     assert "a50_class_1" not in scores, "sizes tell found from missed: there is no curve"
 
 
-def test_sizes_of_the_curve() -> None:
-    """Large defects are found more often, so that a90 lies above a50, and its bound above both."""
+def of_many_sizes() -> tuple[list[list[Matching]], arrays.Int64]:
+    """Draw 80 images of one defect each, of which large ones are found more often."""
     rng = np.random.default_rng(1)
     images: list[list[Matching]] = []
     for size in rng.integers(1, 40, 80).tolist():
         is_found = rng.random() < size / (size + 8)
         images.append([match(line(size), line(size) if is_found else "", SIZE_HW)])
-    groups: arrays.Int64 = np.arange(80)
+    return images, np.arange(80)
+
+
+def test_sizes_of_the_curve() -> None:
+    """Large defects are found more often, so that a90 lies above a50, and its bound above both."""
+    images, groups = of_many_sizes()
     scores = figures(images, groups, [7])
     assert 1 < scores["a50_class_7"] < scores["a90_class_7"] < scores["a90_95_class_7"]
     assert scores["detection_f1_50"] == scores["panoptic_quality"]
@@ -48,12 +53,7 @@ def test_sizes_of_the_curve() -> None:
 
 def test_sizes_in_millimetres() -> None:
     """The curve and the quarters are scaled, and nothing else."""
-    rng = np.random.default_rng(1)
-    images: list[list[Matching]] = []
-    for size in rng.integers(1, 40, 80).tolist():
-        is_found = rng.random() < size / (size + 8)
-        images.append([match(line(size), line(size) if is_found else "", SIZE_HW)])
-    groups: arrays.Int64 = np.arange(80)
+    images, groups = of_many_sizes()
     in_pixels, in_mm = figures(images, groups, [7]), figures(images, groups, [7], 0.25)
     sizes = {"a50_class_7", "a90_class_7", "a90_95_class_7"}
     sizes |= {f"defect_size_quarter_{n}" for n in (1, 2, 3, 4)}

@@ -146,7 +146,7 @@ def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-loop._keep_freed_memory()
+loop.keep_freed_memory()
 print(min(pages() for _ in range(10)))
 """
 

@@ -1,6 +1,5 @@
 """The pipeline's own row: its stages, with as many epochs as the budget has room for."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from benchmarks.peers.job import cpu_seconds
 from benchmarks.peers.project import lay_out, open_data, run_stages, share_data, test_names
+from steelseg.core.files import read_json
 from steelseg.core.params import read_yaml
 from steelseg.data import fold_table
 from steelseg.predict.model import Model
@@ -24,7 +24,7 @@ def measure(data: Path, folder: Path, cpu_time: float, overrides: Sequence[str])
     share_data(data, folder)
     trained = run_stages(folder, ["train"])
     others = run_stages(folder, AFTER)
-    scores = json.loads((folder / "metrics" / "tune_threshold.json").read_text())
+    scores = read_json(folder / "metrics" / "tune_threshold.json")
     return {
         "version": f"{epochs} epochs",
         "cpu_minutes": trained / 60,

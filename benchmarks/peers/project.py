@@ -108,6 +108,7 @@ def _write_files(folder: Path) -> dict[str, Any]:
     project = folder / "project"
     params = read_yaml(project / "params.yaml")
     cache, folds = open_data(folder)
+    numbers = fold_table.fold_numbers(folds)
     _refuse_what_peers_cannot_read(cache)
     for kind in ("images", "masks", "labels"):
         shutil.rmtree(folder / kind, ignore_errors=True)
@@ -124,8 +125,8 @@ def _write_files(folder: Path) -> dict[str, Any]:
         "classes": cache.classes,
         "channels": cache.pixels.channels,
         "side": min(int(longer) + -int(longer) % 32, LARGEST_SIDE),
-        "train": _ids(fold_table.trained_on(folds["fold"].to_numpy(), params["fold"])),
-        "validation": _ids(np.flatnonzero(folds["fold"] == params["fold"])),
+        "train": _ids(fold_table.trained_on(numbers, params["fold"])),
+        "validation": _ids(np.flatnonzero(numbers == params["fold"])),
         "test": [f"t{at:05d}" for at in range(len(tests))],
     }
 

@@ -8,14 +8,13 @@ from statistics import fmean, mean, stdev, variance
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from scipy.special import stdtrit
-
 from steelseg.core.errors import BadInput
 from steelseg.core.files import read_json
 from steelseg.core.params import PARAMS, load, read_yaml
 from steelseg.data.splitting import SplitConfig
 from steelseg.experiments.queue import Experiment, named, refuse_failed, run_here, run_queued
 from steelseg.model.card import FILES
+from steelseg.quality.intervals import CONFIDENCE, student
 from steelseg.registry.member import add_member
 
 METRIC, BASELINE = "pair_dice", "all_empty_pair_dice"
@@ -110,7 +109,7 @@ def seed_table(values: Mapping[int, Sequence[float]]) -> Iterator[str]:
 
 
 def _luck(deviation: float, degrees: int) -> float:
-    return float(stdtrit(degrees, 0.975) * 2**0.5 * deviation)
+    return float(student(CONFIDENCE, degrees) * 2**0.5 * deviation)
 
 
 def _run(arguments: Namespace) -> Iterator[str]:

@@ -70,8 +70,7 @@ def read(source: Path, options: Options) -> Source:
     def records() -> Iterator[Record]:
         yield from images.records(draw, labels)
         with tempfile.TemporaryDirectory() as temporary:
-            unpacked = _unpack(inside, Path(temporary))
-            unpacked.left_out = images.left_out
+            unpacked = _unpack(inside, Path(temporary), images.left_out)
             yield from unpacked.records(draw, labels)
 
     return Source(labels.classes, records(), images.left_out)
@@ -135,8 +134,11 @@ def _read_document(path: Path, images: Images, inside: dict[Path, Annotated]) ->
         images.add(name, str(path), dict(shapes), size_hw)
 
 
-def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> Images:
-    """Write images embedded in JSON files into a folder, under the names of these files."""
+def _unpack(inside: Mapping[Path, Annotated], folder: Path, left_out: dict[str, str]) -> Images:
+    """Write images embedded in JSON files into a folder, under the names of these files.
+
+    What of their annotations is left out is added to `left_out`.
+    """
     annotated: dict[str, Annotated] = {}
     above = os.path.commonpath([path.parent for path in inside]) if inside else ""
     for path, image in inside.items():
@@ -147,7 +149,7 @@ def _unpack(inside: Mapping[Path, Annotated], folder: Path) -> Images:
         (folder / name).write_bytes(data)
         annotated[name] = image
     unpacked = Images(folder, required=False)
-    unpacked.annotated = annotated
+    unpacked.annotated, unpacked.left_out = annotated, left_out
     return unpacked
 
 

@@ -148,7 +148,7 @@ def ratio(
     value, error = sums.ratio, sums.error
     if not 0 < value < 1 or not error > 0:
         return Estimate(value, *binomial(value * sums.effective, sums.effective, confidence))
-    reach = _student(confidence, sums.effective - 1) * error / (value * (1 - value))
+    reach = student(confidence, sums.effective - 1) * error / (value * (1 - value))
     low, high = expit(logit(value) + np.array([-reach, reach])).tolist()
     return Estimate(value, low, high)
 
@@ -165,7 +165,7 @@ def mean(
     if not len(sums.top):
         return None
     is_alone = len(sums.top) < 2
-    reach = np.inf if is_alone else _student(confidence, sums.effective - 1) * sums.error
+    reach = np.inf if is_alone else student(confidence, sums.effective - 1) * sums.error
     return Estimate(sums.ratio, sums.ratio - reach, sums.ratio + reach)
 
 
@@ -176,9 +176,10 @@ def _effective_size(sums: Sums, confidence: float) -> float:
     if n_groups == n or min(with_events, without) < _FEW:
         return sums.effective
     size = sums.ratio * (1 - sums.ratio) / sums.error**2
-    size *= (_student(confidence, n - 1) / _student(confidence, sums.effective - 1)) ** 2
+    size *= (student(confidence, n - 1) / student(confidence, sums.effective - 1)) ** 2
     return float(np.clip(size, sums.effective, n))
 
 
-def _student(confidence: float, degrees: float) -> float:
+def student(confidence: float, degrees: float) -> float:
+    """Return how many standard errors Student's two-sided interval reaches to either side."""
     return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -166,18 +166,11 @@ def find(
             row[~others] = scores[~others] > level
     calibrations = _fit(images)
     scores = _scores(images.confidences, calibrations)
-    choices = []
-    for row, one in zip(alarms, every, strict=True):
-        level, point = _choose(scores, images, classes, one)
-        judged = row, images.shown, images.groups
-        choices.append(
-            Choice(
-                level=level, point=point, judgement=judge(*judged), of_groups=judge_groups(*judged)
-            )
-        )
+    choices = [
+        _judge(row, images, *_choose(scores, images, classes, one))
+        for row, one in zip(alarms, every, strict=True)
+    ]
     is_clean = ~images.shown.any(axis=1)
-    _, group, sizes = np.unique(images.groups, return_inverse=True, return_counts=True)
-    several = sizes[(sizes > 1) & (np.bincount(group, ~is_clean) == 0)]
     return Verdicts(
         asked=asked,
         chosen=choices[0],
@@ -185,9 +178,22 @@ def find(
         calibrations=dict(zip(classes, calibrations, strict=True)),
         n_clean=int(is_clean.sum()),
         n_clean_groups=len(np.unique(images.groups[is_clean])),
-        of_several=(len(several), int(several.sum())),
+        of_several=_count_several(images),
         m2_per_image=m2_per_image,
     )
+
+
+def _judge(alarms: Bool, images: Images, level: float, point: Point | None) -> Choice:
+    judged = alarms, images.shown, images.groups
+    groups = judge_groups(*judged)
+    return Choice(level=level, point=point, judgement=judge(*judged), of_groups=groups)
+
+
+def _count_several(images: Images) -> tuple[int, int]:
+    """Count the clean groups of several images, and their images."""
+    _, group, sizes = np.unique(images.groups, return_inverse=True, return_counts=True)
+    several = sizes[(sizes > 1) & (np.bincount(group, images.shown.any(axis=1)) == 0)]
+    return len(several), int(several.sum())
 
 
 def _fit(images: Images) -> list[Calibration]:

@@ -47,7 +47,7 @@ def train(
     """
     refuse_what_cannot_repeat(config, segmenter)
     _quieten()
-    _keep_freed_memory()
+    keep_freed_memory()
     task = SegmentationTask(segmenter, config, data.cache)
     for module in (segmenter, task.judged) if config.channels_last else ():
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,11 +115,12 @@ def refuse_what_cannot_repeat(config: TrainConfig, segmenter: Segmenter) -> None
         )
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc's malloc keep freed memory for the next tensors.
 
     By default it returns large tensors to the system, which zeroes the pages of the next ones: a
-    quarter of the sample's training. Results are the same bit for bit.
+    quarter of the sample's training. Now only the first tensors of a size need new pages, until
+    there is a gap of that size. Results are the same bit for bit.
     """
     mallopt = getattr(CDLL(None), "mallopt", None)  # other systems have none
     if mallopt:
