@@ -279,7 +279,8 @@ def _table(
     }
     per_channel = pa.list_(pa.field("element", pa.float64()))  # as Parquet names it
     to_bytes = 255 / pixels.span
-    thumbnails = [(i.thumbnail_hw - pixels.low) * to_bytes for i in images]
+    # one at a time: a list of all would take as much memory as the images' own
+    thumbnails = ((i.thumbnail_hw - pixels.low) * to_bytes for i in images)
     table = pa.table(
         {
             "image": pa.array([i.image for i in images], pa.string()),

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
-from steelseg.core.arrays import Float32
+from steelseg.core.arrays import Float16, Float32
 from steelseg.core.errors import BadInput, Faults, quote
 from steelseg.core.pixels import COLOURS, GREY, PixelFormat, own_limits, size_of
 from steelseg.data.decoding import Look, look, read_levels
@@ -42,7 +43,7 @@ class Inspected(NamedTuple):
     mean: list[float]
     std: list[float]
     limits: tuple[float, float]
-    thumbnail_hw: Float32
+    thumbnail_hw: Float16 | Float32
     coloured: bool
     losses: set[str]
 
@@ -173,6 +174,7 @@ def _inspect(name: str, data: bytes, seen: Look, pixels: PixelFormat) -> Inspect
         levels = levels.clip(*limits)
     height, width = size_of(levels)
     planes = levels.reshape(-1, height, width)
+    small_hw = thumbnail(levels if levels.ndim == 2 else planes.mean(axis=0))
     return Inspected(
         name,
         hashlib.sha256(data).hexdigest(),
@@ -180,7 +182,8 @@ def _inspect(name: str, data: bytes, seen: Look, pixels: PixelFormat) -> Inspect
         [float(plane.mean(dtype=float)) for plane in planes],
         [float(plane.std(dtype=float)) for plane in planes],
         limits,
-        thumbnail(levels if levels.ndim == 2 else planes.mean(axis=0)),
+        # half the memory; other levels are scaled before they are rounded
+        small_hw.astype(np.float16) if pixels.depth == 8 else small_hw,
         seen.coloured,
         set(losses(seen, pixels)),
     )
